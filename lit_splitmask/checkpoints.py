@@ -1,0 +1,176 @@
+"""Backbone weights out of and into files. Everything read from disk is untrusted: safetensors or ``weights_only``."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor
+
+from lit_splitmask.errors import UserError
+from lit_splitmask.models.vit import ViT
+
+FORMAT = "lit_splitmask"
+HEAD = ("head.", "fc_norm.", "norm.")
+"""Parts of a ViT after its blocks. ``norm`` becomes ``fc_norm`` (after pooling) in a classifier, trained anew."""
+
+
+@dataclass
+class Weights:
+    """A backbone's state dict and what its file says of it.
+
+    Attributes:
+        state: timm's names -> tensors.
+        info: ``timm`` (arguments of ``timm.create_model``), ``pixel_mean``, ``pixel_std``, ``class_names`` and more;
+            empty for files of other origin.
+        source: the path, for messages.
+    """
+
+    state: dict[str, Tensor]
+    info: dict[str, Any] = field(default_factory=dict)
+    source: str = "the weights"
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Writes ``data`` under a temporary name beside ``path`` and renames it, so that no half file is ever seen."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes tensors and text metadata as one safetensors file, atomically."""
+    write_atomically(path, to_safetensors({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata))
+
+
+def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads tensors and metadata; raises a :class:`UserError` for a missing, truncated or foreign file."""
+    _check_exists(path)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be read as safetensors ({error}): it is damaged, truncated or another kind of file."
+        ) from None
+
+
+def save_backbone(path: str | Path, vit: ViT, **info: Any) -> None:
+    """Writes a backbone that ``timm.create_model(**info["timm"])`` loads strictly.
+
+    Args:
+        path: a ``.safetensors`` file.
+        vit: the backbone.
+        info: what else the file says: ``pixel_mean``, ``pixel_std``, ``class_names``, …; JSON values.
+    """
+    described = {"timm": vit.config.timm_args(vit.num_classes), "positions": vit.config.positions, **info}
+    write_safetensors(path, vit.state_dict(), {FORMAT: json.dumps(described), "format": "pt"})
+
+
+def load_weights(path: str | Path) -> Weights:
+    """Reads a backbone from our safetensors, from timm's weights, or from a Lightning checkpoint of this project.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds no ViT.
+    """
+    if str(path).endswith(".safetensors"):
+        state, metadata = read_safetensors(path)
+        weights = Weights(state, json.loads(metadata.get(FORMAT, "{}")), str(path))
+    else:
+        weights = Weights(_from_pickle(path), {}, str(path))
+    if "patch_embed.proj.weight" not in weights.state or "pos_embed" not in weights.state:
+        names = ", ".join(list(weights.state)[:3]) or "nothing"
+        raise UserError(
+            f"{path} holds no Vision Transformer of timm's naming (it holds {names}, …): give the weights of a ViT."
+        )
+    return weights
+
+
+def load_into(vit: ViT, weights: Weights) -> None:
+    """Loads a pre-trained backbone into ``vit`` for further training: all but the head, positions resized to fit.
+
+    A CLS token that only one side has is dropped, or left as initialised. A classifier (``num_classes`` > 0) keeps its
+    own new norm and head; a bare backbone takes the file's final norm.
+
+    Raises:
+        UserError: width, depth, patch size or channels differ.
+    """
+    own = vit.state_dict()
+    state = {k: v for k, v in weights.state.items() if k in own and not k.startswith(("head.", "fc_norm."))}
+    state["pos_embed"] = _fit_positions(weights.state, vit)
+    expected = {k for k in own if not k.startswith(HEAD) and k != "cls_token"}
+    different = [
+        f"{k} is {tuple(v.shape)}, here {tuple(own[k].shape)}" for k, v in state.items() if v.shape != own[k].shape
+    ]
+    missing = sorted(expected - state.keys())
+    surplus = sorted(k for k in weights.state if k.startswith("blocks.") and k not in own)
+    problems = different + [f"{k} is missing" for k in missing] + [f"{k} has no place here" for k in surplus]
+    if problems:
+        raise UserError(
+            f"{weights.source} does not fit this backbone ({_shape(vit)}): {problems[0]}"
+            + (f", and {len(problems) - 1} more differences" if len(problems) > 1 else "")
+            + ". Give the backbone the same width, depth, patch size and channels as the weights."
+        )
+    vit.load_state_dict(state, strict=False)
+
+
+def _fit_positions(state: dict[str, Tensor], vit: ViT) -> Tensor:
+    """The file's position embeddings for this model's prefix tokens and grid."""
+    positions = state["pos_embed"]
+    their_prefix = 1 if "cls_token" in state else 0
+    if positions.ndim != 3 or positions.shape[-1] != vit.embed_dim or vit.config.positions == "sincos":
+        return vit.pos_embed.detach() if vit.config.positions == "sincos" else positions
+    prefix, grid = positions[:, :their_prefix], positions[:, their_prefix:]
+    if grid.shape[1] != vit.num_patches:
+        side = int(grid.shape[1] ** 0.5)
+        grid = resample_abs_pos_embed(grid, list(vit.grid), [side, grid.shape[1] // side], num_prefix_tokens=0)
+    if vit.num_prefix_tokens:
+        prefix = prefix if their_prefix else vit.pos_embed[:, :1].detach()
+        return torch.cat([prefix, grid], dim=1)
+    return grid
+
+
+def _from_pickle(path: str | Path) -> dict[str, Tensor]:
+    _check_exists(path)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, … for damaged and foreign files
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{path} cannot be loaded: it is damaged, truncated, or holds more than weights ({reason})."
+        ) from None
+    state = loaded.get("state_dict", loaded.get("model", loaded)) if isinstance(loaded, dict) else {}
+    state = {k: v for k, v in state.items() if isinstance(v, Tensor)}
+    for prefix in ("objective.backbone.", "backbone."):
+        if any(k.startswith(prefix) for k in state):
+            return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return state
+
+
+def _check_exists(path: str | Path) -> None:
+    if not Path(path).is_file():
+        raise UserError(f"There is no file {path}: check the path.")
+
+
+def _shape(vit: ViT) -> str:
+    c = vit.config
+    return f"width {c.embed_dim}, depth {c.depth}, patch size {c.patch_size}, {c.in_chans} channels"

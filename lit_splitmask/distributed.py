@@ -1,0 +1,42 @@
+"""The few things that the code must know about the other processes; all of it works without a process group."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather as all_gather_with_grad
+
+
+def world_size() -> int:
+    """Number of processes that train together; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Index of this process among them; 0 without a process group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def gather(features: Tensor) -> Tensor:
+    """Concatenates the processes' rows in the order of rank, with gradient to every process.
+
+    The gradient of a row is the sum over all processes' losses, so that with gradients averaged over processes (as
+    DDP does) W processes equal one process that holds the whole batch and averages its loss.
+
+    Args:
+        features: (B, D), the same shape on every process.
+
+    Returns:
+        (W·B, D).
+    """
+    return torch.cat(all_gather_with_grad(features)) if world_size() > 1 else features
+
+
+def local_rows(rows: Tensor) -> Tensor:
+    """The slice of this process out of what was drawn for all: (W·B, …) -> (B, …)."""
+    return rows.chunk(world_size())[rank()]
+
+
+def broadcast_from_zero(tensor: Tensor) -> None:
+    """Overwrites ``tensor`` in place with that of process zero."""
+    if world_size() > 1:
+        dist.broadcast(tensor, src=0)

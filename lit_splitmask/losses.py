@@ -1,0 +1,109 @@
+"""The two losses of SplitMask: cross-entropy over visual words in bounded memory, and InfoNCE.
+
+M masked patches, V words, B images, D width.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lit_splitmask.distributed import gather, rank
+
+CHUNK_ELEMENTS = 2**24
+"""Largest number of logits that exist at a time in :func:`word_cross_entropy` (64 MiB in float32)."""
+
+
+class _WordCrossEntropy(torch.autograd.Function):
+    """Linear head and cross-entropy, chunk by chunk: gradients are made beside the loss, so no logits are kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, words: Tensor, chunk: int
+    ) -> tuple[Tensor, Tensor]:
+        needs_grad = any(ctx.needs_input_grad[:3])
+        device_type = states.device.type
+        dtype = torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else weight.dtype
+        with torch.autocast(device_type, enabled=False):
+            matrix, offset = weight.to(dtype), bias.to(dtype)
+            total = torch.zeros((), device=states.device)
+            correct = torch.zeros((), device=states.device)
+            grad_states = torch.empty_like(states) if needs_grad else None
+            grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_grad else None
+            grad_bias = torch.zeros_like(bias, dtype=torch.float32) if needs_grad else None
+            for start in range(0, len(words), chunk):
+                rows = slice(start, start + chunk)
+                part, target = states[rows].to(dtype), words[rows]
+                logits = torch.addmm(offset, part, matrix.t())  # (chunk, V)
+                correct += (logits.argmax(dim=1) == target).sum()
+                log_probs = F.log_softmax(logits, dim=1, dtype=torch.float32)
+                total -= log_probs.gather(1, target[:, None]).sum()
+                if grad_states is not None and grad_weight is not None and grad_bias is not None:
+                    grad_logits = log_probs.exp_()
+                    grad_logits.scatter_add_(1, target[:, None], grad_logits.new_full((len(target), 1), -1.0))
+                    grad_bias += grad_logits.sum(dim=0)
+                    grad_logits = grad_logits.to(dtype)
+                    grad_states[rows] = grad_logits @ matrix
+                    grad_weight += grad_logits.t() @ part
+        if needs_grad:
+            ctx.save_for_backward(grad_states, grad_weight, grad_bias)
+            ctx.count = len(words)
+        accuracy = correct / len(words)
+        ctx.mark_non_differentiable(accuracy)
+        return total / len(words), accuracy
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # type: ignore[override]
+        states, weight, bias = ctx.saved_tensors
+        scale = grad_outputs[0] / ctx.count
+        return states * scale.to(states.dtype), weight * scale, bias * scale, None, None
+
+
+def word_cross_entropy(states: Tensor, weight: Tensor, bias: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy of a linear head over V words, never holding more than ``CHUNK_ELEMENTS`` logits.
+
+    The plain form keeps M·V logits for the backward pass; this one computes the gradients of each chunk at once and
+    keeps those: M·D + V·D numbers, for the same three matrix products.
+
+    Args:
+        states: (M, D) float.
+        weight, bias: (V, D) and (V,) float32, the head.
+        words: (M,) int64 in [0, V).
+
+    Returns:
+        The loss, and the share of the words that were predicted right (without gradient); scalars.
+    """
+    chunk = max(1, CHUNK_ELEMENTS // len(weight))
+    return _WordCrossEntropy.apply(states, weight, bias, words, chunk)
+
+
+def info_nce(
+    a: Tensor, b: Tensor, temperature: float = 0.2, *, same_branch_negatives: bool = False
+) -> tuple[Tensor, Tensor]:
+    """InfoNCE between the two descriptors of each image, both directions averaged (Eq. 2).
+
+    Descriptors are L2-normalised here. The negatives of an image are the other branch's descriptors of all other
+    images, gathered over all processes with gradient.
+
+    Args:
+        a, b: (B, D) float, the descriptors of the two branches.
+        temperature: τ > 0.
+        same_branch_negatives: count the same branch's descriptors of the other images too (SimCLR's 2N − 2).
+
+    Returns:
+        The loss and the share of images whose positive is the nearest (without gradient); scalars.
+    """
+    with torch.autocast(a.device.type, enabled=False):
+        a, b = F.normalize(a.float(), dim=1), F.normalize(b.float(), dim=1)
+        all_a, all_b = gather(a), gather(b)  # (W·B, D)
+        labels = torch.arange(len(a), device=a.device) + rank() * len(a)
+        loss, correct = torch.zeros((), device=a.device), torch.zeros((), device=a.device)
+        for anchors, others, same in ((a, all_b, all_a), (b, all_a, all_b)):
+            logits = anchors @ others.t() / temperature  # (B, W·B)
+            if same_branch_negatives:
+                own = F.one_hot(labels, len(same)).bool()
+                logits = torch.cat([logits, (anchors @ same.t() / temperature).masked_fill(own, -torch.inf)], dim=1)
+            loss = loss + F.cross_entropy(logits, labels) / 2
+            correct += (logits.argmax(dim=1) == labels).float().mean() / 2
+    return loss, correct.detach()

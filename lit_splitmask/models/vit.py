@@ -1,0 +1,171 @@
+"""The backbone that pre-training, fine-tuning, probing and dense prediction share: timm's ViT.
+
+B images, N patches, n visible patches, P prefix tokens (1 with a CLS token, else 0), D width.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+from timm.layers import build_sincos2d_pos_embed
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from lit_splitmask.errors import UserError
+
+SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
+"""Width, depth and heads (DeiT's ViT-Ti/S/B and ViT-L; ViT-S has 6 heads, not MoCo v3's 12)."""
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """The original ViT (Dosovitskiy et al.): absolute positions, no relative bias, no layer scale.
+
+    Attributes:
+        size: tiny, small, base or large; the next three override its numbers.
+        embed_dim, depth, num_heads: width, blocks and attention heads.
+        patch_size: side of a patch in pixels.
+        image_size: side of the input in pixels, a multiple of ``patch_size``.
+        in_chans: input channels.
+        class_token: keep a CLS token (none by default: descriptors are pooled).
+        positions: learned embeddings, or fixed two-dimensional sin-cos ones, which any image size can use.
+        drop_path: stochastic depth of the last block; earlier blocks have linearly less.
+    """
+
+    size: Literal["tiny", "small", "base", "large"] = "small"
+    patch_size: int = 16
+    image_size: int = 224
+    in_chans: int = 3
+    class_token: bool = False
+    positions: Literal["learned", "sincos"] = "learned"
+    drop_path: float = 0.0
+    embed_dim: int | None = None
+    depth: int | None = None
+    num_heads: int | None = None
+
+    def resolved(self) -> "ViTConfig":
+        """The same with width, depth and heads filled in; raises a :class:`UserError` on impossible values."""
+        dim, depth, heads = SIZES[self.size]
+        full = replace(
+            self,
+            embed_dim=self.embed_dim or dim,
+            depth=self.depth or depth,
+            num_heads=self.num_heads or (max(1, self.embed_dim // 64) if self.embed_dim else heads),
+        )
+        assert full.embed_dim is not None and full.num_heads is not None
+        if self.image_size % self.patch_size or self.image_size <= 0:
+            lower = max(self.patch_size, self.image_size // self.patch_size * self.patch_size)
+            raise UserError(
+                f"An image size of {self.image_size} cannot be cut into patches of {self.patch_size}: choose a multiple "
+                f"of the patch size, such as {lower} or {lower + self.patch_size}."
+            )
+        if full.embed_dim % full.num_heads:
+            raise UserError(f"A width of {full.embed_dim} cannot be divided among {full.num_heads} attention heads.")
+        if self.positions == "sincos" and full.embed_dim % 4:
+            raise UserError(f"Fixed sin-cos positions need a width divisible by 4, not {full.embed_dim}.")
+        return full
+
+    def timm_args(self, num_classes: int = 0) -> dict[str, Any]:
+        """Arguments with which ``timm.create_model`` builds this model (with a head: mean pooling, then a norm)."""
+        config = self.resolved()
+        return {
+            "model_name": f"vit_{config.size}_patch16_224",
+            "img_size": config.image_size,
+            "patch_size": config.patch_size,
+            "in_chans": config.in_chans,
+            "embed_dim": config.embed_dim,
+            "depth": config.depth,
+            "num_heads": config.num_heads,
+            "class_token": config.class_token,
+            "global_pool": "avg",
+            "fc_norm": num_classes > 0,
+            "num_classes": num_classes,
+        }
+
+
+class ViT(VisionTransformer):
+    """timm's Vision Transformer that can also encode a subset of the patches; its state dict is timm's.
+
+    Without classes its output is the mean of the normalised patch tokens. With ``num_classes`` it pools first, then
+    normalises and classifies (BEiT's and MAE's fine-tuning); the norm is then called ``fc_norm``.
+
+    Args:
+        config: its shape.
+        num_classes: classes of the linear head; 0 for none.
+    """
+
+    def __init__(self, config: ViTConfig, num_classes: int = 0) -> None:
+        args = config.timm_args(num_classes)
+        args.pop("model_name")
+        super().__init__(**args, drop_path_rate=config.drop_path)
+        self.config = config.resolved()
+        if self.config.positions == "sincos":
+            self._fix_positions()
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        rows, columns = self.patch_embed.grid_size
+        return rows, columns
+
+    @property
+    def num_patches(self) -> int:
+        """N, without prefix tokens."""
+        return self.grid[0] * self.grid[1]
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Patch embeddings with positions, without prefix tokens: (B, C, H, W) -> (B, N, D)."""
+        return self.patch_embed(images) + self.pos_embed[:, self.num_prefix_tokens :]
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        """Runs the blocks and the final norm over any set of embedded patches: (B, n, D) -> (B, n, D).
+
+        A CLS token, where the model has one, takes part and is left out of the result.
+        """
+        if self.cls_token is not None:
+            cls = self.cls_token + self.pos_embed[:, :1]
+            tokens = torch.cat([cls.expand(len(tokens), -1, -1), tokens], dim=1)  # (B, P + n, D)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.norm(tokens)[:, self.num_prefix_tokens :]
+
+    def features(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Patch features of all patches or of an index subset.
+
+        Args:
+            images: (B, C, H, W) float, normalised.
+            keep: (B, n) int64, the patches to encode; ``None`` for all.
+
+        Returns:
+            (B, n, D).
+        """
+        tokens = self.embed(images)
+        if keep is not None:
+            tokens = tokens.gather(1, keep[:, :, None].expand(-1, -1, tokens.shape[-1]))
+        return self.encode(tokens)
+
+    def blocks_features(self, images: Tensor, indices: list[int]) -> list[Tensor]:
+        """Outputs of the blocks ``indices`` (0-based; negative from the end), not normalised: (B, N, D) each."""
+        return list(self.get_intermediate_layers(images, n=[i % len(self.blocks) for i in indices]))
+
+    def resize(self, image_size: int) -> None:
+        """Changes the input size in place: learned positions are interpolated, fixed ones computed anew."""
+        self.config = replace(self.config, image_size=image_size).resolved()
+        self.set_input_size(img_size=image_size)
+        if self.config.positions == "sincos":
+            self._fix_positions()
+
+    def _fix_positions(self) -> None:
+        table = sincos_positions(self.grid, self.embed_dim)
+        prefix = torch.zeros(self.num_prefix_tokens, self.embed_dim)
+        self.pos_embed = nn.Parameter(torch.cat([prefix, table])[None].to(self.patch_embed.proj.weight.device), False)
+
+
+def sincos_positions(grid: tuple[int, int], embed_dim: int) -> Tensor:
+    """Fixed two-dimensional sin-cos positions (MoCo v3, MAE), (N, D) float32."""
+    return build_sincos2d_pos_embed(list(grid), dim=embed_dim, interleave_sin_cos=False)
+
+
+def config_as_dict(config: ViTConfig) -> dict[str, Any]:
+    """The configuration as plain values, for metadata."""
+    return asdict(config)

@@ -1,0 +1,113 @@
+"""One optimizer-and-schedule recipe for every module: AdamW, warm-up and cosine per step, layer-wise decay."""
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from lit_splitmask.errors import UserError
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with linear warm-up and a cosine, per step.
+
+    Attributes:
+        lr: peak learning rate at ``reference_batch`` images a step.
+        reference_batch: another batch size scales the rate by the square root of their ratio; 0: never scale.
+        weight_decay: for matrices; vectors, positions and tokens have none.
+        beta1, beta2: AdamW's betas (BEiT's command line gives 0.98 for the second; facts A14).
+        warmup: share of the steps with a linearly rising rate (10 of 300 epochs in BEiT's recipe).
+        min_lr: the rate at the end, at ``reference_batch``.
+        layer_decay: factor from block to block towards the input (Table 9); 1.0 for none.
+    """
+
+    lr: float = 1.5e-3
+    reference_batch: int = 2048
+    weight_decay: float = 0.05
+    beta1: float = 0.9
+    beta2: float = 0.999
+    warmup: float = 10 / 300
+    min_lr: float = 1e-5
+    layer_decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise UserError(f"optim.lr is {self.lr}; it must be positive.")
+        if not 0 <= self.warmup < 1:
+            raise UserError(f"optim.warmup is {self.warmup}; it is a share of the steps, in [0, 1).")
+        if not 0 < self.layer_decay <= 1:
+            raise UserError(f"optim.layer_decay is {self.layer_decay}; it must be in (0, 1].")
+
+
+def batch_scale(config: OptimConfig, batch_size: int) -> float:
+    """The factor by which ``batch_size`` changes the learning rate."""
+    return math.sqrt(batch_size / config.reference_batch) if config.reference_batch else 1.0
+
+
+def lr_factor(step: int, total_steps: int, warmup_steps: int, min_factor: float) -> float:
+    """Share of the peak rate at ``step`` (0-based): linear from 0 up to 1, then half a cosine down to ``min_factor``."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return min_factor + (1 - min_factor) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+
+
+def layer_of(name: str, depth: int) -> int:
+    """Layer of a ViT parameter: 0 the embeddings, i + 1 block i, depth + 1 all that follows (BEiT's numbering)."""
+    block = re.search(r"(?:^|\.)blocks\.(\d+)\.", name)
+    if block:
+        return int(block.group(1)) + 1
+    return 0 if re.search(r"(?:^|\.)(cls_token|pos_embed|patch_embed\.)", name) else depth + 1
+
+
+def parameter_groups(
+    named_parameters: Iterable[tuple[str, nn.Parameter]], config: OptimConfig, *, lr: float, depth: int
+) -> list[dict[str, Any]]:
+    """Groups by weight decay and layer, each with its own ``lr`` (torch's schedulers ignore timm's ``lr_scale``)."""
+    groups: dict[tuple[bool, int], dict[str, Any]] = {}
+    for name, parameter in named_parameters:
+        if not parameter.requires_grad:
+            continue
+        decays = parameter.ndim > 1 and not name.endswith(("bias", "pos_embed", "cls_token"))
+        layer = layer_of(name, depth) if config.layer_decay != 1 else depth + 1
+        group = groups.setdefault(
+            (decays, layer),
+            {
+                "params": [],
+                "lr": lr * config.layer_decay ** (depth + 1 - layer),
+                "weight_decay": config.weight_decay if decays else 0.0,
+            },
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def build_optimizer(
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    config: OptimConfig,
+    *,
+    batch_size: int,
+    total_steps: int,
+    depth: int,
+) -> tuple[torch.optim.AdamW, LambdaLR]:
+    """The optimizer and its per-step schedule.
+
+    Args:
+        named_parameters: of the module that trains.
+        config: the recipe.
+        batch_size: images that one step sees, over all processes and accumulated batches.
+        total_steps: optimizer steps of the whole run.
+        depth: blocks of the backbone, for the layer-wise decay.
+    """
+    lr = config.lr * batch_scale(config, batch_size)
+    groups = parameter_groups(named_parameters, config, lr=lr, depth=depth)
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(config.beta1, config.beta2))
+    warmup_steps = round(config.warmup * total_steps)
+    min_factor = min(1.0, config.min_lr / config.lr)
+    return optimizer, LambdaLR(optimizer, lambda step: lr_factor(step, total_steps, warmup_steps, min_factor))

@@ -1,0 +1,169 @@
+"""What all tokenizers share: the codebook, Eq. 1, statistics, saving and loading.
+
+B images, N patches, V words, d numbers in a patch (3·8·8 = 192 for the paper's).
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_splitmask.checkpoints import read_safetensors, write_safetensors
+from lit_splitmask.errors import UserError
+from lit_splitmask.views import IMAGENET_MEAN, IMAGENET_STD, patchify
+
+ROWS_AT_A_TIME = 4096
+"""Patches that are compared with the codebook at a time."""
+
+CONSTANT_PATCH_NORM = 1e-3
+"""A scaled patch shorter than this counts as constant; all such patches get word 0."""
+
+
+@dataclass(frozen=True)
+class WordStatistics:
+    """How rich the words of a sample of patches are.
+
+    Attributes:
+        num_patches: patches in the sample.
+        vocabulary: V.
+        words_used: words that occur at least once.
+        entropy: of the words' frequencies, in nats; the loss of a model that knows only those.
+        perplexity: exp(entropy), from 1 (constant targets) to V.
+        top_share: share of the most frequent word.
+    """
+
+    num_patches: int
+    vocabulary: int
+    words_used: int
+    entropy: float
+    perplexity: float
+    top_share: float
+
+    @classmethod
+    def of(cls, words: Tensor, vocabulary: int) -> "WordStatistics":
+        """Statistics of word ids of any shape, int64 in [0, V)."""
+        frequency = torch.bincount(words.flatten().cpu(), minlength=vocabulary).double() / words.numel()
+        used = frequency[frequency > 0]
+        entropy = float(-(used * used.log()).sum())
+        return cls(words.numel(), vocabulary, len(used), entropy, float(torch.tensor(entropy).exp()), float(used.max()))
+
+    @property
+    def nearly_constant(self) -> bool:
+        """Whether there is next to nothing to predict."""
+        return self.top_share > 0.5 or self.perplexity < 4
+
+    def __str__(self) -> str:
+        return (
+            f"{self.words_used:,} of {self.vocabulary:,} words used, perplexity {self.perplexity:,.0f}, "
+            f"top word {self.top_share:.1%} of {self.num_patches:,} patches"
+        )
+
+
+class Tokenizer(nn.Module):
+    """Maps each patch of the half-size view to the word with the highest cosine similarity (Eq. 1).
+
+    Args:
+        patch_size: side of a patch in the half-size view, in pixels (8 for ViT patches of 16).
+        in_chans: channels of the view.
+        vocabulary: V, the number of words; 8,192 in the paper.
+        pixels: how pixels are scaled before Eq. 1: ``normalised`` by ImageNet's statistics (the literal reading), or
+            ``centred``: each patch's mean is removed from each channel, so that words stand for structure rather than
+            brightness, which makes them far more varied on plain backgrounds.
+        codebook_file: a codebook saved earlier, to be used instead of fitting one.
+    """
+
+    codebook: Tensor
+    fitted: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        patch_size: int,
+        in_chans: int = 3,
+        *,
+        vocabulary: int = 8192,
+        pixels: Literal["normalised", "centred"] = "normalised",
+        codebook_file: str | None = None,
+    ) -> None:
+        super().__init__()
+        if vocabulary < 2:
+            raise UserError(f"A vocabulary of {vocabulary} words leaves nothing to predict: at least 2 are needed.")
+        self.patch_size, self.in_chans, self.vocabulary, self.pixels = patch_size, in_chans, vocabulary, pixels
+        self.register_buffer("codebook", torch.zeros(vocabulary, in_chans * patch_size**2))
+        self.register_buffer("fitted", torch.tensor(False))
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if in_chans == 3 else ([0.5] * in_chans, [0.25] * in_chans)
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+        if codebook_file is not None:
+            self.load(codebook_file)
+
+    @property
+    def needs_fitting(self) -> bool:
+        """Whether :meth:`fit` must be called before use."""
+        return not bool(self.fitted)
+
+    @torch.no_grad()
+    def patches(self, view: Tensor) -> Tensor:
+        """Scaled patches: (B, C, h, w) float in [0, 1] -> (B, N, d) float32, zero where a patch is constant."""
+        patches = patchify((view.float() - self.mean) / self.std, self.patch_size)
+        if self.pixels == "centred":
+            channels = patches.unflatten(-1, (self.in_chans, -1))
+            patches = (channels - channels.mean(dim=-1, keepdim=True)).flatten(-2)
+        return patches * (patches.norm(dim=-1, keepdim=True) > CONSTANT_PATCH_NORM)
+
+    @torch.no_grad()
+    def forward(self, view: Tensor) -> Tensor:
+        """Visual words of a half-size view (Eq. 1): (B, C, h, w) float in [0, 1] -> (B, N) int64 in [0, V)."""
+        with torch.autocast(view.device.type, enabled=False):
+            patches = self.patches(view)
+            # x is not normalised: that would not change the argmax, since the words are unit vectors.
+            words = [(rows @ self.codebook.t()).argmax(dim=1) for rows in patches.flatten(0, 1).split(ROWS_AT_A_TIME)]
+        return torch.cat(words).reshape(patches.shape[:2])
+
+    def fit(self, views: Iterable[Tensor], num_images: int, seed: int) -> None:
+        """Makes the codebook from half-size views of training crops.
+
+        Args:
+            views: batches (B, C, h, w) float in [0, 1], together ``num_images`` images.
+            num_images: how many there are.
+            seed: everything random follows from it.
+        """
+        raise NotImplementedError
+
+    def set_codebook(self, vectors: Tensor) -> None:
+        """Takes (V, d) vectors as the codebook, L2-normalised."""
+        self.codebook.copy_(F.normalize(vectors, dim=1))
+        self.fitted.fill_(True)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the codebook and what it was fitted for as safetensors."""
+        write_safetensors(path, {"codebook": self.codebook}, {"tokenizer": json.dumps(self._description())})
+
+    def load(self, path: str | Path) -> None:
+        """Reads a codebook; raises a :class:`UserError` if it was made for other patches or another scaling."""
+        tensors, metadata = read_safetensors(path)
+        if "tokenizer" not in metadata:
+            raise UserError(f"{path} holds no codebook: give a file that a tokenizer's save() wrote.")
+        theirs, ours = json.loads(metadata["tokenizer"]), self._description()
+        different = [f"{key} {theirs.get(key)} (here {ours[key]})" for key in ours if theirs.get(key) != ours[key]]
+        if different:
+            raise UserError(
+                f"The codebook {path} was fitted for other patches: {', '.join(different)}. Fit a new one (leave out "
+                "codebook_file), or use the settings that it was fitted with."
+            )
+        self.set_codebook(tensors["codebook"])
+
+    def _description(self) -> dict[str, int | str]:
+        return {
+            "kind": type(self).__name__,
+            "patch_size": self.patch_size,
+            "in_chans": self.in_chans,
+            "vocabulary": self.vocabulary,
+            "pixels": self.pixels,
+        }

@@ -1,0 +1,48 @@
+"""From a uint8 crop to what the network and the tokenizer see; the same function in training and in codebook fitting."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def network_view(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Normalises a crop for the network.
+
+    Args:
+        images: (B, C, H, W) uint8.
+        mean, std: (C,) float32, per channel, in units of [0, 1] pixels.
+
+    Returns:
+        (B, C, H, W) float32.
+    """
+    return (images.float() / 255 - mean[:, None, None]) / std[:, None, None]
+
+
+def token_view(images: Tensor) -> Tensor:
+    """The half-size view of the same crop that is tokenized: the mean of each 2×2 block (BEiT's 112² beside 224²).
+
+    Args:
+        images: (B, C, H, W) uint8, H and W even.
+
+    Returns:
+        (B, C, H/2, W/2) float32 in [0, 1].
+    """
+    return F.avg_pool2d(images.float(), 2) / 255
+
+
+def patchify(images: Tensor, patch_size: int) -> Tensor:
+    """Cuts images into patches, row by row: (B, C, H, W) -> (B, N, C·P·P), a patch flattened as (C, P, P)."""
+    batch, channels, height, width = images.shape
+    rows, columns = height // patch_size, width // patch_size
+    patches = images.reshape(batch, channels, rows, patch_size, columns, patch_size)
+    return patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, channels * patch_size**2)
+
+
+def unpatchify(patches: Tensor, patch_size: int, grid: tuple[int, int]) -> Tensor:
+    """The inverse of :func:`patchify`: (B, N, C·P·P) -> (B, C, H, W)."""
+    batch, (rows, columns) = patches.shape[0], grid
+    images = patches.reshape(batch, rows, columns, -1, patch_size, patch_size)
+    return torch.einsum("brchpq->bhrpcq", images).reshape(batch, -1, rows * patch_size, columns * patch_size)
