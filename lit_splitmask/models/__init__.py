@@ -2,6 +2,6 @@
 
 from lit_splitmask.models.decoder import Decoder
 from lit_splitmask.models.heads import WordHead
-from lit_splitmask.models.vit import ViT, ViTConfig
+from lit_splitmask.models.vit import ViT, ViTConfig, use_fused_attention
 
-__all__ = ["Decoder", "ViT", "ViTConfig", "WordHead"]
+__all__ = ["Decoder", "ViT", "ViTConfig", "WordHead", "use_fused_attention"]

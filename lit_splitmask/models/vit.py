@@ -161,6 +161,16 @@ class ViT(VisionTransformer):
         self.pos_embed = nn.Parameter(torch.cat([prefix, table])[None].to(self.patch_embed.proj.weight.device), False)
 
 
+def use_fused_attention(module: nn.Module, enabled: bool) -> None:
+    """Switches torch's fused attention on or off in all of timm's blocks in ``module``; the result is the same.
+
+    On a CPU the fused kernel's backward pass takes longer than plain matrix products for a ViT's short sequences.
+    """
+    for part in module.modules():
+        if hasattr(part, "fused_attn"):
+            part.fused_attn = enabled
+
+
 def sincos_positions(grid: tuple[int, int], embed_dim: int) -> Tensor:
     """Fixed two-dimensional sin-cos positions (MoCo v3, MAE), (N, D) float32."""
     return build_sincos2d_pos_embed(list(grid), dim=embed_dim, interleave_sin_cos=False)

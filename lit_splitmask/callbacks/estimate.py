@@ -1,0 +1,94 @@
+"""Times a few steps before a run starts and says how long it will take on this machine."""
+
+import statistics
+import time
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from lit_splitmask.callbacks.progress import clock
+from lit_splitmask.errors import UserError
+from lit_splitmask.seeding import seeded_globals
+
+DAY = 86_400.0
+
+
+def too_long_message(seconds: float, *, steps: int, images: int, command: str) -> str:
+    """What to run instead of a pre-training that takes more than a day here.
+
+    Args:
+        seconds: estimated time of the whole run.
+        steps, images: its budget.
+        command: the command line that the user gave.
+    """
+    per_image = seconds / images
+    choices = [("an hour", 3600.0), ("a night (10 hours)", 36_000.0), ("a day", DAY)]
+    lines = [f"  {command} --data.budget.images {int(t / per_image):,}   # {name}".replace(",", "") for name, t in choices]
+    return (
+        f"The full schedule of {steps:,} steps ({images:,} images seen) would take about {clock(seconds)} on this machine, "
+        "and no budget was given, so nothing was started. Commands that fit:\n"
+        + "\n".join(lines)
+        + "\nA smaller network, smaller images (--data.image_size) or a GPU shorten it too. To run the full schedule all the "
+        f"same:\n  {command} --data.budget.images {images}"
+    )
+
+
+class EstimateTime(Callback):
+    """Runs a few steps forth and back, without changing anything, and prints the time that the run will take.
+
+    Args:
+        steps: steps that are timed, after one that is not.
+        stop_above: raise a :class:`UserError` if the estimate is above so many seconds; 0: never.
+        command: the command line, for the message then.
+    """
+
+    def __init__(self, steps: int = 3, stop_above: float = 0.0, command: str = "lit-splitmask pretrain") -> None:
+        self.steps, self.stop_above, self.command = steps, stop_above, command
+        self.seconds: float | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        step_seconds = self._time_steps(trainer, pl_module)
+        steps = int(trainer.estimated_stepping_batches) - trainer.global_step
+        self.seconds = steps * step_seconds
+        if trainer.is_global_zero:
+            pl_module.print(
+                f"A step takes about {step_seconds:.2f} s here: the {steps:,} steps will take about {clock(self.seconds)}."
+            )
+        if self.stop_above and self.seconds > self.stop_above:
+            images = steps * trainer.datamodule.batch_size  # type: ignore[attr-defined]
+            raise UserError(too_long_message(self.seconds, steps=steps, images=images, command=self.command))
+
+    def _time_steps(self, trainer: Trainer, module: LightningModule) -> float:
+        loader = trainer.datamodule.fitting_dataloader()  # type: ignore[attr-defined]
+        times: list[float] = []
+        with seeded_globals(0):
+            batches = iter(loader)
+            for step in range(self.steps + 1):
+                start = time.perf_counter()
+                batch: Any = next(batches, None)
+                if batch is None:
+                    break
+                batch = trainer.strategy.batch_to_device(batch)
+                with trainer.precision_plugin.train_step_context(), _silent(module):
+                    loss = module.training_step(batch, 0)
+                loss.backward()
+                if loss.is_cuda:
+                    torch.cuda.synchronize()
+                if step:
+                    times.append(time.perf_counter() - start)
+            module.zero_grad(set_to_none=True)
+        return statistics.median(times) * trainer.accumulate_grad_batches if times else 0.0
+
+
+class _silent:
+    """Switches a module's logging off for a while."""
+
+    def __init__(self, module: LightningModule) -> None:
+        self.module = module
+
+    def __enter__(self) -> None:
+        self.module.log = self.module.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+
+    def __exit__(self, *_: object) -> None:
+        del self.module.log, self.module.log_dict

@@ -1,0 +1,40 @@
+"""Writes class predictions as CSV."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+from lit_splitmask.checkpoints import write_atomically
+
+
+class PredictionWriter(BasePredictionWriter):
+    """One row an image: its path, the predicted class, and every class's probability.
+
+    Args:
+        path: the CSV file.
+    """
+
+    def __init__(self, path: str = "predictions.csv") -> None:
+        super().__init__(write_interval="epoch")
+        self.path = Path(path)
+
+    def write_on_epoch_end(
+        self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
+    ) -> None:
+        names: list[str] = pl_module.class_names  # type: ignore[assignment]
+        paths: list[str] = trainer.datamodule.predict_paths  # type: ignore[attr-defined]
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(["path", "predicted", *names])
+        for batch in predictions:
+            for index, row in zip(batch["index"].tolist(), batch["probabilities"].tolist(), strict=True):
+                best = max(range(len(row)), key=row.__getitem__)
+                writer.writerow([paths[index], names[best], *(f"{p:.6f}" for p in row)])
+        path = self.path if trainer.world_size == 1 else self.path.with_suffix(f".rank{trainer.global_rank}.csv")
+        write_atomically(path, table.getvalue().encode())
+        pl_module.print(f"Wrote {path}.")

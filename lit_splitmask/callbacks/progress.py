@@ -1,0 +1,90 @@
+"""One progress bar for the whole run: steps, images a second, losses, time left."""
+
+import sys
+import time
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss, with days before it where there are any."""
+    days, rest = divmod(int(seconds), 86_400)
+    text = f"{rest // 3600}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
+    return f"{days} d {text}" if days else text
+
+
+class RunProgress(ProgressBar):
+    """A bar over all steps of the run on a terminal; a line every ``seconds_between_lines`` elsewhere.
+
+    Args:
+        seconds_between_lines: for output that is not a terminal.
+    """
+
+    def __init__(self, seconds_between_lines: float = 30.0) -> None:
+        super().__init__()
+        self.seconds_between_lines = seconds_between_lines
+        self._enabled = True
+        self._progress: Progress | None = None
+        self._started = self._last_line = 0.0
+        self._first_step = 0
+
+    @property
+    def is_enabled(self) -> bool:
+        return self._enabled
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        if self._progress is not None:
+            self._progress.console.print(*args, highlight=False)
+        elif self._enabled:
+            print(*args, file=sys.stderr, flush=True)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = self._last_line = time.monotonic()
+        self._first_step = trainer.global_step
+        console = Console(stderr=True)
+        if self._enabled and trainer.is_global_zero and console.is_terminal:
+            text = "step {task.completed:,.0f}/{task.total:,.0f}  {task.fields[status]}"
+            self._progress = Progress(BarColumn(), TextColumn(text), console=console)
+            self._progress.add_task("", total=trainer.estimated_stepping_batches, completed=self._first_step, status="")
+            self._progress.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], completed=trainer.global_step, status=self._status(trainer))
+        elif self._enabled and trainer.is_global_zero and now - self._last_line >= self.seconds_between_lines:
+            self._last_line = now
+            total = int(trainer.estimated_stepping_batches)
+            print(f"step {trainer.global_step:,}/{total:,}  {self._status(trainer)}", file=sys.stderr, flush=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def _status(self, trainer: Trainer) -> str:
+        done = trainer.global_step - self._first_step
+        rate = done / max(1e-9, time.monotonic() - self._started)
+        left = (trainer.estimated_stepping_batches - trainer.global_step) / max(1e-9, rate)
+        images = rate * getattr(getattr(trainer, "datamodule", None), "batch_size", 0)
+        values = [f"{k.removeprefix('train/')} {float(v):.3f}" for k, v in trainer.progress_bar_metrics.items() if k != "v_num"]
+        speed = f"{images:,.0f} images/s" if images else f"{rate:.2f} steps/s"
+        return "  ".join([speed, *values, f"{clock(left)} left"])

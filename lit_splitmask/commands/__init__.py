@@ -1,0 +1,1 @@
+"""The commands behind :mod:`lit_splitmask.cli`."""

@@ -1,0 +1,273 @@
+"""``lit-splitmask compare``: fine-tuning from own pre-training against training from scratch, over seeds."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+from lightning.pytorch.callbacks import ModelCheckpoint
+from rich.console import Console
+from rich.table import Table
+
+from lit_splitmask import callbacks, comparison, datamodules, modules
+from lit_splitmask.checkpoints import write_atomically
+from lit_splitmask.commands import recipes
+from lit_splitmask.commands.report import draw
+from lit_splitmask.commands.runs import RunFolder
+from lit_splitmask.commands.training import RunCLI, quiet, trainer_defaults
+from lit_splitmask.comparison import Arm
+from lit_splitmask.errors import UserError
+
+LABELS = {
+    "scratch": "from scratch",
+    "scratch_long": "from scratch, equal total time",
+    "pretrained": "own pre-training",
+    "imagenet": "given weights",
+}
+
+
+@dataclass
+class Options:
+    """What is compared.
+
+    Attributes:
+        root: the folder of images.
+        out: where everything is kept; by default ``runs/compare-<folder>``. What is finished there is not run again.
+        recipe: a comparison recipe by name or path; by default one that fits the images.
+        seeds: number of seeds; each has a pre-training of its own.
+        label_shares: shares of the training labels to fine-tune with.
+        weights: a local file of other pre-trained weights (ImageNet's, say) as one more arm.
+        equal_time: train from scratch for as long as pre-training and fine-tuning take together, too.
+        set_pretrain, set_finetune: options of those commands that are set over the recipe's, such as
+            ``["--data.budget.passes=50"]``.
+    """
+
+    root: str = ""
+    out: str | None = None
+    recipe: str | None = None
+    seeds: int = 3
+    label_shares: list[float] = field(default_factory=lambda: [1.0])
+    weights: str | None = None
+    equal_time: bool = True
+    set_pretrain: list[str] = field(default_factory=list)
+    set_finetune: list[str] = field(default_factory=list)
+
+
+class Comparison:
+    """Runs the jobs of a comparison, each once: a finished one is read from its ``result.json``."""
+
+    def __init__(self, options: Options, recipe: dict[str, Any], out: Path) -> None:
+        self.options, self.out = options, out
+        self.pretrain_recipe, self.finetune_recipe = recipe["pretrain"], recipe["finetune"]
+        self.grid: list[dict[str, Any]] = recipe["grid"]
+        self.index_dir = str(out / "data")
+
+    def run(self) -> dict[float, list[Arm]]:
+        """All jobs; returns the arms of each share of the labels."""
+        backbones = {seed: self.pretrain(seed) for seed in range(self.options.seeds)}
+        return {share: self.arms(share, backbones) for share in self.options.label_shares}
+
+    def pretrain(self, seed: int) -> dict[str, Any]:
+        """One pre-training: its weights and time."""
+        folder = RunFolder(self.out / f"pretrain-seed{seed}")
+        arguments = [*self._common(seed), *self.options.set_pretrain]
+
+        def job() -> dict[str, Any]:
+            cli = RunCLI(modules.Pretrain, arguments, self.pretrain_recipe)
+            weights = folder.path / "backbone.safetensors"
+            checkpoint = ModelCheckpoint(str(folder.checkpoints), save_last=True, save_top_k=0, save_on_train_epoch_end=True)
+            clock = callbacks.TrainingClock()
+            watching = [callbacks.RunProgress(), clock, checkpoint, callbacks.HalvesPicture(str(folder.path))]
+            trainer, module, data = cli.build(folder, [*watching, callbacks.ExportWeights(str(weights))])
+            cli.save_resolved(folder)
+            resume = str(folder.last) if folder.last.is_file() else None
+            trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+            return {"weights": str(weights), "seconds": clock.seconds}
+
+        return self._once(folder.path, f"pre-training, seed {seed}", arguments, job)
+
+    def arms(self, share: float, backbones: dict[int, dict[str, Any]]) -> list[Arm]:
+        """All arms for one share of the labels; each is tuned alike, on val, with the first seed."""
+        starts: dict[str, Callable[[int], tuple[str | None, float]]] = {
+            "scratch": lambda seed: (None, 0.0),
+            "pretrained": lambda seed: (backbones[seed]["weights"], backbones[seed]["seconds"]),
+        }
+        if self.options.weights is not None:
+            starts["imagenet"] = lambda seed: (self.options.weights, 0.0)
+        arms = {}
+        for name, start in starts.items():
+            tuning = [self.finetune(name, share, 0, point, start(0)[0]) for point in self.grid]
+            best = max(range(len(self.grid)), key=lambda i: tuning[i]["val_accuracy"])
+            runs = {s: self.finetune(name, share, s, self.grid[best], start(s)[0], test=True) for s in backbones}
+            arms[name] = self._arm(name, runs, self.grid[best], {s: start(s)[1] for s in backbones})
+        if self.options.equal_time:
+            point = _point_of(arms["scratch"], self.grid)
+            longer = {}
+            for seed in backbones:
+                ratio = arms["pretrained"].seconds[seed] / arms["scratch"].seconds[seed]
+                longer[seed] = self.finetune("scratch_long", share, seed, point, None, test=True, stretch=ratio)
+            arms["scratch_long"] = self._arm("scratch_long", longer, point, dict.fromkeys(backbones, 0.0))
+        return [arms[name] for name in LABELS if name in arms]
+
+    def finetune(
+        self,
+        arm: str,
+        share: float,
+        seed: int,
+        point: dict[str, Any],
+        weights: str | None,
+        *,
+        test: bool = False,
+        stretch: float = 1.0,
+    ) -> dict[str, Any]:
+        """One fine-tuning at one point of the grid; val accuracy and, when asked, test accuracy of the best epoch."""
+        folder = RunFolder(self.out / f"labels{share:g}" / f"{arm}-{_slug(point)}-seed{seed}")
+        arguments = [*self._common(seed), f"--data.label_share={share}", *self.options.set_finetune]
+        arguments += [f"--{key}={value}" for key, value in point.items()]
+        arguments += [f"--model.weights={weights}"] if weights else []
+
+        def build() -> tuple[Any, Any, Any, Any, Any]:
+            cli = RunCLI(modules.Classify, arguments, self.finetune_recipe)
+            if stretch != 1.0:
+                cli.config.data.init_args.budget.passes = round(cli.config.data.init_args.budget.passes * stretch, 2)
+            best = ModelCheckpoint(
+                str(folder.checkpoints), filename="best", monitor="val/accuracy", mode="max", enable_version_counter=False
+            )
+            clock = callbacks.TrainingClock()
+            return (*cli.build(folder, [callbacks.RunProgress(), clock, best]), best, clock)
+
+        def train() -> dict[str, Any]:
+            trainer, module, data, best, clock = build()
+            trainer.fit(module, datamodule=data)
+            return {"val_accuracy": float(best.best_model_score), "seconds": clock.seconds}
+
+        result = self._once(folder.path, f"{LABELS[arm]}, {share:.0%} of labels, {_words(point)}, seed {seed}", arguments, train)
+        if test and "test" not in result:
+            trainer, module, data, _, _ = build()
+            best = str(folder.checkpoints / "best.ckpt")
+            result["test"] = trainer.test(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)[0]
+            _write_json(folder.path / "result.json", result)
+        return result
+
+    def _arm(self, name: str, runs: dict[int, dict[str, Any]], point: dict[str, Any], before: dict[int, float]) -> Arm:
+        accuracy = {seed: run["test"]["test/accuracy"] for seed, run in runs.items()}
+        seconds = {seed: run["seconds"] + before[seed] for seed, run in runs.items()}
+        return Arm(name, LABELS[name], accuracy, seconds, _words(point))
+
+    def _common(self, seed: int) -> list[str]:
+        return [
+            f"--data.root={self.options.root}",
+            f"--data.index_dir={self.index_dir}",
+            f"--data.seed={seed}",
+            f"--model.seed={seed}",
+        ]
+
+    def _once(self, folder: Path, title: str, arguments: list[str], job: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The job's result: read if it was finished with the same settings, else run now."""
+        done = folder / "result.json"
+        if done.is_file():
+            result = json.loads(done.read_text())
+            if result["arguments"] != arguments:
+                raise UserError(
+                    f"{folder} holds a result of other settings ({' '.join(result['arguments'])}), not of these "
+                    f"({' '.join(arguments)}): give another --out, or delete it."
+                )
+            return dict(result)
+        print(f"— {title}", flush=True)
+        start = time.monotonic()
+        result = {"arguments": arguments, **job()}
+        _write_json(done, result)
+        score = f"val accuracy {100 * result['val_accuracy']:.1f} %, " if "val_accuracy" in result else ""
+        print(f"  {score}{callbacks.clock(time.monotonic() - start)}", flush=True)
+        return result
+
+
+def compare(arguments: list[str]) -> int:
+    """``lit-splitmask compare``: is pre-training on these images worth it?"""
+    quiet()
+    arguments = ["--root" + a.removeprefix("--data.root") if a.startswith("--data.root") else a for a in arguments]
+    parser = ArgumentParser(prog="lit-splitmask compare", description="Is pre-training on these images worth it?")
+    parser.add_class_arguments(Options, as_group=False)
+    options: Options = Options(**vars(parser.parse_args(arguments)))
+    if not options.root:
+        raise UserError("compare needs the folder of images: --data.root DIR.")
+    if options.seeds < 1:
+        raise UserError(f"--seeds is {options.seeds}: at least 1 is needed, and 3 for a verdict.")
+    glance = datamodules.glance(options.root)
+    name = options.recipe
+    if name is None:
+        choice = recipes.choose(glance.num_images, glance.median_side, torch.cuda.is_available())
+        name = choice.name.replace("splitmask", "compare", 1)
+        print(f"Recipe {name}: {choice.reason}.")
+    recipe = recipes.comparison(name)
+    for part in ("pretrain", "finetune"):
+        recipe[part]["trainer"] = {**trainer_defaults(), **recipe[part].get("trainer", {})}
+    out = Path(options.out or f"runs/compare-{Path(options.root).resolve().name}")
+    groups = Comparison(options, recipe, out).run()
+    _report(groups, options, out, name)
+    return 0
+
+
+def _report(groups: dict[float, list[Arm]], options: Options, out: Path, recipe: str) -> None:
+    title = f"Is pre-training worth it on {Path(options.root).resolve().name}?"
+    notes = [
+        f"Recipe `{recipe}`, {options.seeds} seeds, each with a pre-training of its own; mean ± standard deviation over seeds.",
+        "Differences are paired by seed; the interval is Student's t over the seeds.",
+        "Each arm was tuned on val with the first seed over the same grid, and evaluated on test once, at its best epoch on val.",
+    ]
+    console = Console()
+    for share, arms in groups.items():
+        table = Table(*comparison.HEADER, title=f"{share:.0%} of the labels")
+        for row in comparison.rows(arms):
+            table.add_row(*row)
+        console.print(table)
+        console.print(comparison.share_verdict(arms), highlight=False)
+    report = {
+        "root": options.root,
+        "recipe": recipe,
+        "results": [
+            {
+                "label_share": share,
+                "verdict": comparison.share_verdict(arms),
+                "arms": [asdict(arm) for arm in arms],
+                "difference": asdict(comparison.paired_difference(arms[0].accuracy, _named(arms, "pretrained").accuracy)),
+            }
+            for share, arms in groups.items()
+        ],
+    }
+    _write_json(out / "comparison.json", report)
+    write_atomically(out / "comparison.md", comparison.markdown(groups, title, notes).encode())
+    draw(groups, title, out / "comparison.png")
+    print(f"Wrote comparison.json, comparison.md and comparison.png in {out}.")
+
+
+def _named(arms: list[Arm], name: str) -> Arm:
+    return next(arm for arm in arms if arm.name == name)
+
+
+def _point_of(arm: Arm, grid: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(point for point in grid if _words(point) == arm.setting)
+
+
+def _words(point: dict[str, Any]) -> str:
+    return ", ".join(f"{key.rsplit('.', 1)[1]} {value:g}" for key, value in point.items())
+
+
+def _slug(point: dict[str, Any]) -> str:
+    return "-".join(f"{key.rsplit('.', 1)[1]}{value:g}" for key, value in point.items())
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    def finite(v: Any) -> Any:
+        if isinstance(v, dict):
+            return {k: finite(x) for k, x in v.items()}
+        if isinstance(v, list):
+            return [finite(x) for x in v]
+        return None if isinstance(v, float) and not math.isfinite(v) else v
+
+    write_atomically(path, json.dumps(finite(value), indent=2).encode())

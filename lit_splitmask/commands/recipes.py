@@ -1,0 +1,88 @@
+"""Finds recipes, and chooses one for a folder of images."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_splitmask.errors import UserError
+
+SMALL_SET = 50_000
+"""Below so many images the small-set recipe is taken; the paper's small sets have 8,144 to 52,867 (Table 3)."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A recipe and why it was chosen."""
+
+    name: str
+    reason: str
+
+
+def available() -> list[str]:
+    """Names of the recipes that are shipped."""
+    return sorted(f.name.removesuffix(".yaml") for f in files("lit_splitmask.recipes").iterdir() if f.name.endswith(".yaml"))
+
+
+def read(name: str) -> dict[str, Any]:
+    """A shipped recipe by name, or a YAML file by path."""
+    shipped = files("lit_splitmask.recipes") / f"{name}.yaml"
+    if shipped.is_file():
+        text = shipped.read_text()
+    elif Path(name).is_file():
+        text = Path(name).read_text()
+    else:
+        raise UserError(f"There is no recipe {name!r}: give a path, or one of {', '.join(available())}.")
+    try:
+        recipe = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"The recipe {name} is not valid YAML: {error}") from None
+    if not isinstance(recipe, dict):
+        raise UserError(f"The recipe {name} holds no settings.")
+    return recipe
+
+
+def choose(num_images: int, median_side: int, gpu: bool) -> Choice:
+    """The pre-training recipe for a folder: a pure function of what was found.
+
+    Args:
+        num_images: images in the folder.
+        median_side: median of the images' shorter side, in pixels.
+        gpu: whether there is an accelerator.
+    """
+    found = f"{num_images:,} images of about {median_side} px"
+    if median_side < 40:
+        return Choice("splitmask_tiny_images", f"{found}: they are tiny, so the network looks at 32 px in patches of 4")
+    if not gpu:
+        return Choice("splitmask_cpu", f"{found} and no GPU: a small network at 48 px that two CPU cores can train")
+    if num_images < SMALL_SET:
+        return Choice("splitmask_small_set", f"{found}: fewer than {SMALL_SET:,}, so the paper's recipe against overfitting")
+    return Choice("splitmask", f"{found}: enough for the paper's recipe for large sets")
+
+COMPARISONS = ("pretrain", "finetune", "grid")
+
+
+def comparison(name: str) -> dict[str, Any]:
+    """A comparison recipe: the settings of ``pretrain`` and ``finetune``, and the ``grid`` that both arms are tuned over.
+
+    ``pretrain`` and ``finetune`` may be names of recipes.
+    """
+    recipe = read(name)
+    missing = [key for key in COMPARISONS if key not in recipe]
+    if missing:
+        raise UserError(f"The recipe {name} is not one for compare: it lacks {', '.join(missing)}.")
+    for part in ("pretrain", "finetune"):
+        if isinstance(recipe[part], str):
+            recipe[part] = read(recipe[part])
+    return recipe
+
+
+
+def list_recipes(arguments: list[str]) -> int:
+    """Prints each recipe's first comment line."""
+    for name in available():
+        text = (files("lit_splitmask.recipes") / f"{name}.yaml").read_text()
+        print(f"{name:24s} {text.splitlines()[0].lstrip('# ')}")
+    return 0

@@ -1,0 +1,80 @@
+"""A run's folder: its name, its files, and whether it may be written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_splitmask.errors import UserError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run keeps its files.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        return self.checkpoints / "last.ckpt"
+
+    @classmethod
+    def new(cls, runs_dir: str, name: str | None, default: str) -> "RunFolder":
+        """A folder for a new run; a run that exists is never written over."""
+        base = Path(runs_dir)
+        if name is None:
+            taken = [n for n in range(1, 10_000) if not (base / _numbered(default, n)).exists()]
+            return cls(base / _numbered(default, taken[0]))
+        folder = cls(base / name)
+        if folder.path.exists():
+            raise UserError(
+                f"The run {folder.path} exists already: choose another --name, go on with it by --resume, or delete it."
+            )
+        return folder
+
+    @classmethod
+    def existing(cls, runs_dir: str, name: str | None) -> "RunFolder":
+        """The folder of a run that is to be resumed, checked to be resumable."""
+        if name is None:
+            raise UserError("--resume needs the name of the run: give --name NAME too.")
+        folder = cls(Path(runs_dir) / name)
+        if not folder.config.is_file():
+            raise UserError(f"There is no run {folder.path} to resume: check --name, or start it without --resume.")
+        if not folder.last.is_file():
+            raise UserError(
+                f"The run {folder.path} has no checkpoint yet ({folder.last} is missing), so there is nothing to resume: "
+                "delete the folder and start the run again."
+            )
+        check_checkpoint(folder.last)
+        return folder
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}-{number}"
+
+
+def check_checkpoint(path: Path) -> dict[str, Any]:
+    """Loads a Lightning checkpoint safely; raises a :class:`UserError` if it is missing, truncated or not one."""
+    if not path.is_file():
+        raise UserError(f"There is no checkpoint {path}: check the path.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, … for damaged files
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"The checkpoint {path} is damaged or truncated ({reason}): use another one.") from None
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UserError(f"{path} is not a Lightning checkpoint: it has no state_dict.")
+    return checkpoint

@@ -1,0 +1,317 @@
+"""``pretrain``, ``finetune`` and LightningCLI's own commands."""
+
+import json
+import shlex
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ActionConfigFile
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from lit_splitmask import callbacks, datamodules, modules
+from lit_splitmask.callbacks.estimate import DAY
+from lit_splitmask.checkpoints import load_weights, write_atomically
+from lit_splitmask.commands import recipes
+from lit_splitmask.commands.parser import Parser, value_of
+from lit_splitmask.commands.runs import RunFolder, check_checkpoint
+from lit_splitmask.datamodules.base import ImageData
+from lit_splitmask.errors import UserError
+
+NO_MATTER = [  # Lightning's advice that this program already follows in its own way
+    ".*does not have many workers.*",
+    ".*is smaller than the logging interval.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*isinstance\\(treespec, LeafSpec\\).*",
+    ".*`tensorboardX` has been removed.*",
+    ".*you defined a `validation_step` but have no `val_dataloader`.*",
+    ".*You are trying to `self.log\\(\\)` but the `self.trainer` reference.*",
+    ".*Found .* module\\(s\\) in eval mode at the start of training.*",
+    ".*GPU available but not used.*",
+    ".*Experiment logs directory .* exists and is not empty.*",
+    ".*LightningCLI's args parameter is intended.*",
+]
+
+
+def quiet() -> None:
+    """Silences advice that does not concern the user; real warnings are left."""
+    import logging
+
+    for pattern in NO_MATTER:
+        warnings.filterwarnings("ignore", message=pattern)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if not logging.getLogger().handlers:
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        for name in ("faiss", "matplotlib", "PIL"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def best_precision() -> str:
+    """``bf16-mixed`` where the hardware computes in bfloat16, else ``32-true``."""
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
+
+
+def new_parser(settings: dict[str, Any]) -> Parser:
+    """LightningCLI's parser, but with this project's errors."""
+    parser = Parser(**settings)
+    parser.add_argument("-c", "--config", action=ActionConfigFile, help="a YAML file of settings; several may be given")
+    return parser
+
+
+class RunCLI(LightningCLI):
+    """One run: a fixed module class, any datamodule, a folder of its own; recipes are the lowest-priority settings."""
+
+    def __init__(self, module: type[LightningModule], arguments: list[str], recipe: dict[str, Any]) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            defaults = Path(directory) / "recipe.yaml"
+            defaults.write_text(yaml.safe_dump(recipe))
+            super().__init__(
+                module,
+                ImageData,
+                subclass_mode_data=True,
+                run=False,
+                args=["--config", str(defaults), *arguments],
+                save_config_callback=None,
+                seed_everything_default=False,
+                auto_configure_optimizers=False,
+            )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        return new_parser(kwargs)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--name", type=str | None, default=None, help="name of the run: its folder under --runs_dir")
+        parser.add_argument("--runs_dir", type=str, default="runs", help="where runs are kept")
+        parser.add_argument("--resume", type=bool, default=False, help="go on with the run --name from its last checkpoint")
+        parser.add_argument("--recipe", type=str | None, default=None, help="a recipe by name or path (see: recipes)")
+        if self.model_class is modules.Pretrain:
+            parser.link_arguments("data.init_args.image_size", "model.backbone.image_size")
+
+    def instantiate_classes(self) -> None:
+        """Builds nothing yet: the run's folder must be known first."""
+
+    def build(self, folder: RunFolder, extra: list[Callback]) -> tuple[Trainer, LightningModule, ImageData]:
+        """Builds trainer, module and datamodule of the run."""
+        self.config_init = self.parser.instantiate(self.config)
+        settings = dict(self.config_init["trainer"])
+        settings["callbacks"] = [*(settings.get("callbacks") or []), *extra]
+        if settings.get("logger") is None:
+            settings["logger"] = [
+                CSVLogger(str(folder.path), name="", version=""),
+                TensorBoardLogger(str(folder.path), name="tensorboard", version=""),
+            ]
+        settings["default_root_dir"] = str(folder.path)
+        return Trainer(**settings), self.config_init["model"], self.config_init["data"]
+
+    def save_resolved(self, folder: RunFolder) -> None:
+        """Writes the resolved configuration, with which the run can be repeated or resumed."""
+        folder.path.mkdir(parents=True, exist_ok=True)
+        text = self.parser.dump(self.config, skip_none=False, skip_link_targets=True)
+        write_atomically(folder.config, text.encode())
+
+
+def trainer_defaults() -> dict[str, Any]:
+    return {
+        "max_epochs": -1,
+        "precision": best_precision(),
+        "log_every_n_steps": 10,
+        "num_sanity_val_steps": 0,
+        "enable_model_summary": False,
+    }
+
+
+def _recipe_for(arguments: list[str], default: recipes.Choice | None) -> dict[str, Any]:
+    """The lowest-priority settings: those of the run to be resumed, of --recipe, or of the choice."""
+    name = value_of(arguments, "--recipe")
+    if value_of(arguments, "--resume") not in (None, "false", "False"):
+        folder = RunFolder.existing(value_of(arguments, "--runs_dir") or "runs", value_of(arguments, "--name"))
+        return dict(yaml.safe_load(folder.config.read_text()))
+    if name is None and default is not None:
+        name = default.name
+        if "--print_config" not in " ".join(arguments):
+            print(f"Recipe {name}: {default.reason}.")
+    recipe = recipes.read(name) if name is not None else {}
+    recipe["trainer"] = {**trainer_defaults(), **recipe.get("trainer", {})}
+    return recipe
+
+
+def pretrain(arguments: list[str]) -> int:
+    """``lit-splitmask pretrain``: learns a backbone from the images of a folder."""
+    quiet()
+    root, config = value_of(arguments, "--data.root"), value_of(arguments, "--config")
+    choice = None
+    if root is not None and config is None and value_of(arguments, "--recipe") is None and "--resume" not in " ".join(arguments):
+        glance = datamodules.glance(root)
+        choice = recipes.choose(glance.num_images, glance.median_side, torch.cuda.is_available())
+    arguments = _flag(arguments)
+    cli = RunCLI(modules.Pretrain, arguments, _recipe_for(arguments, choice))
+    budget_given = config is not None or any(a.startswith(("--data.budget", "--trainer.max_")) for a in arguments)
+    folder = _folder(cli, "pretrain")
+    command = shlex.join(["lit-splitmask", "pretrain", *arguments])
+    weights = folder.path / "backbone.safetensors"
+    trainer, module, data = cli.build(
+        folder,
+        [
+            callbacks.RunProgress(),
+            ModelCheckpoint(str(folder.checkpoints), save_last=True, save_top_k=0, save_on_train_epoch_end=True),
+            callbacks.EstimateTime(stop_above=0.0 if budget_given else DAY, command=command),
+            callbacks.HalvesPicture(str(folder.path)),
+            callbacks.ExportWeights(str(weights)),
+        ],
+    )
+    _fit(cli, folder, trainer, module, data)
+    tokenizer = module.objective.tokenizer_to_fit  # type: ignore[union-attr, operator]
+    if tokenizer is not None and trainer.is_global_zero:
+        tokenizer.save(folder.path / "codebook.safetensors")
+    root = data.root  # type: ignore[attr-defined]
+    print(
+        f"Wrote {weights}, with halves.png, words.png, metrics.csv and checkpoints beside it. Go on with:\n"
+        f"  lit-splitmask finetune --weights {weights} --data.root {root}"
+    )
+    return 0
+
+
+def finetune(arguments: list[str]) -> int:
+    """``lit-splitmask finetune``: trains a classifier from pre-trained weights or from scratch, and tests it."""
+    quiet()
+    arguments = [a.replace("--weights", "--model.weights", 1) if a.startswith("--weights") else a for a in _flag(arguments)]
+    choice = None
+    if value_of(arguments, "--config") is None:
+        choice = recipes.Choice("finetune", "the paper's fine-tuning recipe (Table 9, small sets)")
+    recipe = _recipe_for(arguments, choice)
+    weights = value_of(arguments, "--model.weights")
+    if weights is not None:
+        info = load_weights(weights).info
+        if "timm" in info:
+            recipe.setdefault("data", {}).setdefault("init_args", {})["image_size"] = info["timm"]["img_size"]
+    cli = RunCLI(modules.Classify, arguments, recipe)
+    folder = _folder(cli, "finetune")
+    best = ModelCheckpoint(
+        str(folder.checkpoints), filename="best", monitor="val/accuracy", mode="max", save_last=True,
+        enable_version_counter=False,
+    )  # fmt: skip
+    trainer, module, data = cli.build(folder, [callbacks.RunProgress(), best, callbacks.EstimateTime()])
+    _fit(cli, folder, trainer, module, data)
+    _report_test(folder, trainer, module, data, best)
+    return 0
+
+
+def _folder(cli: RunCLI, command: str) -> RunFolder:
+    """The run's folder, new or existing, with its configuration written."""
+    config = cli.config
+    if config.resume:
+        return RunFolder.existing(config.runs_dir, config.name)
+    root = Path(config.data.init_args.root).resolve().name
+    return RunFolder.new(config.runs_dir, config.name, f"{command}-{root}")
+
+
+def _keep_metrics(folder: RunFolder) -> None:
+    """Moves a run's metrics.csv aside before it is resumed, since the CSV logger would delete it."""
+    metrics = folder.path / "metrics.csv"
+    if metrics.exists():
+        step = check_checkpoint(folder.last)["global_step"]
+        metrics.rename(folder.path / f"metrics-until-step-{step}.csv")
+
+
+def _fit(cli: RunCLI, folder: RunFolder, trainer: Trainer, module: LightningModule, data: ImageData) -> None:
+    data.prepare_data()  # mistakes in the folder show before anything is written
+    if cli.config.resume:
+        _keep_metrics(folder)
+    else:
+        cli.save_resolved(folder)
+    ckpt_path = str(folder.last) if cli.config.resume else None
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+    except UserError:
+        if not folder.last.exists():
+            _remove_empty_run(folder)
+        raise
+
+
+def _remove_empty_run(folder: RunFolder) -> None:
+    """Takes back a run that failed before its first checkpoint, so that its name is free again."""
+    import shutil
+
+    shutil.rmtree(folder.path, ignore_errors=True)
+
+
+def _report_test(
+    folder: RunFolder, trainer: Trainer, module: LightningModule, data: ImageData, best: ModelCheckpoint
+) -> None:
+    """Exports the best weights, tests them if there are test images, and prints what was found."""
+    from rich.console import Console
+    from rich.table import Table
+
+    chosen = Path(best.best_model_path or best.last_model_path)
+    module.load_state_dict(check_checkpoint(chosen)["state_dict"])
+    weights = folder.path / "classifier.safetensors"
+    if trainer.is_global_zero:
+        callbacks.ExportWeights(str(weights)).export(module, trainer.global_step)
+    written = [str(weights), str(folder.path / "metrics.csv")]
+    if "test" in data.source.splits:
+        scores = trainer.test(module, datamodule=data, verbose=False)[0]
+        names = module.class_names or []  # type: ignore[union-attr]
+        confusion = module.confusion.tolist()  # type: ignore[union-attr, operator]
+        report = {"scores": scores, "classes": names, "confusion": confusion, "checkpoint": str(chosen)}
+        write_atomically(folder.path / "test.json", json.dumps(report, indent=2).encode())
+        table = Table("on test images", "accuracy", title=f"{folder.path.name}: the checkpoint that was best on val")
+        for key, value in scores.items():
+            table.add_row(key.removeprefix("test/").removeprefix("accuracy/").replace("_", " "), f"{100 * value:.1f} %")
+        Console().print(table)
+        written.append(str(folder.path / "test.json"))
+    print(
+        f"Wrote {', '.join(written)}. Go on with:\n  lit-splitmask predict --config {folder.config} "
+        f"--ckpt_path {chosen} --data.root DIR"
+    )
+
+
+def _flag(arguments: list[str]) -> list[str]:
+    """Lets ``--resume`` stand alone."""
+    result = []
+    for position, argument in enumerate(arguments):
+        following = arguments[position + 1] if position + 1 < len(arguments) else "--"
+        result.append("--resume=true" if argument == "--resume" and following.startswith("--") else argument)
+    return result
+
+
+class AnyCLI(LightningCLI):
+    """LightningCLI with any module and datamodule."""
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        return new_parser(kwargs)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        for option in ("--name", "--runs_dir", "--recipe"):
+            parser.add_argument(option, type=str | None, default=None, help="ignored: stands in a run's config.yaml")
+        parser.add_argument("--resume", type=bool | None, default=None, help="ignored: stands in a run's config.yaml")
+
+
+def lightning(arguments: list[str]) -> int:
+    """``lit-splitmask fit | validate | test | predict``."""
+    quiet()
+    checkpoint = value_of(arguments, "--ckpt_path")
+    if checkpoint not in (None, "last", "best", "hpc", "null"):
+        check_checkpoint(Path(str(checkpoint)))
+    if checkpoint == "last":
+        raise UserError("--ckpt_path last guesses a file, and trains from scratch where there is none: give the path.")
+    AnyCLI(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        args=arguments,
+        seed_everything_default=False,
+        auto_configure_optimizers=False,
+        save_config_kwargs={"overwrite": False},
+        trainer_defaults={"callbacks": [callbacks.PredictionWriter()], **trainer_defaults()},
+    )
+    return 0

@@ -1,0 +1,262 @@
+"""The mechanics that all image datamodules share: budget, epochs, samplers and loaders."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch.utils.data import DataLoader
+
+from lit_splitmask.datamodules.budget import Budget, Schedule, resolve, steps_per_epoch
+from lit_splitmask.datamodules.dataset import IndexedImages, Samples
+from lit_splitmask.datamodules.loader import default_num_workers, make_loader
+from lit_splitmask.datamodules.sampler import EvalSampler, WrapAroundSampler, check_divides
+from lit_splitmask.datamodules.split import nested_share
+from lit_splitmask.datamodules.statistics import Colour
+from lit_splitmask.datamodules.transforms import Augment, EvalTransform, PretrainAugment
+from lit_splitmask.errors import UserError
+
+_MOST_EVAL_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a datamodule reads from.
+
+    Args:
+        splits: ``train``, and ``val`` and ``test`` where they exist.
+        predict: What ``predict`` runs over.
+        class_names: Sorted; empty without labels.
+        read: Gives an image by its name, (H, W, 3) uint8. Must survive pickling.
+        mean, std: Of pixels in [0, 1].
+    """
+
+    splits: Mapping[str, Samples]
+    predict: Samples
+    class_names: list[str]
+    read: Callable[[str], np.ndarray]
+    mean: Colour
+    std: Colour
+
+
+class ImageData(LightningDataModule, ABC):
+    """Batches of ``image`` (B, 3, H, W) uint8, ``label`` and ``index`` (B,) int64.
+
+    Training is counted in optimizer steps: the budget is resolved to steps, which are cut into ``num_epochs`` trainer
+    epochs of equal length whatever the dataset's size. Use it with ``Trainer(max_epochs=-1)``; a trainer without
+    ``max_steps`` gets the budget's, one with ``max_steps`` keeps its own, which then replaces the budget. A
+    resume is exact from any checkpoint that was saved after an optimizer step.
+
+    Args:
+        image_size: Side of the crops.
+        batch_size: Images an optimizer step sees, over all processes and accumulated micro-batches.
+        eval_batch_size: Images a process evaluates at once; None means ``batch_size``, at most 256.
+        budget: How long to train; None for the paper's default.
+        num_epochs: Trainer epochs that the budget is cut into.
+        augment: Of training images; None for :class:`PretrainAugment` as it is.
+        crop_ratio: Share of the short side that evaluation crops cover.
+        label_share: Share of the training images that are used, the same in each class.
+        seed: Of order, augmentation and the share of labels.
+        num_workers: Processes that read images; None for one less than the cores, at most 8.
+
+    Raises:
+        UserError: A setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int = 224,
+        batch_size: int = 256,
+        eval_batch_size: int | None = None,
+        budget: Budget | None = None,
+        num_epochs: int = 100,
+        augment: Augment | None = None,
+        crop_ratio: float = 0.875,
+        label_share: float = 1.0,
+        seed: int = 0,
+        num_workers: int | None = None,
+    ) -> None:
+        super().__init__()
+        eval_batch_size = min(batch_size, _MOST_EVAL_IMAGES) if eval_batch_size is None else eval_batch_size
+        counts = {"image_size": image_size, "batch_size": batch_size, "eval_batch_size": eval_batch_size}
+        for name, value in (counts | {"num_epochs": num_epochs}).items():
+            if value < 1:
+                raise UserError(f"{name}={value}, but it must be at least 1.")
+        if not 0 < crop_ratio <= 1:
+            raise UserError(f"crop_ratio={crop_ratio} must be more than 0 and at most 1; the usual value is 0.875.")
+        self.image_size = image_size
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.budget = budget
+        self.num_epochs = num_epochs
+        self.augment = augment or PretrainAugment()
+        self.crop_ratio = crop_ratio
+        self.label_share = label_share
+        self.seed = seed
+        self.num_workers = default_num_workers() if num_workers is None else num_workers
+        self._source: Source | None = None
+        self._train: Samples | None = None
+        self._schedule: Schedule | None = None
+        self._installed_steps: int | None = None
+
+    @abstractmethod
+    def open_source(self) -> Source:
+        """Opens what :meth:`prepare_data` has prepared; called on every process."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Opens the images and works the budget out; for ``fit``, hands it to the trainer.
+
+        Raises:
+            UserError: ``prepare_data`` has not run, or the batch cannot be shared among the processes.
+        """
+        self._source = self.open_source()
+        everything = self._source.splits.get("train", Samples([], [], []))
+        self._train = everything.subset(nested_share(everything.labels, self.label_share, self.seed))
+        is_fit = stage in (None, "fit")
+        if is_fit or len(self._train):
+            self._schedule = (
+                self._resolve_budget() if is_fit else resolve(self.budget, len(self._train), self.batch_size)
+            )
+        if is_fit:
+            check_divides(self.batch_size, self._world_size, self._accumulate)
+            rank_zero_info(self.schedule.describe())
+
+    def _resolve_budget(self) -> Schedule:
+        assert self._train is not None
+        schedule = resolve(self.budget, len(self._train), self.batch_size)
+        if self.trainer is None:
+            return schedule
+        if self.trainer.max_steps not in (-1, self._installed_steps):
+            return resolve(Budget(steps=self.trainer.max_steps), len(self._train), self.batch_size)
+        self._installed_steps = schedule.steps
+        self.trainer.fit_loop.epoch_loop.max_steps = schedule.steps
+        return schedule
+
+    @property
+    def schedule(self) -> Schedule:
+        """The budget, worked out."""
+        if self._schedule is None:
+            raise UserError("The datamodule has no schedule yet: call prepare_data() and setup('fit') first.")
+        return self._schedule
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps a trainer epoch."""
+        return steps_per_epoch(self.schedule.steps, self.num_epochs)
+
+    @property
+    def source(self) -> Source:
+        """The opened images."""
+        if self._source is None:
+            raise UserError("The datamodule holds no images yet: call prepare_data() and setup() first.")
+        return self._source
+
+    @property
+    def class_names(self) -> list[str]:
+        """Sorted; empty without labels."""
+        return self.source.class_names
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, 0 without labels."""
+        return len(self.class_names)
+
+    @property
+    def pixel_mean(self) -> Colour:
+        """Red, green and blue, of pixels in [0, 1]."""
+        return self.source.mean
+
+    @property
+    def pixel_std(self) -> Colour:
+        """Red, green and blue, of pixels in [0, 1]."""
+        return self.source.std
+
+    @property
+    def train_samples(self) -> Samples:
+        """The training images that are used."""
+        return self.source.splits["train"] if self._train is None else self._train
+
+    @property
+    def train_sizes(self) -> list[tuple[int, int]]:
+        """Height and width of the training images that are used."""
+        return self.train_samples.sizes
+
+    @property
+    def _world_size(self) -> int:
+        return 1 if self.trainer is None else self.trainer.world_size
+
+    @property
+    def _rank(self) -> int:
+        return 0 if self.trainer is None else self.trainer.global_rank
+
+    @property
+    def _accumulate(self) -> int:
+        return 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+
+    def _global_step(self) -> int:
+        return 0 if self.trainer is None else self.trainer.global_step
+
+    def train_dataloader(self) -> DataLoader:
+        """One trainer epoch of augmented images, from the trainer's step on."""
+        sampler = WrapAroundSampler(
+            len(self.train_samples),
+            self.batch_size,
+            steps_per_epoch=self.steps_per_epoch,
+            global_step=self._global_step,
+            seed=self.seed,
+            rank=self._rank,
+            world_size=self._world_size,
+            accumulate=self._accumulate,
+        )
+        transform = self.augment.build(self.image_size)
+        images = IndexedImages(self.train_samples, self.source.read, transform=transform, seed=self.seed)
+        return make_loader(images, sampler, batch_size=sampler.loader_batch_size, num_workers=self.num_workers)
+
+    def fitting_dataloader(self) -> DataLoader:
+        """One pass over augmented training images by this process alone, apart from training: to fit or time things."""
+        batch_size = min(self.eval_batch_size, len(self.train_samples))
+        sampler = WrapAroundSampler(
+            len(self.train_samples),
+            batch_size,
+            steps_per_epoch=-(-len(self.train_samples) // batch_size),
+            global_step=lambda: 0,
+            seed=self.seed,
+        )
+        transform = self.augment.build(self.image_size)
+        images = IndexedImages(self.train_samples, self.source.read, transform=transform, seed=self.seed)
+        return make_loader(images, sampler, batch_size=batch_size, num_workers=self.num_workers)
+
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        """The validation images, each once; nothing if there is no such split."""
+        samples = self.source.splits.get("val")
+        return [] if samples is None else self.eval_loader(samples)
+
+    def test_dataloader(self) -> DataLoader:
+        """The test images, each once.
+
+        Raises:
+            UserError: There is no such split.
+        """
+        if "test" not in self.source.splits:
+            raise UserError(
+                "These images have no test split. Add a test folder, or set test_share above 0 before the first use."
+            )
+        return self.eval_loader(self.source.splits["test"])
+
+    def predict_dataloader(self) -> DataLoader:
+        """The test images if there are any, otherwise all; each once."""
+        return self.eval_loader(self.source.predict)
+
+    @property
+    def predict_paths(self) -> list[str]:
+        """Names of the images that :meth:`predict_dataloader` gives, by index."""
+        return self.source.predict.files
+
+    def eval_loader(self, samples: Samples) -> DataLoader:
+        """A loader of centre crops, each image once over all processes."""
+        images = IndexedImages(samples, self.source.read, transform=EvalTransform(self.image_size, self.crop_ratio))
+        sampler = EvalSampler(len(samples), rank=self._rank, world_size=self._world_size)
+        return make_loader(images, sampler, batch_size=self.eval_batch_size, num_workers=self.num_workers)

@@ -1,0 +1,107 @@
+"""How long to train, in images seen: the arithmetic between images, passes and optimizer steps.
+
+The unit of the paper (Section 5.1, Table 3) is the number of images seen, 300 passes over ImageNet by default, whatever
+the size of the dataset. Everything here is pure.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+from lit_splitmask.errors import UserError
+
+IMAGENET_IMAGES = 1_281_167
+IMAGENET_PASSES = 300
+MAX_PASSES = 5_000.0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train; at most one of the three, and the paper's default if none is given.
+
+    Args:
+        images: Images seen in all.
+        passes: Passes over the training images.
+        steps: Optimizer steps.
+
+    Raises:
+        UserError: More than one is given, or one is not positive.
+    """
+
+    images: int | None = None
+    passes: float | None = None
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        listed = " and ".join(f"{name}={value:,}" for name, value in given.items())
+        if len(given) > 1:
+            raise UserError(f"The training budget was given by {listed}. Each alone sets its length: pass one of them.")
+        if any(value <= 0 for value in given.values()):
+            raise UserError(f"The training budget is {listed}, but it must be more than 0. Pass a positive number.")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A budget worked out for one dataset and batch size.
+
+    Args:
+        images: Images seen in all.
+        passes: Passes over the training images.
+        steps: Optimizer steps.
+        batch_size: Images an optimizer step sees, over all processes and accumulated micro-batches.
+        num_images: Training images.
+        capped: Whether the cap on the number of passes shortened the default budget.
+    """
+
+    images: int
+    passes: float
+    steps: int
+    batch_size: int
+    num_images: int
+    capped: bool = False
+
+    def describe(self) -> str:
+        """One line, such as ``1,000 images x 5,000 passes = 5,000,000 images seen = 2,442 steps of 2,048``."""
+        passes = f"{self.passes:,.2f}".rstrip("0").rstrip(".")
+        return (
+            f"{self.num_images:,} images x {passes} passes = {self.images:,} images seen = "
+            f"{self.steps:,} steps of {self.batch_size:,}"
+        )
+
+
+def resolve(budget: Budget | None, num_images: int, batch_size: int, max_passes: float = MAX_PASSES) -> Schedule:
+    """Works a budget out.
+
+    Args:
+        budget: What the user asked for. Without it, or with an empty one: as many images as 300 passes over ImageNet
+            see, but at most ``max_passes`` passes over these images. What the user asked for is never capped.
+        num_images: Training images.
+        batch_size: Images an optimizer step sees.
+        max_passes: The cap on the default.
+
+    Raises:
+        UserError: There are no training images, or the batch size is not positive.
+    """
+    if num_images < 1:
+        raise UserError(f"There are {num_images} training images; training needs at least one. Check the splits.")
+    if batch_size < 1:
+        raise UserError(f"batch_size={batch_size}, but an optimizer step must see at least one image.")
+    budget = budget or Budget()
+    default = IMAGENET_IMAGES * IMAGENET_PASSES
+    capped = False
+    if budget.steps is not None:
+        images = budget.steps * batch_size
+    elif budget.images is not None:
+        images = budget.images
+    elif budget.passes is not None:
+        images = max(1, round(budget.passes * num_images))
+    else:
+        images = min(default, max(1, round(max_passes * num_images)))
+        capped = images < default
+    steps = max(1, ceil(images / batch_size))
+    return Schedule(images, images / num_images, steps, batch_size, num_images, capped)
+
+
+def steps_per_epoch(steps: int, num_epochs: int) -> int:
+    """The length of a trainer epoch, if ``steps`` optimizer steps are cut into ``num_epochs``."""
+    return max(1, ceil(steps / num_epochs))

@@ -1,0 +1,189 @@
+"""Decodes once: all images of a folder, made small enough, in one memory-mapped file shared by workers and runs."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lit_splitmask.datamodules.decode import decode
+from lit_splitmask.datamodules.index import FolderIndex, write_atomically
+from lit_splitmask.datamodules.scan import in_threads
+
+log = logging.getLogger(__name__)
+
+# Above four times the crop a larger image is of no use: a crop of 8 % of the area is still as large as the input.
+STORE_FACTORS = (4.0, 3.0, 2.0, 1.5, 1.15)
+
+
+def stored_shape(shape: tuple[int, int], store_size: int) -> tuple[int, int]:
+    """The height and width at which an image is kept: short side at most ``store_size``, never enlarged."""
+    short = min(shape)
+    if short <= store_size:
+        return shape
+    height, width = (max(1, round(side * store_size / short)) for side in shape)
+    return height, width
+
+
+def read_shrunk(path: Path, shape: tuple[int, int], store_size: int) -> np.ndarray:
+    """Decodes an image at its stored size, antialiased.
+
+    Args:
+        path: The image.
+        shape: Its height and width.
+        store_size: See :func:`stored_shape`.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        DecodeError: It cannot be decoded any more.
+    """
+    image = decode(path, draft_size=store_size)
+    height, width = stored_shape(shape, store_size)
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def choose_store_size(shapes: Sequence[tuple[int, int]], image_size: int, cache_bytes: float) -> int | None:
+    """The largest store size whose file fits into ``cache_bytes``; None if none does.
+
+    It depends on nothing else, so that two machines with the same images and settings train on the same pixels.
+    """
+    for factor in STORE_FACTORS:
+        store_size = round(factor * image_size)
+        if _num_bytes(shapes, store_size) <= cache_bytes:
+            return store_size
+    return None
+
+
+def _num_bytes(shapes: Sequence[tuple[int, int]], store_size: int) -> int:
+    return sum(height * width * 3 for height, width in (stored_shape(shape, store_size) for shape in shapes))
+
+
+class PixelCache:
+    """The stored pixels of a folder.
+
+    Args:
+        path: The file of all pixels, one image after the other.
+        shapes: Stored height and width by file, in the order of the file.
+    """
+
+    def __init__(self, path: Path, shapes: Mapping[str, tuple[int, int]]) -> None:
+        self.path = path
+        sizes = np.array([height * width * 3 for height, width in shapes.values()], dtype=np.int64)
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        self._places = {
+            file: (int(start), shape) for (file, shape), start in zip(shapes.items(), offsets, strict=False)
+        }
+        self.num_bytes = int(offsets[-1])
+        self._pixels: np.ndarray | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_pixels": None}  # a worker maps the file anew, rather than getting a copy
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file exists in full length."""
+        return self.path.is_file() and self.path.stat().st_size == self.num_bytes
+
+    def read(self, file: str) -> np.ndarray:
+        """An image: (H, W, 3) uint8, a read-only view of the mapped file."""
+        if self._pixels is None:
+            self._pixels = np.memmap(self.path, dtype=np.uint8, mode="r")
+        start, (height, width) = self._places[file]
+        return self._pixels[start : start + height * width * 3].reshape(height, width, 3)
+
+
+def cache_of(index: FolderIndex, store_size: int) -> PixelCache:
+    """The cache of a folder at a store size, whether it exists yet or not."""
+    digest = hashlib.blake2b(digest_size=6)
+    for file, record in index.files.items():
+        digest.update(f"{file}\0{record.hash}\n".encode())
+    shapes = {file: stored_shape(record.shape, store_size) for file, record in index.files.items()}
+    return PixelCache(index.path.parent / f"pixels-{store_size}-{digest.hexdigest()}.bin", shapes)
+
+
+def build(index: FolderIndex, store_size: int) -> None:
+    """Builds the cache, unless it is there and whole; a full disk costs a warning and the speed only.
+
+    Raises:
+        UserError: An image cannot be decoded any more.
+    """
+    cache = cache_of(index, store_size)
+    if cache.is_whole:
+        return
+    if cache.path.exists():
+        log.warning("The pixel cache %s is damaged, and is built again.", cache.path)
+    cache.path.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(cache.path.parent).free
+    if cache.num_bytes > free / 2:
+        log.warning(
+            "The pixel cache would take %.1f GiB, more than half of the %.1f GiB free in %s: images are decoded each "
+            "time instead, which is slower. Free some space, or lower cache_gb.",
+            cache.num_bytes / 2**30,
+            free / 2**30,
+            cache.path.parent,
+        )
+        return
+    _write(index, store_size, cache)
+
+
+def _write(index: FolderIndex, store_size: int, cache: PixelCache) -> None:
+    partial = cache.path.with_name(f"{cache.path.name}.{os.getpid()}.tmp")
+    try:
+        with partial.open("wb") as stream:
+            for image in _stored_images(index, store_size):
+                stream.write(image.tobytes())
+        os.replace(partial, cache.path)
+        about = {"store_size": store_size, "root": str(index.root), "images": len(index.files)}
+        write_atomically(cache.path.with_suffix(".json"), json.dumps(about))
+    except OSError as error:
+        log.warning("The pixel cache %s cannot be written (%s): images are decoded each time.", cache.path, error)
+    finally:
+        partial.unlink(missing_ok=True)
+    log.info("Pixel cache: %s, %.2f GiB.", cache.path, cache.num_bytes / 2**30)
+
+
+def _stored_images(index: FolderIndex, store_size: int) -> Iterator[np.ndarray]:
+    return in_threads(
+        lambda file: read_shrunk(index.root / file, index.files[file].shape, store_size),
+        list(index.files),
+        f"Storing {index.root.name}",
+    )
+
+
+class Reader:
+    """Reads a folder's images: from the cache if there is one, else the same pixels from the files.
+
+    Args:
+        index: The folder.
+        image_size: Side of the crops that will be made.
+        store_size: From :func:`choose_store_size`; None to read the files at their own size.
+    """
+
+    def __init__(self, index: FolderIndex, image_size: int, store_size: int | None) -> None:
+        self.root = index.root
+        self.shapes = {file: record.shape for file, record in index.files.items()}
+        self.store_size = store_size
+        self.draft_size = round(STORE_FACTORS[0] * image_size)
+        cache = None if store_size is None else cache_of(index, store_size)
+        self.cache = cache if cache is not None and cache.is_whole else None
+
+    def __call__(self, file: str) -> np.ndarray:
+        """An image by its path relative to the root: (H, W, 3) uint8.
+
+        Raises:
+            DecodeError: It is gone or damaged.
+        """
+        if self.cache is not None:
+            return self.cache.read(file)
+        if self.store_size is not None:
+            return read_shrunk(self.root / file, self.shapes[file], self.store_size)
+        return decode(self.root / file, self.draft_size)

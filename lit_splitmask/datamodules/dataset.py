@@ -1,0 +1,82 @@
+"""Images by (pass, index): what a worker does for one image."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lit_splitmask.datamodules.sampler import Key
+from lit_splitmask.datamodules.transforms import Transform
+from lit_splitmask.seeding import derive_seed
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The images of one split.
+
+    Args:
+        files: Names that the reader understands.
+        labels: One for each, -1 without labels.
+        sizes: Height and width of each.
+    """
+
+    files: list[str]
+    labels: list[int]
+    sizes: list[tuple[int, int]]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def subset(self, places: Sequence[int]) -> "Samples":
+        """The images at some places, in that order."""
+        return Samples(
+            [self.files[place] for place in places],
+            [self.labels[place] for place in places],
+            [self.sizes[place] for place in places],
+        )
+
+
+class IndexedImages(Dataset):
+    """The images of a split, cropped; the same key gives the same pixels in every process and run.
+
+    Args:
+        samples: The split.
+        read: Gives an image by its name, (H, W, 3) uint8.
+        transform: Crops it.
+        seed: Of the augmentation.
+    """
+
+    def __init__(
+        self, samples: Samples, read: Callable[[str], np.ndarray], *, transform: Transform, seed: int = 0
+    ) -> None:
+        self.samples = samples
+        self.read = read
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: Key | int) -> dict[str, Tensor]:
+        """One image.
+
+        Args:
+            key: Number of the pass and place in the split; a number alone means pass 0.
+
+        Returns:
+            ``image`` (3, H, W) uint8, ``label`` and ``index`` () int64.
+
+        Raises:
+            DecodeError: The file is gone or damaged.
+        """
+        pass_number, index = (0, key) if isinstance(key, int) else key
+        image = self.read(self.samples.files[index])
+        crop = self.transform(image, derive_seed(self.seed, "augment", pass_number, index))
+        return {
+            "image": torch.from_numpy(np.array(crop.transpose(2, 0, 1), order="C")),
+            "label": torch.tensor(self.samples.labels[index]),
+            "index": torch.tensor(index),
+        }

@@ -1,0 +1,67 @@
+"""Data loaders that leave the process's randomness and threads alone."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, DistributedSampler
+
+from lit_splitmask.datamodules.dataset import IndexedImages
+from lit_splitmask.errors import UserError
+
+_MOST_WORKERS = 8
+
+
+def default_num_workers() -> int:
+    """One less than the usable cores, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, min(_MOST_WORKERS, cores - 1))
+
+
+class Loader(DataLoader):
+    """A data loader that starts reading at the first ``next``, and passes a worker's user error on as it was."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """The batches.
+
+        A plain loader's workers ask the sampler already in ``iter``, which Lightning may call before it has restored
+        the step of a checkpoint. A generator waits until the first batch is wanted.
+
+        Raises:
+            UserError: An image is gone or damaged.
+        """
+        try:
+            yield from super().__iter__()
+        except UserError as error:  # from a worker, its text is a stack trace
+            raise type(error)(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from None
+
+
+def make_loader(
+    dataset: IndexedImages, sampler: DistributedSampler, *, batch_size: int, num_workers: int
+) -> DataLoader:
+    """A loader whose batches are the same for any number of workers.
+
+    Args:
+        dataset: The images.
+        sampler: Which to read, as keys of the dataset.
+        batch_size: Images a batch, on this process.
+        num_workers: Processes that read; 0 reads in this one.
+    """
+    return Loader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_limit_threads,
+        generator=torch.Generator().manual_seed(0),  # otherwise an iterator draws from torch's global generator
+    )
+
+
+def _limit_threads(worker: int) -> None:
+    import cv2
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)

@@ -1,0 +1,113 @@
+"""Which images a process reads, and in which order, as pure functions of the optimizer step."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from torch.utils.data import DistributedSampler
+
+from lit_splitmask.errors import UserError
+from lit_splitmask.seeding import derive_seed
+
+Key = tuple[int, int]  # (number of the pass, index of the image)
+
+
+class WrapAroundSampler(DistributedSampler):
+    """Passes over the images without end, in a fresh order each, cut into trainer epochs of equally many steps.
+
+    The position p = step · batch_size + offset decides everything: p // num_images is the pass, p % num_images the
+    place in that pass's permutation. No tail is dropped, a batch may be larger than the dataset, and a resume is exact
+    at every optimizer step. Within a step, the first ``batch_size / accumulate`` positions are the first micro-batch,
+    of which rank r reads the r-th block.
+
+    It is a ``DistributedSampler``, so that Lightning leaves it in place.
+
+    Args:
+        num_images: Images to choose from.
+        batch_size: Images an optimizer step sees, over all processes and micro-batches.
+        steps_per_epoch: Optimizer steps that one iteration covers.
+        seed: Decides the permutations.
+        rank: This process.
+        world_size: Number of processes.
+        accumulate: Micro-batches an optimizer step.
+        global_step: Gives the number of optimizer steps taken; asked when an iteration starts.
+
+    Raises:
+        UserError: The batch cannot be shared out evenly.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        *,
+        steps_per_epoch: int,
+        global_step: Callable[[], int],
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        accumulate: int = 1,
+    ) -> None:
+        check_divides(batch_size, world_size, accumulate)
+        super().__init__(range(num_images), num_replicas=world_size, rank=rank)  # type: ignore[arg-type]
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.steps_per_epoch = steps_per_epoch
+        self.global_step = global_step
+        self.order_seed = seed
+        self.accumulate = accumulate
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
+
+    @property
+    def loader_batch_size(self) -> int:
+        """Images a process reads at once: one micro-batch."""
+        return self.batch_size // (self.num_replicas * self.accumulate)
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch * self.loader_batch_size * self.accumulate
+
+    def __iter__(self) -> Iterator[Key]:  # type: ignore[override]
+        first_batch = self.global_step() * self.accumulate
+        for batch in range(first_batch, first_batch + self.steps_per_epoch * self.accumulate):
+            start = (batch * self.num_replicas + self.rank) * self.loader_batch_size
+            for position in range(start, start + self.loader_batch_size):
+                yield self.key_at(position)
+
+    def key_at(self, position: int) -> Key:
+        """The pass and the image at a position of the endless sequence."""
+        pass_number, place = divmod(position, self.num_images)
+        if self._order[0] != pass_number:
+            generator = np.random.default_rng(derive_seed(self.order_seed, "order", pass_number))
+            self._order = (pass_number, generator.permutation(self.num_images))
+        return pass_number, int(self._order[1][place])
+
+
+class EvalSampler(DistributedSampler):
+    """Every image once, in order; rank r reads r, r + world_size, …, and none is repeated to even the ranks out."""
+
+    def __init__(self, num_images: int, *, rank: int = 0, world_size: int = 1) -> None:
+        super().__init__(range(num_images), num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]
+        self.indices = range(rank, num_images, world_size)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[Key]:  # type: ignore[override]
+        for index in self.indices:
+            yield 0, index
+
+
+def check_divides(batch_size: int, world_size: int, accumulate: int) -> None:
+    """Checks that processes and micro-batches get equally many images of a batch.
+
+    Raises:
+        UserError: They do not; names the nearest sizes that would do.
+    """
+    parts = world_size * accumulate
+    if batch_size >= parts and batch_size % parts == 0:
+        return
+    below, above = batch_size // parts * parts, -(-batch_size // parts) * parts
+    near = f"{below} or {above}" if below > 0 and below != above else f"{max(above, parts)}"
+    raise UserError(
+        f"batch_size={batch_size} is what one optimizer step sees, and cannot be shared evenly among {world_size} "
+        f"process(es) x {accumulate} accumulated micro-batch(es). Use a multiple of {parts}, such as {near}."
+    )

@@ -1,0 +1,111 @@
+"""What pre-training and fine-tuning share: the optimizer, the pixel statistics, keyed randomness, the NaN stop."""
+
+from typing import Any
+
+import torch
+from lightning import LightningDataModule, LightningModule
+from torch import Tensor
+
+from lit_splitmask.errors import UserError
+from lit_splitmask.models.vit import ViT, use_fused_attention
+from lit_splitmask.optim import OptimConfig, batch_scale, build_optimizer
+from lit_splitmask.seeding import derive_seed
+from lit_splitmask.views import IMAGENET_MEAN, IMAGENET_STD, network_view
+
+
+class TrainModule(LightningModule):
+    """A module around a ViT, trained by the project's one recipe.
+
+    Batches are dicts with ``image`` (B, C, H, W) uint8 and, where there are labels, ``label`` (B,) int64.
+
+    Args:
+        optim: the recipe.
+        seed: everything random in a training step follows from it, the step's number and the process's rank.
+        in_chans: input channels, for the pixel statistics.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, optim: OptimConfig, seed: int, in_chans: int) -> None:
+        super().__init__()
+        self.optim, self.seed = optim, seed
+        three = in_chans == 3
+        self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN if three else [0.5] * in_chans))
+        self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD if three else [0.25] * in_chans))
+
+    @property
+    def vit(self) -> ViT:
+        """The backbone."""
+        raise NotImplementedError
+
+    def configure_model(self) -> None:
+        """Chooses the faster attention for the device that the trainer uses."""
+        use_fused_attention(self, self.trainer.strategy.root_device.type != "cpu")
+
+    @property
+    def data(self) -> LightningDataModule | None:
+        """The attached datamodule, if any."""
+        return getattr(self.trainer, "datamodule", None)
+
+    @property
+    def images_per_step(self) -> int:
+        """Images that an optimizer step sees, over all processes and accumulated batches."""
+        if hasattr(self.data, "batch_size"):
+            return int(self.data.batch_size)
+        loader = self.trainer.train_dataloader
+        batch_size = getattr(loader, "batch_size", None)
+        if batch_size is None:
+            raise UserError("The batch size of the training loader is unknown: use a DataLoader with batch_size set.")
+        return int(batch_size) * self.trainer.world_size * self.trainer.accumulate_grad_batches
+
+    def setup(self, stage: str) -> None:
+        """Takes the pixel statistics of the datamodule, if it has any."""
+        mean, std = getattr(self.data, "pixel_mean", None), getattr(self.data, "pixel_std", None)
+        if stage == "fit" and mean is not None and std is not None:
+            self.pixel_mean.copy_(torch.tensor(mean))
+            self.pixel_std.copy_(torch.tensor(std))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """The network's view of a batch of uint8 crops."""
+        return network_view(images, self.pixel_mean, self.pixel_std)
+
+    def features(self, images: Tensor) -> Tensor:
+        """One descriptor an image, the mean of its patch features: (B, C, H, W) uint8 -> (B, D)."""
+        return self.vit.features(self.normalise(images)).mean(dim=1)
+
+    def configure_optimizers(self) -> Any:
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        optimizer, schedule = build_optimizer(
+            self.named_parameters(),
+            self.optim,
+            batch_size=self.images_per_step,
+            total_steps=total_steps,
+            depth=len(self.vit.blocks),
+        )
+        if self.trainer.is_global_zero:
+            scale = batch_scale(self.optim, self.images_per_step)
+            self.print(
+                f"Learning rate {self.optim.lr * scale:.2e} at {self.images_per_step} images a step"
+                + (f" ({self.optim.lr:g} × √({self.images_per_step}/{self.optim.reference_batch}))" if scale != 1 else "")
+                + f", {total_steps:,} steps, {round(self.optim.warmup * total_steps):,} of them warm-up."
+            )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def step_key(self, batch_idx: int) -> tuple[int, int]:
+        """What keys a step's randomness: the optimizer step and the micro-batch in it, both 0-based."""
+        return self.trainer.global_step, batch_idx % self.trainer.accumulate_grad_batches
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seeds drop path and mixing anew at each step, so that probes and resumes cannot change a run."""
+        torch.manual_seed(derive_seed(self.seed, "step", *self.step_key(batch_idx), self.trainer.global_rank))
+
+    def check_finite(self, loss: Tensor) -> None:
+        """Stops the run at a loss that is not a number, before it reaches the weights."""
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"The training loss became {loss.item()} at step {self.trainer.global_step}; the run was stopped and its "
+                f"last checkpoint is kept. Lower the learning rate (optim.lr is {self.optim.lr:g}), lengthen the warm-up "
+                f"(optim.warmup is {self.optim.warmup:g} of the steps), set trainer.gradient_clip_val to 1.0 or less, or "
+                "train with trainer.precision=32-true; then resume or start again."
+            )

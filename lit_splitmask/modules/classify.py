@@ -1,0 +1,180 @@
+"""Fine-tuning, or training from scratch, for classification."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from torchvision.transforms import v2
+
+from lit_splitmask.checkpoints import Weights, load_into, load_weights
+from lit_splitmask.errors import UserError
+from lit_splitmask.models.vit import ViT, ViTConfig
+from lit_splitmask.modules.base import TrainModule
+from lit_splitmask.optim import OptimConfig
+from lit_splitmask.seeding import derive_seed
+
+
+class Classify(TrainModule):
+    """A ViT with mean pooling, a norm and a linear head, trained with soft targets (Table 9).
+
+    The network is built when the number of classes is known: at once if ``num_classes`` is given, else when a trainer
+    attaches a datamodule that has ``num_classes``.
+
+    Args:
+        weights: a pre-trained backbone (a file of this project or of timm); ``None``: random initialisation.
+        backbone: shape of the ViT; ``None``: that of ``weights``, or ViT-S/16.
+        num_classes: classes; ``None``: the datamodule's.
+        optim: optimizer and schedule; ``layer_decay`` is the layer-wise decay of the learning rate.
+        drop_path: stochastic depth.
+        mixup, cutmix: their alphas; 0 switches one off.
+        label_smoothing: share of the target that is spread over all classes.
+        seed: of the new layers, drop path and mixing.
+    """
+
+    def __init__(
+        self,
+        weights: str | None = None,
+        *,
+        backbone: ViTConfig | None = None,
+        num_classes: int | None = None,
+        optim: OptimConfig = OptimConfig(lr=4e-3, reference_batch=1024, warmup=0.2, min_lr=1e-6, layer_decay=0.65),  # noqa: B008
+        drop_path: float = 0.1,
+        mixup: float = 0.8,
+        cutmix: float = 1.0,
+        label_smoothing: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        loaded = load_weights(weights) if weights is not None else None
+        config = replace(backbone or _config_of(loaded), drop_path=drop_path).resolved()
+        super().__init__(optim, seed, config.in_chans)
+        self.label_smoothing = label_smoothing
+        self._config, self._weights = config, loaded
+        self._mixing: list[type[v2.MixUp] | type[v2.CutMix]] = []
+        self._alphas = [(v2.MixUp, mixup), (v2.CutMix, cutmix)]
+        self.class_names: list[str] | None = None
+        self.network: ViT | None = None
+        if num_classes is not None:
+            self._build(num_classes)
+
+    @property
+    def vit(self) -> ViT:
+        assert self.network is not None, "the network is built in setup()"
+        return self.network
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the head."""
+        return self.vit.num_classes
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        num_classes = getattr(self.data, "num_classes", None)
+        image_size = getattr(self.data, "image_size", None)
+        if self.network is None:
+            if num_classes is None:
+                raise UserError("The number of classes is unknown: pass num_classes, or a datamodule of labelled images.")
+            if num_classes < 2:
+                raise UserError(
+                    f"Classification needs at least two classes, and the training images have {num_classes}: put each "
+                    "class's images into a folder of its own (DIR/train/<class>/… or DIR/<class>/…)."
+                )
+            if image_size is not None:
+                self._config = replace(self._config, image_size=image_size)
+            self._build(num_classes)
+        elif num_classes is not None and num_classes != self.num_classes:
+            raise UserError(f"The network has {self.num_classes} classes, but the images have {num_classes}.")
+        self.class_names = list(getattr(self.data, "class_names", None) or map(str, range(self.num_classes)))
+
+    def _build(self, num_classes: int) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.seed, "initial weights"))
+            self.network = ViT(self._config, num_classes)
+            nn.init.trunc_normal_(self.network.head.weight, std=2e-5)
+        if self._weights is not None:
+            load_into(self.network, self._weights)
+        self._weights = None
+        self._mixing = [mix(alpha=alpha, num_classes=num_classes) for mix, alpha in self._alphas if alpha > 0]
+        scores: dict[str, Any] = {
+            "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+            "macro_accuracy": MulticlassAccuracy(num_classes, average="macro"),
+        }
+        if num_classes >= 5:
+            scores["accuracy_top5"] = MulticlassAccuracy(num_classes, average="micro", top_k=5)
+        self.val_scores = MetricCollection(dict(scores), prefix="val/")
+        self.test_scores = MetricCollection(scores, prefix="test/").clone()
+        self.test_confusion = MulticlassConfusionMatrix(num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class logits of uint8 images: (B, C, H, W) -> (B, classes)."""
+        return self.vit(self.normalise(images))
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        images, targets = self.mix(self.normalise(batch["image"]), batch["label"])
+        loss = F.cross_entropy(self.vit(images), targets)
+        self.check_finite(loss)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(images))
+        return loss
+
+    def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mixup or CutMix, one of them at random for the batch, and label smoothing.
+
+        Args:
+            images: (B, C, H, W) float.
+            labels: (B,) int64.
+
+        Returns:
+            The mixed images and soft targets (B, classes) that sum to 1.
+        """
+        if self._mixing:
+            choice = int(torch.randint(len(self._mixing), ()))
+            images, targets = self._mixing[choice](images, labels)
+        else:
+            targets = F.one_hot(labels, self.num_classes).to(images.dtype)
+        return images, targets * (1 - self.label_smoothing) + self.label_smoothing / self.num_classes
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        logits = self(batch["image"])
+        self.val_scores.update(logits, batch["label"])
+        self.log("val/loss", F.cross_entropy(logits.float(), batch["label"]), sync_dist=self.trainer.world_size > 1)
+        self.log_dict(self.val_scores, on_epoch=True, prog_bar=True)
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        logits = self(batch["image"])
+        self.test_scores.update(logits, batch["label"])
+        self.test_confusion.update(logits, batch["label"])
+        self.log_dict(self.test_scores, on_epoch=True)
+
+    def on_test_epoch_end(self) -> None:
+        """Logs each class's accuracy; rows of ``confusion`` are true classes, columns predicted ones."""
+        self.confusion = self.test_confusion.compute()
+        self.test_confusion.reset()
+        per_class = self.confusion.diag() / self.confusion.sum(dim=1)
+        for name, accuracy in zip(self.class_names or [], per_class, strict=False):
+            if torch.isfinite(accuracy):  # a class without test images has no accuracy
+                self.log(f"test/accuracy/{name}", accuracy.to(self.device))
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Class probabilities (B, classes) and the images' indices (B,)."""
+        return {"probabilities": self(batch["image"]).float().softmax(dim=1), "index": batch["index"]}
+
+
+def _config_of(weights: Weights | None) -> ViTConfig:
+    """The shape that a weights file tells, or the default."""
+    if weights is None or "timm" not in weights.info:
+        return ViTConfig()
+    args = weights.info["timm"]
+    return ViTConfig(
+        size=args["model_name"].split("_")[1],
+        patch_size=args["patch_size"],
+        image_size=args["img_size"],
+        in_chans=args["in_chans"],
+        class_token=args["class_token"],
+        positions=weights.info.get("positions", "learned"),
+        embed_dim=args["embed_dim"],
+        depth=args["depth"],
+        num_heads=args["num_heads"],
+    )

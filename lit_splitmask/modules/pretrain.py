@@ -1,0 +1,139 @@
+"""Pre-training with any objective."""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_splitmask.distributed import broadcast_from_zero
+from lit_splitmask.errors import UserError
+from lit_splitmask.models.vit import ViT, ViTConfig
+from lit_splitmask.modules.base import TrainModule
+from lit_splitmask.objectives.base import Objective
+from lit_splitmask.objectives.splitmask import SplitMask
+from lit_splitmask.optim import OptimConfig
+from lit_splitmask.seeding import derive_seed, generator_for
+from lit_splitmask.tokenizers.base import Tokenizer, WordStatistics
+from lit_splitmask.views import token_view
+
+log = logging.getLogger(__name__)
+
+STATISTICS_IMAGES = 1024
+"""Training crops over which the words are counted at start-up."""
+
+
+class Pretrain(TrainModule):
+    """Trains a backbone with a self-supervised objective.
+
+    Args:
+        objective: makes the objective from the backbone, such as the class :class:`SplitMask`.
+        backbone: shape of the ViT.
+        optim: optimizer and schedule.
+        seed: everything random in the steps follows from it; also the seed of the initial weights.
+    """
+
+    def __init__(
+        self,
+        objective: Callable[[ViT], Objective] = SplitMask,
+        *,
+        backbone: ViTConfig = ViTConfig(drop_path=0.1),  # noqa: B008 (frozen)
+        optim: OptimConfig = OptimConfig(),  # noqa: B008 (frozen)
+        seed: int = 0,
+    ) -> None:
+        super().__init__(optim, seed, backbone.in_chans)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "initial weights"))
+            self.objective = objective(ViT(backbone))
+        self.word_statistics: WordStatistics | None = None
+
+    @property
+    def vit(self) -> ViT:
+        return self.objective.backbone
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        expected = getattr(self.data, "image_size", None)
+        if expected is not None and expected != self.vit.config.image_size:
+            raise UserError(
+                f"The datamodule gives images of {expected} px, but the backbone was built for "
+                f"{self.vit.config.image_size} px: give both the same image_size."
+            )
+
+    def views(self, images: Tensor) -> dict[str, Tensor]:
+        """What an objective sees of uint8 crops (B, C, H, W)."""
+        return {"images": self.normalise(images), "token_view": token_view(images)}
+
+    def on_fit_start(self) -> None:
+        """Fits the tokenizer where it needs it (on process zero, sent to the others), and measures its words."""
+        tokenizer = self.objective.tokenizer_to_fit
+        if tokenizer is None:
+            return
+        if tokenizer.needs_fitting and self.trainer.ckpt_path is None:
+            if self.trainer.is_global_zero:
+                tokenizer.fit(self._token_views(self._num_train_images()), self._num_train_images(), self.seed)
+            broadcast_from_zero(tokenizer.codebook)
+            tokenizer.fitted.fill_(True)
+        if not tokenizer.needs_fitting and self.trainer.is_global_zero:
+            self._measure_words(tokenizer)
+
+    def _measure_words(self, tokenizer: Tokenizer) -> None:
+        views = self._token_views(min(STATISTICS_IMAGES, self._num_train_images()))
+        words = torch.cat([tokenizer(view).flatten() for view in views])
+        self.word_statistics = statistics = WordStatistics.of(words, tokenizer.vocabulary)
+        self.print(f"Visual words: {statistics}; guessing by their frequency alone would give a loss of {statistics.entropy:.2f}.")
+        if statistics.nearly_constant:
+            log.warning(
+                "The visual words are nearly constant (%s): there is little to learn from them. Use centred pixels "
+                "(tokenizer.init_args.pixels=centred, signed=true for random projection), random patches or k-means.",
+                statistics,
+            )
+        if self.logger is not None:
+            self.logger.log_metrics(
+                {
+                    "words/used": float(statistics.words_used),
+                    "words/perplexity": statistics.perplexity,
+                    "words/top_share": statistics.top_share,
+                    "words/entropy": statistics.entropy,
+                },
+                step=self.trainer.global_step,
+            )
+
+    def _num_train_images(self) -> int:
+        schedule = getattr(self.data, "schedule", None)
+        return schedule.num_images if schedule is not None else len(self._fitting_loader().dataset)
+
+    def _fitting_loader(self) -> Any:
+        """One process's loader over training crops, independent of the one that trains."""
+        if hasattr(self.data, "fitting_dataloader"):
+            return self.data.fitting_dataloader()
+        self.trainer.fit_loop.setup_data()
+        return self.trainer.train_dataloader
+
+    def _token_views(self, num_images: int) -> Iterator[Tensor]:
+        """Half-size views of ``num_images`` training crops, in batches on this module's device."""
+        seen = 0
+        for batch in self._fitting_loader():
+            images = batch["image"][: num_images - seen].to(self.device)
+            yield token_view(images)
+            seen += len(images)
+            if seen >= num_images:
+                return
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        generator = generator_for(self.seed, "objective", *self.step_key(batch_idx))
+        losses = self.objective(self.views(batch["image"]), generator)
+        self.check_finite(losses["loss"])
+        self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()}, prog_bar=True, batch_size=len(batch["image"]))
+        return losses["loss"]
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
+            self.objective.after_step(self.trainer.global_step / self.trainer.estimated_stepping_batches)
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """The losses on held-out images with masks that are the same at every validation."""
+        losses = self.objective(self.views(batch["image"]), generator_for(self.seed, "held-out masks", batch_idx))
+        values = {f"val/{k}": v for k, v in losses.items()}
+        self.log_dict(values, sync_dist=self.trainer.world_size > 1, batch_size=len(batch["image"]))

@@ -1,0 +1,79 @@
+"""Tiny image folders, made anew for every test that asks for one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+SHAPES = ("disc", "square", "stripes")
+COLOURS = ((220, 60, 50), (60, 170, 80), (60, 90, 210), (230, 190, 60))
+SIZES = ((40, 40), (48, 64), (72, 56))  # height, width
+
+MakeFolder = Callable[..., Path]
+
+
+def draw_shape(name: str, number: int) -> np.ndarray:
+    """A coloured shape on noise: (H, W, 3) uint8, another one for every number."""
+    generator = np.random.default_rng([SHAPES.index(name), number])
+    height, width = SIZES[number % len(SIZES)]
+    image = Image.fromarray(generator.integers(60, 140, (height, width, 3), dtype=np.uint8))
+    pencil = ImageDraw.Draw(image)
+    colour = COLOURS[int(generator.integers(len(COLOURS)))]
+    left, top = (int(value) for value in generator.integers(2, 10, 2))
+    if name == "disc":
+        pencil.ellipse((left, top, left + 24, top + 24), fill=colour)
+    elif name == "square":
+        pencil.rectangle((left, top, left + 24, top + 24), fill=colour)
+    else:
+        for row in range(top, top + 28, 7):
+            pencil.rectangle((left, row, left + 26, row + 3), fill=colour)
+    return np.asarray(image)
+
+
+def write_classes(folder: Path, per_class: int, start: int = 0) -> Path:
+    """Writes ``per_class`` images of each shape into class folders."""
+    for name in SHAPES:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(start, start + per_class):
+            Image.fromarray(draw_shape(name, number)).save(folder / name / f"{name}{number:03d}.png")
+    return folder
+
+
+@pytest.fixture
+def class_folder(tmp_path: Path) -> MakeFolder:
+    """Makes a folder of class folders: ``class_folder(per_class=10)``."""
+
+    def make(per_class: int = 10, name: str = "shapes") -> Path:
+        return write_classes(tmp_path / name, per_class)
+
+    return make
+
+
+@pytest.fixture
+def split_folder(tmp_path: Path) -> MakeFolder:
+    """Makes a folder of split folders with classes inside: ``split_folder(train=6, val=2, test=2)``, per class."""
+
+    def make(name: str = "split_shapes", **per_class: int) -> Path:
+        start = 0
+        for split, count in (per_class or {"train": 6, "val": 2, "test": 2}).items():
+            write_classes(tmp_path / name / split, count, start)
+            start += count
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def flat_folder(tmp_path: Path) -> MakeFolder:
+    """Makes a folder of images without labels: ``flat_folder(count=20)``."""
+
+    def make(count: int = 20, name: str = "flat_shapes") -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for number in range(count):
+            Image.fromarray(draw_shape(SHAPES[number % len(SHAPES)], number)).save(folder / f"{number:03d}.png")
+        return folder
+
+    return make

@@ -1,0 +1,110 @@
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lit_splitmask.datamodules import cache
+from lit_splitmask.datamodules.cache import Reader, build, cache_of, choose_store_size, stored_shape
+from lit_splitmask.datamodules.decode import decode
+from lit_splitmask.datamodules.index import FolderIndex, SplitOptions, load_or_make
+from tests.conftest import MakeFolder
+
+
+@pytest.fixture
+def index(flat_folder: MakeFolder, tmp_path: Path) -> FolderIndex:
+    return load_or_make(flat_folder(9), tmp_path / "runs", SplitOptions())
+
+
+@pytest.mark.parametrize("shape", [(100, 50), (51, 700), (50, 50), (10, 2000), (3, 1)])
+def test_the_short_side_is_limited_and_nothing_is_enlarged(shape: tuple[int, int]) -> None:
+    stored = stored_shape(shape, 50)
+    assert min(stored) == min(*shape, 50)
+    assert all(new <= old for new, old in zip(stored, shape, strict=True))
+    assert stored[0] / stored[1] == pytest.approx(shape[0] / shape[1], rel=0.02)
+
+
+def test_the_largest_size_that_fits_is_chosen() -> None:
+    shapes = [(1000, 1000)] * 10
+    sizes = [choose_store_size(shapes, 100, budget) for budget in (10e6, 5e6, 1.3e6, 0.7e6, 0.4e6, 0.3e6)]
+    assert sizes == [400, 400, 200, 150, 115, None]
+    assert choose_store_size(shapes, 100, 0) is None
+    assert choose_store_size([(20, 20)], 100, 1200) == 400
+
+
+def test_small_images_are_stored_as_they_are(index: FolderIndex) -> None:
+    build(index, 200)
+    reader = Reader(index, 50, 200)
+    assert reader.cache is not None
+    for file in index.files:
+        np.testing.assert_array_equal(reader(file), decode(index.root / file))
+
+
+def test_the_same_pixels_come_with_and_without_the_cache(index: FolderIndex) -> None:
+    without = {file: Reader(index, 16, 24)(file) for file in index.files}
+    build(index, 24)
+    reader = Reader(index, 16, 24)
+    assert reader.cache is not None
+    for file, pixels in without.items():
+        assert min(pixels.shape[:2]) == 24
+        np.testing.assert_array_equal(reader(file), pixels)
+
+
+def test_storing_antialiases(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    (tmp_path / "images").mkdir()
+    Image.fromarray(noise).save(tmp_path / "images" / "noise.png")
+    index = load_or_make(tmp_path / "images", tmp_path / "runs", SplitOptions())
+    assert Reader(index, 50, 100)("noise.png").std() < noise.std() / 3
+
+
+def test_it_is_built_once(index: FolderIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(index, 24)
+    monkeypatch.setattr(cache, "_write", None)
+    build(index, 24)
+    assert [path.suffix for path in sorted(index.path.parent.glob("pixels-24-*"))] == [".bin", ".json"]
+
+
+def test_a_truncated_file_is_rebuilt(index: FolderIndex) -> None:
+    build(index, 24)
+    stored = cache_of(index, 24)
+    whole = stored.path.read_bytes()
+    stored.path.write_bytes(whole[:-7])
+    assert not stored.is_whole
+    assert Reader(index, 16, 24).cache is None
+    build(index, 24)
+    assert stored.path.read_bytes() == whole
+
+
+def test_a_worker_gets_no_copy_of_the_pixels(index: FolderIndex) -> None:
+    build(index, 24)
+    reader = Reader(index, 16, 24)
+    file = next(iter(index.files))
+    pixels = reader(file)
+    assert len(pickle.dumps(reader)) < 5_000
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(reader))(file), pixels)
+
+
+def test_a_full_disk_costs_a_warning_only(
+    index: FolderIndex, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    usage = shutil.disk_usage(index.root)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
+    build(index, 24)
+    assert "lower cache_gb" in caplog.text
+    assert not list(index.path.parent.glob("pixels-*"))
+    assert Reader(index, 16, 24).cache is None
+
+
+def test_a_disk_that_fills_up_leaves_nothing_behind(
+    index: FolderIndex, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", fail)
+    build(index, 24)
+    assert "No space left" in caplog.text
+    assert not list(index.path.parent.glob("pixels-*"))
