@@ -158,8 +158,8 @@ def _from_pickle(path: str | Path) -> dict[str, Tensor]:
         raise UserError(
             f"{path} cannot be loaded: it is damaged, truncated, or holds more than weights ({reason})."
         ) from None
-    state = loaded.get("state_dict", loaded.get("model", loaded)) if isinstance(loaded, dict) else {}
-    state = {k: v for k, v in state.items() if isinstance(v, Tensor)}
+    state: Any = loaded.get("state_dict", loaded.get("model", loaded)) if isinstance(loaded, dict) else {}
+    state = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
     for prefix in ("objective.backbone.", "backbone."):
         if any(k.startswith(prefix) for k in state):
             return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

@@ -100,7 +100,12 @@ def markdown(groups: Mapping[float, Sequence[Arm]], title: str, notes: Sequence[
     """The report as Markdown; ``groups`` maps a share of the labels to its arms."""
     lines = [f"# {title}", ""]
     for share, arms in groups.items():
-        lines += [f"## With {share:.0%} of the labels", "", "| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
+        lines += [
+            f"## With {share:.0%} of the labels",
+            "",
+            "| " + " | ".join(HEADER) + " |",
+            "|" + "---|" * len(HEADER),
+        ]
         lines += ["| " + " | ".join(row) + " |" for row in rows(arms)]
         lines += ["", f"**{share_verdict(arms)}**", ""]
     return "\n".join([*lines, *(f"- {note}" for note in notes), ""])

@@ -32,10 +32,22 @@ def run() -> int:
         write_digits(DIGITS)
     print("1,797 handwritten digits, 40 of them labelled for training: is pre-training on the images worth it?")
     code = main(
-        ["compare", "--data.root", str(DIGITS), "--recipe", "compare_digits", "--label_shares", "[0.03]", "--out", "demo/compare"]
+        [
+            "compare",
+            "--data.root",
+            str(DIGITS),
+            "--recipe",
+            "compare_digits",
+            "--label_shares",
+            "[0.03]",
+            "--out",
+            "demo/compare",
+        ]
     )
     if code == 0:
-        print("Look at demo/compare/comparison.png, and at what the network sees in demo/compare/pretrain-seed0/halves.png.")
+        print(
+            "Look at demo/compare/comparison.png, and at what the network sees in demo/compare/pretrain-seed0/halves.png."
+        )
     return code
 
 

@@ -7,4 +7,12 @@ from lit_splitmask.callbacks.pictures import HalvesPicture
 from lit_splitmask.callbacks.predictions import PredictionWriter
 from lit_splitmask.callbacks.progress import RunProgress, clock
 
-__all__ = ["EstimateTime", "ExportWeights", "HalvesPicture", "PredictionWriter", "RunProgress", "TrainingClock", "clock"]
+__all__ = [
+    "EstimateTime",
+    "ExportWeights",
+    "HalvesPicture",
+    "PredictionWriter",
+    "RunProgress",
+    "TrainingClock",
+    "clock",
+]

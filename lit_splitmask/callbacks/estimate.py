@@ -24,7 +24,9 @@ def too_long_message(seconds: float, *, steps: int, images: int, command: str) -
     """
     per_image = seconds / images
     choices = [("an hour", 3600.0), ("a night (10 hours)", 36_000.0), ("a day", DAY)]
-    lines = [f"  {command} --data.budget.images {int(t / per_image):,}   # {name}".replace(",", "") for name, t in choices]
+    lines = [
+        f"  {command} --data.budget.images {int(t / per_image):,}   # {name}".replace(",", "") for name, t in choices
+    ]
     return (
         f"The full schedule of {steps:,} steps ({images:,} images seen) would take about {clock(seconds)} on this machine, "
         "and no budget was given, so nothing was started. Commands that fit:\n"
@@ -70,8 +72,8 @@ class EstimateTime(Callback):
                 if batch is None:
                     break
                 batch = trainer.strategy.batch_to_device(batch)
-                with trainer.precision_plugin.train_step_context(), _silent(module):
-                    loss = module.training_step(batch, 0)
+                with trainer.precision_plugin.train_step_context(), _Silent(module):
+                    loss: Any = module.training_step(batch, 0)
                 loss.backward()
                 if loss.is_cuda:
                     torch.cuda.synchronize()
@@ -81,7 +83,7 @@ class EstimateTime(Callback):
         return statistics.median(times) * trainer.accumulate_grad_batches if times else 0.0
 
 
-class _silent:
+class _Silent:
     """Switches a module's logging off for a while."""
 
     def __init__(self, module: LightningModule) -> None:

@@ -30,7 +30,11 @@ class ExportWeights(Callback):
         """Writes the file now."""
         if not isinstance(module, TrainModule):
             raise UserError(f"ExportWeights works with the modules of this project, not with {type(module).__name__}.")
-        info: dict[str, Any] = {"pixel_mean": module.pixel_mean.tolist(), "pixel_std": module.pixel_std.tolist(), "step": step}
+        info: dict[str, Any] = {
+            "pixel_mean": module.pixel_mean.tolist(),
+            "pixel_std": module.pixel_std.tolist(),
+            "step": step,
+        }
         class_names = getattr(module, "class_names", None)
         if class_names:
             info["class_names"] = class_names

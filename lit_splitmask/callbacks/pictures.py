@@ -131,7 +131,8 @@ class HalvesPicture(Callback):
         drawable = isinstance(pl_module, Pretrain) and isinstance(objective, SplitMask)
         if not (drawable and trainer.is_global_zero) or trainer.interrupted:
             return
-        assert isinstance(pl_module, Pretrain) and isinstance(objective, SplitMask)
+        assert isinstance(pl_module, Pretrain)
+        assert isinstance(objective, SplitMask)
         if not objective.inpaint:
             return
         crops: list[Tensor] = []

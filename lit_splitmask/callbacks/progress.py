@@ -63,7 +63,9 @@ class RunProgress(ProgressBar):
     ) -> None:
         now = time.monotonic()
         if self._progress is not None:
-            self._progress.update(self._progress.task_ids[0], completed=trainer.global_step, status=self._status(trainer))
+            self._progress.update(
+                self._progress.task_ids[0], completed=trainer.global_step, status=self._status(trainer)
+            )
         elif self._enabled and trainer.is_global_zero and now - self._last_line >= self.seconds_between_lines:
             self._last_line = now
             total = int(trainer.estimated_stepping_batches)
@@ -85,6 +87,10 @@ class RunProgress(ProgressBar):
         rate = done / max(1e-9, time.monotonic() - self._started)
         left = (trainer.estimated_stepping_batches - trainer.global_step) / max(1e-9, rate)
         images = rate * getattr(getattr(trainer, "datamodule", None), "batch_size", 0)
-        values = [f"{k.removeprefix('train/')} {float(v):.3f}" for k, v in trainer.progress_bar_metrics.items() if k != "v_num"]
+        values = [
+            f"{k.removeprefix('train/')} {float(v):.3f}"
+            for k, v in trainer.progress_bar_metrics.items()
+            if k != "v_num"
+        ]
         speed = f"{images:,.0f} images/s" if images else f"{rate:.2f} steps/s"
         return "  ".join([speed, *values, f"{clock(left)} left"])

@@ -80,7 +80,9 @@ class Comparison:
         def job() -> dict[str, Any]:
             cli = RunCLI(modules.Pretrain, arguments, self.pretrain_recipe)
             weights = folder.path / "backbone.safetensors"
-            checkpoint = ModelCheckpoint(str(folder.checkpoints), save_last=True, save_top_k=0, save_on_train_epoch_end=True)
+            checkpoint = ModelCheckpoint(
+                str(folder.checkpoints), save_last=True, save_top_k=0, save_on_train_epoch_end=True
+            )
             clock = callbacks.TrainingClock()
             watching = [callbacks.RunProgress(), clock, checkpoint, callbacks.HalvesPicture(str(folder.path))]
             trainer, module, data = cli.build(folder, [*watching, callbacks.ExportWeights(str(weights))])
@@ -136,7 +138,11 @@ class Comparison:
             if stretch != 1.0:
                 cli.config.data.init_args.budget.passes = round(cli.config.data.init_args.budget.passes * stretch, 2)
             best = ModelCheckpoint(
-                str(folder.checkpoints), filename="best", monitor="val/accuracy", mode="max", enable_version_counter=False
+                str(folder.checkpoints),
+                filename="best",
+                monitor="val/accuracy",
+                mode="max",
+                enable_version_counter=False,
             )
             clock = callbacks.TrainingClock()
             return (*cli.build(folder, [callbacks.RunProgress(), clock, best]), best, clock)
@@ -146,7 +152,9 @@ class Comparison:
             trainer.fit(module, datamodule=data)
             return {"val_accuracy": float(best.best_model_score), "seconds": clock.seconds}
 
-        result = self._once(folder.path, f"{LABELS[arm]}, {share:.0%} of labels, {_words(point)}, seed {seed}", arguments, train)
+        result = self._once(
+            folder.path, f"{LABELS[arm]}, {share:.0%} of labels, {_words(point)}, seed {seed}", arguments, train
+        )
         if test and "test" not in result:
             trainer, module, data, _, _ = build()
             best = str(folder.checkpoints / "best.ckpt")
@@ -167,7 +175,9 @@ class Comparison:
             f"--model.seed={seed}",
         ]
 
-    def _once(self, folder: Path, title: str, arguments: list[str], job: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _once(
+        self, folder: Path, title: str, arguments: list[str], job: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
         """The job's result: read if it was finished with the same settings, else run now."""
         done = folder / "result.json"
         if done.is_file():
@@ -235,7 +245,9 @@ def _report(groups: dict[float, list[Arm]], options: Options, out: Path, recipe:
                 "label_share": share,
                 "verdict": comparison.share_verdict(arms),
                 "arms": [asdict(arm) for arm in arms],
-                "difference": asdict(comparison.paired_difference(arms[0].accuracy, _named(arms, "pretrained").accuracy)),
+                "difference": asdict(
+                    comparison.paired_difference(arms[0].accuracy, _named(arms, "pretrained").accuracy)
+                ),
             }
             for share, arms in groups.items()
         ],

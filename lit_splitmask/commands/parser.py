@@ -30,7 +30,9 @@ def shorten(message: str) -> str:
     """The parts of jsonargparse's message that tell a person what to mend."""
     text = str(message)
     name = re.search(r"(?:Parser key|argument) [\"']?([\w.+-]+)[\"']?", text)
-    unknown_class = re.search(r"Expected a dot import path string: ([\w.]+)|No module named '([\w.]+)'|class_path='([\w.]+)'", text)
+    unknown_class = re.search(
+        r"Expected a dot import path string: ([\w.]+)|No module named '([\w.]+)'|class_path='([\w.]+)'", text
+    )
     if unknown_class and ("Expected a dot import" in text or "No module named" in text or "valid subclass" in text):
         given = next(group for group in unknown_class.groups() if group)
         where = f" for {name.group(1)}" if name else ""
@@ -40,4 +42,3 @@ def shorten(message: str) -> str:
         )
     lines = [line.strip(" -") for line in text.splitlines() if line.strip(" -")]
     return " ".join(dict.fromkeys(lines))
-

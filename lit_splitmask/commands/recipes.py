@@ -23,7 +23,9 @@ class Choice:
 
 def available() -> list[str]:
     """Names of the recipes that are shipped."""
-    return sorted(f.name.removesuffix(".yaml") for f in files("lit_splitmask.recipes").iterdir() if f.name.endswith(".yaml"))
+    return sorted(
+        f.name.removesuffix(".yaml") for f in files("lit_splitmask.recipes").iterdir() if f.name.endswith(".yaml")
+    )
 
 
 def read(name: str) -> dict[str, Any]:
@@ -58,8 +60,11 @@ def choose(num_images: int, median_side: int, gpu: bool) -> Choice:
     if not gpu:
         return Choice("splitmask_cpu", f"{found} and no GPU: a small network at 48 px that two CPU cores can train")
     if num_images < SMALL_SET:
-        return Choice("splitmask_small_set", f"{found}: fewer than {SMALL_SET:,}, so the paper's recipe against overfitting")
+        return Choice(
+            "splitmask_small_set", f"{found}: fewer than {SMALL_SET:,}, so the paper's recipe against overfitting"
+        )
     return Choice("splitmask", f"{found}: enough for the paper's recipe for large sets")
+
 
 COMPARISONS = ("pretrain", "finetune", "grid")
 
@@ -77,7 +82,6 @@ def comparison(name: str) -> dict[str, Any]:
         if isinstance(recipe[part], str):
             recipe[part] = read(recipe[part])
     return recipe
-
 
 
 def list_recipes(arguments: list[str]) -> int:

@@ -89,9 +89,13 @@ class RunCLI(LightningCLI):
         return new_parser(kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--name", type=str | None, default=None, help="name of the run: its folder under --runs_dir")
+        parser.add_argument(
+            "--name", type=str | None, default=None, help="name of the run: its folder under --runs_dir"
+        )
         parser.add_argument("--runs_dir", type=str, default="runs", help="where runs are kept")
-        parser.add_argument("--resume", type=bool, default=False, help="go on with the run --name from its last checkpoint")
+        parser.add_argument(
+            "--resume", type=bool, default=False, help="go on with the run --name from its last checkpoint"
+        )
         parser.add_argument("--recipe", type=str | None, default=None, help="a recipe by name or path (see: recipes)")
         if self.model_class is modules.Pretrain:
             parser.link_arguments("data.init_args.image_size", "model.backbone.image_size")
@@ -149,7 +153,12 @@ def pretrain(arguments: list[str]) -> int:
     quiet()
     root, config = value_of(arguments, "--data.root"), value_of(arguments, "--config")
     choice = None
-    if root is not None and config is None and value_of(arguments, "--recipe") is None and "--resume" not in " ".join(arguments):
+    if (
+        root is not None
+        and config is None
+        and value_of(arguments, "--recipe") is None
+        and "--resume" not in " ".join(arguments)
+    ):
         glance = datamodules.glance(root)
         choice = recipes.choose(glance.num_images, glance.median_side, torch.cuda.is_available())
     arguments = _flag(arguments)
@@ -169,7 +178,8 @@ def pretrain(arguments: list[str]) -> int:
         ],
     )
     _fit(cli, folder, trainer, module, data)
-    tokenizer = module.objective.tokenizer_to_fit  # type: ignore[union-attr, operator]
+    assert isinstance(module, modules.Pretrain)
+    tokenizer = module.objective.tokenizer_to_fit
     if tokenizer is not None and trainer.is_global_zero:
         tokenizer.save(folder.path / "codebook.safetensors")
     root = data.root  # type: ignore[attr-defined]
@@ -183,7 +193,9 @@ def pretrain(arguments: list[str]) -> int:
 def finetune(arguments: list[str]) -> int:
     """``lit-splitmask finetune``: trains a classifier from pre-trained weights or from scratch, and tests it."""
     quiet()
-    arguments = [a.replace("--weights", "--model.weights", 1) if a.startswith("--weights") else a for a in _flag(arguments)]
+    arguments = [
+        a.replace("--weights", "--model.weights", 1) if a.startswith("--weights") else a for a in _flag(arguments)
+    ]
     choice = None
     if value_of(arguments, "--config") is None:
         choice = recipes.Choice("finetune", "the paper's fine-tuning recipe (Table 9, small sets)")
@@ -259,8 +271,8 @@ def _report_test(
     written = [str(weights), str(folder.path / "metrics.csv")]
     if "test" in data.source.splits:
         scores = trainer.test(module, datamodule=data, verbose=False)[0]
-        names = module.class_names or []  # type: ignore[union-attr]
-        confusion = module.confusion.tolist()  # type: ignore[union-attr, operator]
+        assert isinstance(module, modules.Classify)
+        names, confusion = module.class_names or [], module.confusion.tolist()
         report = {"scores": scores, "classes": names, "confusion": confusion, "checkpoint": str(chosen)}
         write_atomically(folder.path / "test.json", json.dumps(report, indent=2).encode())
         table = Table("on test images", "accuracy", title=f"{folder.path.name}: the checkpoint that was best on val")
@@ -268,10 +280,24 @@ def _report_test(
             table.add_row(key.removeprefix("test/").removeprefix("accuracy/").replace("_", " "), f"{100 * value:.1f} %")
         Console().print(table)
         written.append(str(folder.path / "test.json"))
+    predict = folder.path / "predict.yaml"
+    _write_predict_config(predict, weights, data)
     print(
-        f"Wrote {', '.join(written)}. Go on with:\n  lit-splitmask predict --config {folder.config} "
-        f"--ckpt_path {chosen} --data.root DIR"
+        f"Wrote {', '.join(written)}. To classify other images:\n"
+        f"  lit-splitmask predict --config {predict} --data.root DIR"
     )
+
+
+def _write_predict_config(path: Path, weights: Path, data: ImageData) -> None:
+    """Settings with which ``lit-splitmask predict`` and ``test`` use a trained classifier."""
+    settings = {
+        "model": {"class_path": "Classify", "init_args": {"weights": str(weights), "keep_head": True}},
+        "data": {
+            "class_path": f"{type(data).__module__}.{type(data).__name__}",
+            "init_args": {"image_size": data.image_size, "crop_ratio": data.crop_ratio},
+        },
+    }
+    write_atomically(path, yaml.safe_dump(settings, sort_keys=False).encode())
 
 
 def _flag(arguments: list[str]) -> list[str]:

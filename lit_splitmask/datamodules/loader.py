@@ -36,6 +36,13 @@ class Loader(DataLoader):
         except UserError as error:  # from a worker, its text is a stack trace
             raise type(error)(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from None
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the trainer's step decides what comes next. Having it tells Lightning that a resume is safe."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes nothing back; see :meth:`state_dict`."""
+
 
 def make_loader(
     dataset: IndexedImages, sampler: DistributedSampler, *, batch_size: int, num_workers: int

@@ -52,7 +52,8 @@ class ViTConfig:
             depth=self.depth or depth,
             num_heads=self.num_heads or (max(1, self.embed_dim // 64) if self.embed_dim else heads),
         )
-        assert full.embed_dim is not None and full.num_heads is not None
+        assert full.embed_dim is not None
+        assert full.num_heads is not None
         if self.image_size % self.patch_size or self.image_size <= 0:
             lower = max(self.patch_size, self.image_size // self.patch_size * self.patch_size)
             raise UserError(
@@ -93,6 +94,8 @@ class ViT(VisionTransformer):
         config: its shape.
         num_classes: classes of the linear head; 0 for none.
     """
+
+    pos_embed: nn.Parameter
 
     def __init__(self, config: ViTConfig, num_classes: int = 0) -> None:
         args = config.timm_args(num_classes)
@@ -151,7 +154,7 @@ class ViT(VisionTransformer):
     def resize(self, image_size: int) -> None:
         """Changes the input size in place: learned positions are interpolated, fixed ones computed anew."""
         self.config = replace(self.config, image_size=image_size).resolved()
-        self.set_input_size(img_size=image_size)
+        self.set_input_size(img_size=(image_size, image_size))
         if self.config.positions == "sincos":
             self._fix_positions()
 
@@ -168,7 +171,7 @@ def use_fused_attention(module: nn.Module, enabled: bool) -> None:
     """
     for part in module.modules():
         if hasattr(part, "fused_attn"):
-            part.fused_attn = enabled
+            part.fused_attn = enabled  # type: ignore[assignment]
 
 
 def sincos_positions(grid: tuple[int, int], embed_dim: int) -> Tensor:

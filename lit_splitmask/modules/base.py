@@ -1,9 +1,10 @@
 """What pre-training and fine-tuning share: the optimizer, the pixel statistics, keyed randomness, the NaN stop."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning import LightningDataModule, LightningModule
+from lightning import LightningModule
 from torch import Tensor
 
 from lit_splitmask.errors import UserError
@@ -30,6 +31,7 @@ class TrainModule(LightningModule):
     def __init__(self, optim: OptimConfig, seed: int, in_chans: int) -> None:
         super().__init__()
         self.optim, self.seed = optim, seed
+        self.has_statistics = False
         three = in_chans == 3
         self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN if three else [0.5] * in_chans))
         self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD if three else [0.25] * in_chans))
@@ -44,7 +46,7 @@ class TrainModule(LightningModule):
         use_fused_attention(self, self.trainer.strategy.root_device.type != "cpu")
 
     @property
-    def data(self) -> LightningDataModule | None:
+    def data(self) -> Any:
         """The attached datamodule, if any."""
         return getattr(self.trainer, "datamodule", None)
 
@@ -60,11 +62,16 @@ class TrainModule(LightningModule):
         return int(batch_size) * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
     def setup(self, stage: str) -> None:
-        """Takes the pixel statistics of the datamodule, if it has any."""
+        """Takes the pixel statistics of the datamodule, if it has any and no weights brought theirs."""
         mean, std = getattr(self.data, "pixel_mean", None), getattr(self.data, "pixel_std", None)
-        if stage == "fit" and mean is not None and std is not None:
-            self.pixel_mean.copy_(torch.tensor(mean))
-            self.pixel_std.copy_(torch.tensor(std))
+        if stage == "fit" and mean is not None and std is not None and not self.has_statistics:
+            self.set_statistics(mean, std)
+
+    def set_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Sets the mean and standard deviation with which images are normalised, per channel, of pixels in [0, 1]."""
+        self.pixel_mean.copy_(torch.tensor(mean))
+        self.pixel_std.copy_(torch.tensor(std))
+        self.has_statistics = True
 
     def normalise(self, images: Tensor) -> Tensor:
         """The network's view of a batch of uint8 crops."""
@@ -87,7 +94,11 @@ class TrainModule(LightningModule):
             scale = batch_scale(self.optim, self.images_per_step)
             self.print(
                 f"Learning rate {self.optim.lr * scale:.2e} at {self.images_per_step} images a step"
-                + (f" ({self.optim.lr:g} × √({self.images_per_step}/{self.optim.reference_batch}))" if scale != 1 else "")
+                + (
+                    f" ({self.optim.lr:g} × √({self.images_per_step}/{self.optim.reference_batch}))"
+                    if scale != 1
+                    else ""
+                )
                 + f", {total_steps:,} steps, {round(self.optim.warmup * total_steps):,} of them warm-up."
             )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

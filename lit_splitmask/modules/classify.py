@@ -26,6 +26,7 @@ class Classify(TrainModule):
 
     Args:
         weights: a pre-trained backbone (a file of this project or of timm); ``None``: random initialisation.
+        keep_head: use the head and the class names of ``weights`` too, to evaluate or predict with a trained classifier.
         backbone: shape of the ViT; ``None``: that of ``weights``, or ViT-S/16.
         num_classes: classes; ``None``: the datamodule's.
         optim: optimizer and schedule; ``layer_decay`` is the layer-wise decay of the learning rate.
@@ -39,6 +40,7 @@ class Classify(TrainModule):
         self,
         weights: str | None = None,
         *,
+        keep_head: bool = False,
         backbone: ViTConfig | None = None,
         num_classes: int | None = None,
         optim: OptimConfig = OptimConfig(lr=4e-3, reference_batch=1024, warmup=0.2, min_lr=1e-6, layer_decay=0.65),  # noqa: B008
@@ -51,13 +53,17 @@ class Classify(TrainModule):
         loaded = load_weights(weights) if weights is not None else None
         config = replace(backbone or _config_of(loaded), drop_path=drop_path).resolved()
         super().__init__(optim, seed, config.in_chans)
+        if loaded is not None and "pixel_mean" in loaded.info:
+            self.set_statistics(loaded.info["pixel_mean"], loaded.info["pixel_std"])
         self.label_smoothing = label_smoothing
         self._config, self._weights = config, loaded
         self._mixing: list[type[v2.MixUp] | type[v2.CutMix]] = []
         self._alphas = [(v2.MixUp, mixup), (v2.CutMix, cutmix)]
         self.class_names: list[str] | None = None
         self.network: ViT | None = None
-        if num_classes is not None:
+        if keep_head:
+            self._restore(weights)
+        elif num_classes is not None:
             self._build(num_classes)
 
     @property
@@ -76,7 +82,9 @@ class Classify(TrainModule):
         image_size = getattr(self.data, "image_size", None)
         if self.network is None:
             if num_classes is None:
-                raise UserError("The number of classes is unknown: pass num_classes, or a datamodule of labelled images.")
+                raise UserError(
+                    "The number of classes is unknown: pass num_classes, or a datamodule of labelled images."
+                )
             if num_classes < 2:
                 raise UserError(
                     f"Classification needs at least two classes, and the training images have {num_classes}: put each "
@@ -85,15 +93,43 @@ class Classify(TrainModule):
             if image_size is not None:
                 self._config = replace(self._config, image_size=image_size)
             self._build(num_classes)
-        elif num_classes is not None and num_classes != self.num_classes:
+        self._check_data(image_size)
+        names = list(getattr(self.data, "class_names", None) or [])
+        if self.class_names is None:
+            self.class_names = names or [str(number) for number in range(self.num_classes)]
+        elif names and names != self.class_names:
+            raise UserError(
+                f"The network knows the classes {', '.join(self.class_names)}, but the images have {', '.join(names)}: "
+                "give images of the same classes, or without labels (data.splits.labels=none)."
+            )
+
+    def _check_data(self, image_size: int | None) -> None:
+        num_classes = getattr(self.data, "num_classes", None)
+        if num_classes and num_classes != self.num_classes:
             raise UserError(f"The network has {self.num_classes} classes, but the images have {num_classes}.")
-        self.class_names = list(getattr(self.data, "class_names", None) or map(str, range(self.num_classes)))
+        if image_size is not None and image_size != self.vit.config.image_size:
+            raise UserError(
+                f"The datamodule gives images of {image_size} px, but the network takes {self.vit.config.image_size} px: "
+                "give both the same image_size."
+            )
+
+    def _restore(self, weights: str | None) -> None:
+        """Builds the whole classifier from its file."""
+        loaded, names = self._weights, (self._weights.info if self._weights else {}).get("class_names")
+        if loaded is None or not names or "head.weight" not in loaded.state:
+            raise UserError(
+                f"keep_head needs a trained classifier, and {weights} is none: give a classifier.safetensors."
+            )
+        self._weights = None
+        self._build(len(names))
+        self.vit.load_state_dict(loaded.state)
+        self.class_names = list(names)
 
     def _build(self, num_classes: int) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "initial weights"))
             self.network = ViT(self._config, num_classes)
-            nn.init.trunc_normal_(self.network.head.weight, std=2e-5)
+            nn.init.trunc_normal_(self.network.get_parameter("head.weight"), std=2e-5)
         if self._weights is not None:
             load_into(self.network, self._weights)
         self._weights = None

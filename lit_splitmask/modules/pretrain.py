@@ -82,7 +82,9 @@ class Pretrain(TrainModule):
         views = self._token_views(min(STATISTICS_IMAGES, self._num_train_images()))
         words = torch.cat([tokenizer(view).flatten() for view in views])
         self.word_statistics = statistics = WordStatistics.of(words, tokenizer.vocabulary)
-        self.print(f"Visual words: {statistics}; guessing by their frequency alone would give a loss of {statistics.entropy:.2f}.")
+        self.print(
+            f"Visual words: {statistics}; guessing by their frequency alone would give a loss of {statistics.entropy:.2f}."
+        )
         if statistics.nearly_constant:
             log.warning(
                 "The visual words are nearly constant (%s): there is little to learn from them. Use centred pixels "
@@ -125,7 +127,9 @@ class Pretrain(TrainModule):
         generator = generator_for(self.seed, "objective", *self.step_key(batch_idx))
         losses = self.objective(self.views(batch["image"]), generator)
         self.check_finite(losses["loss"])
-        self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()}, prog_bar=True, batch_size=len(batch["image"]))
+        self.log_dict(
+            {f"train/{k}": v.detach() for k, v in losses.items()}, prog_bar=True, batch_size=len(batch["image"])
+        )
         return losses["loss"]
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -72,7 +72,7 @@ class SplitMask(Objective):
         self.decoder = Decoder(
             backbone.grid,
             backbone.embed_dim,
-            num_heads=backbone.blocks[0].attn.num_heads,
+            num_heads=config.num_heads or 1,
             depth=decoder_depth,
             positions=config.positions,
             reposition_visible=reposition_visible,

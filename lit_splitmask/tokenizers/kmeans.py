@@ -104,7 +104,7 @@ def spherical_kmeans(points: np.ndarray, num_words: int, iterations: int, seed: 
                 max_points_per_centroid=len(points) // num_words + 1,
             )
             kmeans.train(points, init_centroids=centroids)
-            if np.allclose(kmeans.centroids, centroids, atol=1e-7):
+            before, centroids = centroids, np.array(kmeans.centroids)
+            if np.allclose(before, centroids, atol=1e-7):
                 break
-            centroids = kmeans.centroids.copy()
     return centroids

@@ -1,5 +1,6 @@
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from lit_splitmask.datamodules import cache
 from lit_splitmask.datamodules.cache import Reader, build, cache_of, choose_store_size, stored_shape
 from lit_splitmask.datamodules.decode import decode
 from lit_splitmask.datamodules.index import FolderIndex, SplitOptions, load_or_make
-from tests.conftest import MakeFolder
+
+MakeFolder = Callable[..., Path]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from PIL import Image
 from lit_splitmask.datamodules import scan
 from lit_splitmask.datamodules.index import FolderIndex, SplitOptions, load_or_make
 from lit_splitmask.errors import UserError
-from tests.conftest import MakeFolder
+
+MakeFolder = Callable[..., Path]
 
 
 @pytest.fixture
@@ -151,7 +153,7 @@ def test_a_damaged_record_is_a_users_error(class_folder: MakeFolder, index_dir: 
     root = class_folder(per_class=3)
     path = make(root, index_dir).path
     path.write_text(text)
-    with pytest.raises(UserError, match="is damaged .*Delete it"):
+    with pytest.raises(UserError, match=r"is damaged .*Delete it"):
         make(root, index_dir)
 
 

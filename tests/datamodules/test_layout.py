@@ -74,7 +74,7 @@ def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["auto", "folders"])
 def test_classes_that_train_lacks_are_named(tmp_path: Path, mode: LabelsMode) -> None:
     touch(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "val/Zebra/3.jpg")
-    with pytest.raises(UserError, match="val of .* has classes that train lacks: Zebra"):
+    with pytest.raises(UserError, match=r"val of .* has classes that train lacks: Zebra"):
         understand(tmp_path, mode)
 
 

@@ -9,11 +9,10 @@ import torch
 from lit_splitmask.datamodules.finetune_augment import FinetuneAugment, crop_box, erase
 from lit_splitmask.datamodules.transforms import Augment, EvalTransform, PretrainAugment
 from lit_splitmask.errors import UserError
-from tests.conftest import draw_shape
 
 STRONG = PretrainAugment(color_jitter=0.8, grayscale=0.2, blur=0.5, solarize=0.2)
 AUGMENTS = [PretrainAugment(), STRONG, FinetuneAugment(), FinetuneAugment(rand_augment=None)]
-IMAGE = draw_shape("disc", 1)
+IMAGE = np.random.default_rng(1).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("augment", AUGMENTS, ids=["weak", "strong", "finetune", "plain"])
