@@ -1,19 +1,36 @@
 """The few things that the code must know about the other processes; all of it works without a process group."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather as all_gather_with_grad
 
 
+_alone = False
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it this process counts as the only one: for evaluation, where processes may have unequally many batches."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
+
+
 def world_size() -> int:
     """Number of processes that train together; 1 without a process group."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if not _alone and dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
     """Index of this process among them; 0 without a process group."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 def gather(features: Tensor) -> Tensor:

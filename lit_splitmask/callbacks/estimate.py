@@ -1,5 +1,6 @@
 """Times a few steps before a run starts and says how long it will take on this machine."""
 
+import itertools
 import statistics
 import time
 from typing import Any
@@ -40,13 +41,16 @@ class EstimateTime(Callback):
     """Runs a few steps forth and back, without changing anything, and prints the time that the run will take.
 
     Args:
-        steps: steps that are timed, after one that is not.
+        warmup: steps that are not timed, since the first ones are slower.
+        steps: steps that are timed.
         stop_above: raise a :class:`UserError` if the estimate is above so many seconds; 0: never.
         command: the command line, for the message then.
     """
 
-    def __init__(self, steps: int = 3, stop_above: float = 0.0, command: str = "lit-splitmask pretrain") -> None:
-        self.steps, self.stop_above, self.command = steps, stop_above, command
+    def __init__(
+        self, *, warmup: int = 3, steps: int = 6, stop_above: float = 0.0, command: str = "lit-splitmask pretrain"
+    ) -> None:
+        self.warmup, self.steps, self.stop_above, self.command = warmup, steps, stop_above, command
         self.seconds: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -63,24 +67,23 @@ class EstimateTime(Callback):
 
     def _time_steps(self, trainer: Trainer, module: LightningModule) -> float:
         loader = trainer.datamodule.fitting_dataloader()  # type: ignore[attr-defined]
+        images_per_step = trainer.datamodule.batch_size / trainer.world_size  # type: ignore[attr-defined]
         times: list[float] = []
         with seeded_globals(0):
-            batches = iter(loader)
-            for step in range(self.steps + 1):
+            batches = itertools.chain.from_iterable(itertools.repeat(loader))
+            for step in range(self.warmup + self.steps):
                 start = time.perf_counter()
-                batch: Any = next(batches, None)
-                if batch is None:
-                    break
+                batch: Any = next(batches)
                 batch = trainer.strategy.batch_to_device(batch)
                 with trainer.precision_plugin.train_step_context(), _Silent(module):
                     loss: Any = module.training_step(batch, 0)
                 loss.backward()
                 if loss.is_cuda:
                     torch.cuda.synchronize()
-                if step:
+                if step >= self.warmup:
                     times.append(time.perf_counter() - start)
             module.zero_grad(set_to_none=True)
-        return statistics.median(times) * trainer.accumulate_grad_batches if times else 0.0
+        return statistics.median(times) * images_per_step / loader.batch_size
 
 
 class _Silent:

@@ -135,8 +135,10 @@ class Comparison:
 
         def build() -> tuple[Any, Any, Any, Any, Any]:
             cli = RunCLI(modules.Classify, arguments, self.finetune_recipe)
-            if stretch != 1.0:
-                cli.config.data.init_args.budget.passes = round(cli.config.data.init_args.budget.passes * stretch, 2)
+            budget = cli.config.data.init_args.budget
+            if budget is None or budget.passes is None:
+                raise UserError("compare scales the fine-tuning's passes, so its budget must be given as passes.")
+            budget.passes = round(budget.passes * stretch / share, 2)  # as many steps with few labels as with all
             best = ModelCheckpoint(
                 str(folder.checkpoints),
                 filename="best",

@@ -67,6 +67,19 @@ def new_parser(settings: dict[str, Any]) -> Parser:
     return parser
 
 
+def instantiate(parser: LightningArgumentParser, config: Any) -> Any:
+    """Builds what a configuration describes; a :class:`UserError` of a constructor comes through as it was."""
+    try:
+        return parser.instantiate(config)
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None:
+            raise cause from None  # jsonargparse wraps it in a report of every type that it tried
+        raise
+
+
 class RunCLI(LightningCLI):
     """One run: a fixed module class, any datamodule, a folder of its own; recipes are the lowest-priority settings."""
 
@@ -105,7 +118,7 @@ class RunCLI(LightningCLI):
 
     def build(self, folder: RunFolder, extra: list[Callback]) -> tuple[Trainer, LightningModule, ImageData]:
         """Builds trainer, module and datamodule of the run."""
-        self.config_init = self.parser.instantiate(self.config)
+        self.config_init = instantiate(self.parser, self.config)
         settings = dict(self.config_init["trainer"])
         settings["callbacks"] = [*(settings.get("callbacks") or []), *extra]
         if settings.get("logger") is None:
@@ -145,6 +158,8 @@ def _recipe_for(arguments: list[str], default: recipes.Choice | None) -> dict[st
             print(f"Recipe {name}: {default.reason}.")
     recipe = recipes.read(name) if name is not None else {}
     recipe["trainer"] = {**trainer_defaults(), **recipe.get("trainer", {})}
+    if any(argument.startswith("--data.budget") for argument in arguments):
+        recipe.get("data", {}).get("init_args", {}).pop("budget", None)  # one way of saying it replaces another
     return recipe
 
 

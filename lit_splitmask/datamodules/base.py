@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 
-from lit_splitmask.datamodules.budget import Budget, Schedule, resolve, steps_per_epoch
+from lit_splitmask.datamodules.budget import Budget, Schedule, resolve, steps_per_epoch, whole_epochs
 from lit_splitmask.datamodules.dataset import IndexedImages, Samples
 from lit_splitmask.datamodules.loader import default_num_workers, make_loader
 from lit_splitmask.datamodules.sampler import EvalSampler, WrapAroundSampler, check_divides
@@ -127,6 +127,8 @@ class ImageData(LightningDataModule, ABC):
     def _resolve_budget(self) -> Schedule:
         assert self._train is not None
         schedule = resolve(self.budget, len(self._train), self.batch_size)
+        if self.budget is None or self.budget.steps is None:
+            schedule = whole_epochs(schedule, self.num_epochs)  # Lightning does not validate after a part of an epoch
         if self.trainer is None:
             return schedule
         if self.trainer.max_steps not in (-1, self._installed_steps):
@@ -217,7 +219,7 @@ class ImageData(LightningDataModule, ABC):
 
     def fitting_dataloader(self) -> DataLoader:
         """One pass over augmented training images by this process alone, apart from training: to fit or time things."""
-        batch_size = min(self.eval_batch_size, len(self.train_samples))
+        batch_size = min(self.batch_size // (self._world_size * self._accumulate), len(self.train_samples))
         sampler = WrapAroundSampler(
             len(self.train_samples),
             batch_size,

