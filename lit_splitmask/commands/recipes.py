@@ -72,16 +72,26 @@ COMPARISONS = ("pretrain", "finetune", "grid")
 def comparison(name: str) -> dict[str, Any]:
     """A comparison recipe: the settings of ``pretrain`` and ``finetune``, and the ``grid`` that both arms are tuned over.
 
-    ``pretrain`` and ``finetune`` may be names of recipes.
+    ``pretrain`` and ``finetune`` may be names of recipes, or settings; settings may start from a ``recipe`` by name.
     """
     recipe = read(name)
     missing = [key for key in COMPARISONS if key not in recipe]
     if missing:
         raise UserError(f"The recipe {name} is not one for compare: it lacks {', '.join(missing)}.")
     for part in ("pretrain", "finetune"):
-        if isinstance(recipe[part], str):
-            recipe[part] = read(recipe[part])
+        settings = {"recipe": recipe[part]} if isinstance(recipe[part], str) else dict(recipe[part])
+        base = settings.pop("recipe", None)
+        recipe[part] = _merged(read(base), settings) if base else settings
     return recipe
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with the values of ``over``, nested dicts merged."""
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _merged(result[key], value) if both else value
+    return result
 
 
 def list_recipes(arguments: list[str]) -> int:
