@@ -2,8 +2,10 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from lit_splitmask import __version__
+from lit_splitmask.commands.arguments import value_of
 from lit_splitmask.errors import UserError
 
 USAGE = """\
@@ -22,6 +24,56 @@ Pre-train a Vision Transformer on your own images, fine-tune it, and see whether
 Own folders are DIR/train/CLASS/*.jpg (and val/, test/), DIR/CLASS/*.jpg, or DIR/**/*.jpg without labels.
 """
 
+_RUN_OPTIONS = """\
+  --data.root DIR              the folder of images
+  --name NAME                  the run's folder is runs/NAME; by default a free one is chosen
+  --resume                     go on with the run --name from its last checkpoint
+  --recipe NAME|FILE           settings to start from (lit-splitmask recipes lists them)
+  --config FILE                more settings; several may be given
+  --data.image_size PIXELS, --data.batch_size IMAGES, --data.num_workers N, --data.seed N, --model.seed N
+  --data.budget.passes|images|steps N
+                               how long to train: passes over the folder, images seen, or optimizer steps
+  --trainer.OPTION             every option of Lightning's Trainer: devices, strategy, precision, …
+  --print_config               print all settings, with these options applied; --help_all lists them with their types
+"""
+
+HELP = {
+    "pretrain": f"""\
+usage: lit-splitmask pretrain --data.root DIR [options]
+
+Learns a backbone from images alone, and writes runs/NAME/backbone.safetensors.
+
+{_RUN_OPTIONS}\
+  --model.objective.tokenizer RandomProjection|RandomPatches|KMeans, --model.objective.masking BlockMasking|UniformMasking
+  --model.backbone.size tiny|small|base|large, --model.optim.lr RATE
+""",
+    "finetune": f"""\
+usage: lit-splitmask finetune [--weights FILE] --data.root DIR [options]
+
+Trains a classifier from pre-trained weights, or from scratch without them; tests it; writes classifier.safetensors.
+
+  --weights FILE               backbone.safetensors of a pre-training, or weights of a timm ViT
+{_RUN_OPTIONS}\
+  --data.label_share SHARE     use this share of the training labels
+  --model.optim.lr RATE, --model.optim.layer_decay FACTOR, --model.mixup ALPHA, --model.cutmix ALPHA
+""",
+    "compare": """\
+usage: lit-splitmask compare --data.root DIR [options]
+
+Is pre-training on these images worth it? Fine-tunes from own pre-training and trains from scratch, over seeds.
+
+  --data.root DIR              the folder of images, with labels
+  --out DIR                    where everything is kept (runs/compare-<folder>); what is finished there is not run again
+  --recipe NAME|FILE           a comparison recipe: settings of both stages and the grid that is tuned over on val
+  --seeds N                    seeds; each has a pre-training of its own (3)
+  --label_shares '[1.0, 0.1]'  shares of the training labels to fine-tune with ([1.0])
+  --weights FILE               one more arm: local weights, such as ImageNet's
+  --equal_time true|false      also train from scratch for as long as both stages take together (true)
+  --set_pretrain '["--data.budget.passes=50"]', --set_finetune '[…]'
+                               options of those commands that are set over the recipe's
+""",
+}
+
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 
 
@@ -35,6 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     try:
+        if arguments[0] in HELP and any(a in ("-h", "--help") for a in arguments[1:]):
+            print(HELP[arguments[0]], end="")
+            return 0
+        check_root(arguments)
         return _command(arguments[0])(arguments[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -47,6 +103,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             return error.code or 0
         print(error.code, file=sys.stderr)
         return 2
+
+
+def check_root(arguments: list[str]) -> None:
+    """Reports a folder that does not exist, before the slow imports."""
+    root = value_of(arguments, "--data.root") or value_of(arguments, "--root")
+    if root is not None and not Path(root).expanduser().is_dir():
+        kind = "is a file" if Path(root).expanduser().exists() else "does not exist"
+        raise UserError(f"The data folder {root} {kind} (from {Path.cwd()}). Pass the folder that holds the images.")
 
 
 def _command(name: str) -> Callable[[list[str]], int]:

@@ -3,6 +3,7 @@
 import itertools
 import statistics
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,6 +14,10 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.seeding import seeded_globals
 
 DAY = 86_400.0
+
+FEW_IMAGES = 8
+MAX_SECONDS = 30.0
+"""On a CPU, steps that together would take longer are not timed: a few images are, and scaled up."""
 
 
 def too_long_message(seconds: float, *, steps: int, images: int, command: str) -> str:
@@ -66,24 +71,34 @@ class EstimateTime(Callback):
             raise UserError(too_long_message(self.seconds, steps=steps, images=images, command=self.command))
 
     def _time_steps(self, trainer: Trainer, module: LightningModule) -> float:
+        """Median seconds of an optimizer step on this process."""
         loader = trainer.datamodule.fitting_dataloader()  # type: ignore[attr-defined]
         images_per_step = trainer.datamodule.batch_size / trainer.world_size  # type: ignore[attr-defined]
-        times: list[float] = []
         with seeded_globals(0):
             batches = itertools.chain.from_iterable(itertools.repeat(loader))
-            for step in range(self.warmup + self.steps):
-                start = time.perf_counter()
-                batch: Any = next(batches)
-                batch = trainer.strategy.batch_to_device(batch)
-                with trainer.precision_plugin.train_step_context(), _Silent(module):
-                    loss: Any = module.training_step(batch, 0)
-                loss.backward()
-                if loss.is_cuda:
-                    torch.cuda.synchronize()
-                if step >= self.warmup:
-                    times.append(time.perf_counter() - start)
-            module.zero_grad(set_to_none=True)
+            if trainer.strategy.root_device.type == "cpu":
+                part = [self._step(trainer, module, batches, FEW_IMAGES) for _ in range(2)][1]
+                full = part * images_per_step / FEW_IMAGES
+                if full * (self.warmup + self.steps) > MAX_SECONDS:
+                    return full
+            times = [self._step(trainer, module, batches) for _ in range(self.warmup + self.steps)][self.warmup :]
         return statistics.median(times) * images_per_step / loader.batch_size
+
+    @staticmethod
+    def _step(
+        trainer: Trainer, module: LightningModule, batches: Iterator[Any], num_images: int | None = None
+    ) -> float:
+        """Seconds of one forward and backward pass, loading included, over the first ``num_images`` of a batch."""
+        start = time.perf_counter()
+        batch = {key: value[:num_images] for key, value in next(batches).items()}
+        batch = trainer.strategy.batch_to_device(batch)
+        with trainer.precision_plugin.train_step_context(), _Silent(module):
+            loss: Any = module.training_step(batch, 0)
+        loss.backward()
+        if loss.is_cuda:
+            torch.cuda.synchronize()
+        module.zero_grad(set_to_none=True)
+        return time.perf_counter() - start
 
 
 class _Silent:

@@ -7,17 +7,6 @@ from typing import NoReturn
 from lightning.pytorch.cli import LightningArgumentParser
 
 
-def value_of(arguments: list[str], option: str) -> str | None:
-    """The last value of ``--option VALUE`` or ``--option=VALUE``; ``None`` where it does not occur."""
-    value = None
-    for position, argument in enumerate(arguments):
-        if argument == option:
-            value = arguments[position + 1] if position + 1 < len(arguments) else ""
-        elif argument.startswith(f"{option}="):
-            value = argument.removeprefix(f"{option}=")
-    return value
-
-
 class Parser(LightningArgumentParser):
     """Prints one paragraph for a mistake instead of jsonargparse's nested report."""
 

@@ -1,12 +1,16 @@
 """A run's folder: its name, its files, and whether it may be written."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_splitmask.errors import UserError
+
+INHERITED = "LIT_SPLITMASK_RUN_FOLDER"
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,23 @@ class RunFolder:
 
     @classmethod
     def new(cls, runs_dir: str, name: str | None, default: str) -> "RunFolder":
-        """A folder for a new run; a run that exists is never written over."""
+        """A folder for a new run; a run that exists is never written over.
+
+        Process zero chooses; those that Lightning starts for the other devices inherit its choice.
+        """
         base = Path(runs_dir)
+        if getattr(rank_zero_only, "rank", 0):
+            if INHERITED in os.environ:
+                return cls(Path(os.environ[INHERITED]))
+            if name is None:
+                raise UserError("A run on processes that were started from outside needs a name: give --name NAME.")
+            return cls(base / name)
+        folder = cls._unused(base, name, default)
+        os.environ[INHERITED] = str(folder.path)
+        return folder
+
+    @classmethod
+    def _unused(cls, base: Path, name: str | None, default: str) -> "RunFolder":
         if name is None:
             taken = [n for n in range(1, 10_000) if not (base / _numbered(default, n)).exists()]
             return cls(base / _numbered(default, taken[0]))

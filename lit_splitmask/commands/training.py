@@ -14,12 +14,14 @@ from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_splitmask import callbacks, datamodules, modules
 from lit_splitmask.callbacks.estimate import DAY
 from lit_splitmask.checkpoints import load_weights, write_atomically
 from lit_splitmask.commands import recipes
-from lit_splitmask.commands.parser import Parser, value_of
+from lit_splitmask.commands.arguments import value_of
+from lit_splitmask.commands.parser import Parser
 from lit_splitmask.commands.runs import RunFolder, check_checkpoint
 from lit_splitmask.datamodules.base import ImageData
 from lit_splitmask.errors import UserError
@@ -53,6 +55,11 @@ def quiet() -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def is_process_zero() -> bool:
+    """Whether this process speaks and writes for all that train together."""
+    return not getattr(rank_zero_only, "rank", 0)
+
+
 def best_precision() -> str:
     """``bf16-mixed`` where the hardware computes in bfloat16, else ``32-true``."""
     if torch.cuda.is_available():
@@ -63,6 +70,7 @@ def best_precision() -> str:
 def new_parser(settings: dict[str, Any]) -> Parser:
     """LightningCLI's parser, but with this project's errors."""
     parser = Parser(**settings)
+    parser.add_argument("--help_all", action="help", help="list all options")
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="a YAML file of settings; several may be given")
     return parser
 
@@ -154,7 +162,7 @@ def _recipe_for(arguments: list[str], default: recipes.Choice | None) -> dict[st
         return dict(yaml.safe_load(folder.config.read_text()))
     if name is None and default is not None:
         name = default.name
-        if "--print_config" not in " ".join(arguments):
+        if is_process_zero() and "--print_config" not in " ".join(arguments):
             print(f"Recipe {name}: {default.reason}.")
     recipe = recipes.read(name) if name is not None else {}
     recipe["trainer"] = {**trainer_defaults(), **recipe.get("trainer", {})}
@@ -195,7 +203,9 @@ def pretrain(arguments: list[str]) -> int:
     _fit(cli, folder, trainer, module, data)
     assert isinstance(module, modules.Pretrain)
     tokenizer = module.objective.tokenizer_to_fit
-    if tokenizer is not None and trainer.is_global_zero:
+    if not trainer.is_global_zero:
+        return 0
+    if tokenizer is not None:
         tokenizer.save(folder.path / "codebook.safetensors")
     root = data.root  # type: ignore[attr-defined]
     print(
@@ -250,11 +260,12 @@ def _keep_metrics(folder: RunFolder) -> None:
 
 
 def _fit(cli: RunCLI, folder: RunFolder, trainer: Trainer, module: LightningModule, data: ImageData) -> None:
-    data.prepare_data()  # mistakes in the folder show before anything is written
-    if cli.config.resume:
-        _keep_metrics(folder)
-    else:
-        cli.save_resolved(folder)
+    if is_process_zero():
+        data.prepare_data()  # mistakes in the folder show before anything is written
+        if cli.config.resume:
+            _keep_metrics(folder)
+        else:
+            cli.save_resolved(folder)
     ckpt_path = str(folder.last) if cli.config.resume else None
     try:
         trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
@@ -286,6 +297,8 @@ def _report_test(
     written = [str(weights), str(folder.path / "metrics.csv")]
     if "test" in data.source.splits:
         scores = trainer.test(module, datamodule=data, verbose=False)[0]
+        if not trainer.is_global_zero:
+            return
         assert isinstance(module, modules.Classify)
         names, confusion = module.class_names or [], module.confusion.tolist()
         report = {"scores": scores, "classes": names, "confusion": confusion, "checkpoint": str(chosen)}

@@ -219,7 +219,7 @@ class ImageData(LightningDataModule, ABC):
 
     def fitting_dataloader(self) -> DataLoader:
         """One pass over augmented training images by this process alone, apart from training: to fit or time things."""
-        batch_size = min(self.batch_size // (self._world_size * self._accumulate), len(self.train_samples))
+        batch_size = min(self.batch_size // (self._world_size * self._accumulate), len(self.train_samples), 256)
         sampler = WrapAroundSampler(
             len(self.train_samples),
             batch_size,

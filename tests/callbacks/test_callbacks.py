@@ -1,0 +1,239 @@
+"""What watches a run, and that it changes nothing."""
+
+import csv
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Callback
+from PIL import Image
+from tiny_runs import classifier, image_data, pretrain_module, same_tensors, tiny_trainer
+
+from lit_splitmask.callbacks import (
+    EstimateTime,
+    ExportWeights,
+    HalvesPicture,
+    PredictionWriter,
+    RunProgress,
+    TrainingClock,
+    clock,
+)
+from lit_splitmask.callbacks.estimate import too_long_message
+from lit_splitmask.callbacks.pictures import COLUMNS, MIN_CELL, TITLE_HEIGHT, draw_halves, tile, words_as_patches
+from lit_splitmask.checkpoints import load_weights
+from lit_splitmask.errors import UserError
+from lit_splitmask.tokenizers import RandomProjection
+
+MakeFolder = Callable[..., Path]
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
+
+
+@pytest.fixture
+def root(class_folder: MakeFolder) -> Path:
+    return class_folder(per_class=8)
+
+
+class Spy(Callback):
+    """Notes weights, gradients and the state of torch's generator when training starts."""
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.weights = {name: value.clone() for name, value in pl_module.state_dict().items()}
+        self.generator = torch.get_rng_state()
+        self.gradients = [parameter.grad for parameter in pl_module.parameters()]
+        self.training = pl_module.training
+
+
+def test_estimating_changes_nothing(root: Path) -> None:
+    before, after = Spy(), Spy()
+    estimate = EstimateTime(warmup=1, steps=2)
+    module, plain = pretrain_module(), pretrain_module()
+    tiny_trainer(root.parent, callbacks=[before, estimate, after]).fit(module, datamodule=image_data(root))
+    tiny_trainer(root.parent).fit(plain, datamodule=image_data(root))
+    assert estimate.seconds is not None
+    assert estimate.seconds > 0
+    assert same_tensors(before.weights, after.weights)
+    assert torch.equal(before.generator, after.generator)
+    assert all(gradient is None for gradient in after.gradients)
+    assert after.training
+    assert same_tensors(module.state_dict(), plain.state_dict())
+    assert "log" not in vars(module)
+
+
+def test_an_estimate_counts_the_steps_that_are_left(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EstimateTime, "_time_steps", lambda self, trainer, module: 2.0)
+    estimate = EstimateTime()
+    tiny_trainer(root.parent, callbacks=[estimate], max_steps=4).fit(pretrain_module(), datamodule=image_data(root))
+    assert estimate.seconds == 8.0
+
+
+def test_a_run_above_the_limit_is_stopped_with_commands_that_fit(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EstimateTime, "_time_steps", lambda self, trainer, module: 50_000.0)
+    module = pretrain_module()
+    before = {name: value.clone() for name, value in module.vit.state_dict().items()}
+    estimate = EstimateTime(stop_above=86_400.0, command="lit-splitmask pretrain --data.root DIR")
+    with pytest.raises(UserError, match=r"lit-splitmask pretrain --data.root DIR --data.budget.images \d+"):
+        tiny_trainer(root.parent, callbacks=[estimate]).fit(module, datamodule=image_data(root))
+    assert same_tensors(before, module.vit.state_dict())
+
+
+def test_a_run_below_the_limit_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EstimateTime, "_time_steps", lambda self, trainer, module: 1.0)
+    trainer = tiny_trainer(root.parent, callbacks=[EstimateTime(stop_above=10.0)])
+    trainer.fit(pretrain_module(), datamodule=image_data(root))
+    assert trainer.global_step == 6
+
+
+def test_proposed_budgets_take_an_hour_a_night_and_a_day() -> None:
+    text = too_long_message(1_000_000.0, steps=1_000, images=2_000_000, command="cmd")  # two images a second
+    for images in (7_200, 72_000, 172_800):
+        assert f"cmd --data.budget.images {images} " in text
+    assert text.endswith("cmd --data.budget.images 2000000")
+    assert "1,000 steps" in text
+    assert "11 d 13:46:40" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00:00"), (59.9, "0:00:59"), (3_661, "1:01:01"), (90_000, "1 d 1:00:00")]
+)
+def test_times_are_read_by_people(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+def test_progress_is_lines_where_there_is_no_terminal(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = tiny_trainer(root.parent, callbacks=[RunProgress(0.0)], enable_progress_bar=True)
+    trainer.fit(pretrain_module(), datamodule=image_data(root))
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
+    assert [line.split()[1] for line in lines] == [f"{step}/6" for step in range(1, 7)]
+    assert all("images/s" in line and "loss" in line and line.endswith("left") for line in lines)
+    assert lines[-1].endswith("0:00:00 left")
+    assert not any("\x1b" in line for line in lines)
+
+
+def test_progress_lines_are_rare_by_default(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = tiny_trainer(root.parent, callbacks=[RunProgress()], enable_progress_bar=True)
+    trainer.fit(pretrain_module(), datamodule=image_data(root))
+    assert not [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
+
+
+def test_the_clock_counts_the_first_part_of_a_resumed_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    first: Any = TrainingClock()
+    assert first.seconds == 0
+    first.on_train_start(None, None)
+    now = 130.0
+    state = first.state_dict()  # a checkpoint in the middle
+    assert state == {"seconds": 30.0}
+    second: Any = TrainingClock()
+    second.load_state_dict(state)
+    now = 500.0
+    second.on_train_start(None, None)
+    now = 512.0
+    assert second.seconds == 42.0
+    second.on_train_end(None, None)
+    now = 900.0
+    assert second.seconds == 42.0
+
+
+def test_weights_are_written_when_training_ends(root: Path) -> None:
+    path = root.parent / "out" / "backbone.safetensors"
+    module = pretrain_module()
+    trainer = tiny_trainer(root.parent, callbacks=[ExportWeights(str(path))], max_steps=2)
+    trainer.fit(module, datamodule=image_data(root))
+    weights = load_weights(path)
+    assert weights.info["step"] == 2
+    assert weights.info["pixel_mean"] == pytest.approx(module.pixel_mean.tolist())
+    assert same_tensors(weights.state, dict(module.vit.state_dict()))
+
+
+def test_weights_are_exported_to_safetensors_only() -> None:
+    with pytest.raises(UserError, match="safetensors"):
+        ExportWeights("backbone.pt")
+
+
+def test_weights_of_other_modules_are_not_exported(tmp_path: Path) -> None:
+    from lightning import LightningModule
+
+    with pytest.raises(UserError, match="LightningModule"):
+        ExportWeights(str(tmp_path / "a.safetensors")).export(LightningModule(), 0)
+
+
+def test_pictures_have_a_row_an_image_and_a_column_a_view(root: Path) -> None:
+    picture = HalvesPicture(str(root.parent / "pictures"), num_images=2)
+    module = pretrain_module()
+    tiny_trainer(root.parent, callbacks=[picture], max_steps=1).fit(module, datamodule=image_data(root))
+    cell = MIN_CELL // 32 * 32 + (32 if MIN_CELL % 32 else 0) + 2  # whole multiples of 32 px, and the gap
+    with Image.open(root.parent / "pictures" / "halves.png") as image:
+        assert image.size == (len(COLUMNS) * cell, 2 * cell + TITLE_HEIGHT)
+    with Image.open(root.parent / "pictures" / "words.png") as image:
+        assert image.size == (4 * (4 * 3 + 1), 4 * (4 * 3 + 1))  # 16 words of 4 px, enlarged threefold
+
+
+def test_drawing_changes_no_weights(root: Path) -> None:
+    module = pretrain_module()
+    tiny_trainer(root.parent, max_steps=1).fit(module, datamodule=image_data(root))
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    first = draw_halves(module.eval(), images, images, 3)
+    assert torch.equal(first, draw_halves(module, images, images, 3))
+    assert same_tensors(before, dict(module.state_dict()))
+
+
+def test_classification_is_not_drawn(root: Path) -> None:
+    trainer = tiny_trainer(root.parent, callbacks=[HalvesPicture(str(root.parent / "pictures"))], max_steps=1)
+    trainer.fit(classifier(), datamodule=image_data(root))
+    assert not (root.parent / "pictures").exists()
+
+
+def test_a_word_is_drawn_as_the_mean_of_the_patches_that_have_it() -> None:
+    tokenizer = RandomProjection(2, vocabulary=4, pixels="centred")
+    tokenizer.fit([], 0, 0)
+    views = torch.rand(3, 3, 6, 6)
+    words = tokenizer(views)
+    drawn = words_as_patches(tokenizer, views, words)
+    cells = [
+        (b, r, c, views[b, :, 2 * r : 2 * r + 2, 2 * c : 2 * c + 2]) for b in range(3) for r in range(3) for c in range(3)
+    ]
+    for b, r, c, _ in cells:
+        word = words[b, 3 * r + c]
+        mean = torch.stack([patch for i, j, k, patch in cells if words[i, 3 * j + k] == word]).mean(dim=0)
+        assert torch.allclose(drawn[b, :, 2 * r : 2 * r + 2, 2 * c : 2 * c + 2], mean, atol=1e-6)
+
+
+def test_a_word_that_does_not_occur_is_grey() -> None:
+    tokenizer = RandomProjection(2, vocabulary=4, pixels="centred")
+    tokenizer.fit([], 0, 0)
+    views = torch.rand(1, 3, 2, 2)  # one patch, one word
+    absent = (tokenizer(views) + 1) % 4
+    assert torch.equal(words_as_patches(tokenizer, views, absent), torch.full((1, 3, 2, 2), 0.5))
+
+
+def test_tiles_are_laid_out_row_by_row() -> None:
+    images = torch.stack([torch.full((1, 2, 2), value) for value in (0.1, 0.2, 0.3)])
+    grid = tile(images, columns=2, gap=1)
+    assert grid.shape == (1, 6, 6)
+    assert grid[0, 0, 0] == images[0, 0, 0, 0]
+    assert grid[0, 0, 3] == images[1, 0, 0, 0]
+    assert grid[0, 3, 0] == images[2, 0, 0, 0]
+    assert grid[0, 3, 3] == 1.0
+    assert grid[0, 2, 0] == 1.0
+
+
+def test_predictions_are_written_by_path_with_probabilities_that_sum_to_one(root: Path) -> None:
+    module, data = classifier(), image_data(root)
+    tiny_trainer(root.parent, max_steps=1).fit(module, datamodule=data)
+    path = root.parent / "out.csv"
+    tiny_trainer(root.parent, callbacks=[PredictionWriter(str(path))]).predict(module, datamodule=data)
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == data.predict_paths
+    for row in rows:
+        scores = {name: float(row[name]) for name in data.class_names}
+        assert sum(scores.values()) == pytest.approx(1, abs=1e-4)
+        assert row["predicted"] == max(scores, key=lambda name: scores[name])
+
+
