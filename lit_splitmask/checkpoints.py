@@ -1,6 +1,7 @@
 """Backbone weights out of and into files. Everything read from disk is untrusted: safetensors or ``weights_only``."""
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from lit_splitmask.models.vit import ViT
 FORMAT = "lit_splitmask"
 HEAD = ("head.", "fc_norm.", "norm.")
 """Parts of a ViT after its blocks. ``norm`` becomes ``fc_norm`` (after pooling) in a classifier, trained anew."""
+BODY = ("patch_embed.", "blocks.", "norm_pre.", "reg_token", "dist_token")
+"""What takes part in a ViT's features, here or in relatives of it: weights that have more of it do not fit."""
 
 
 @dataclass
@@ -122,7 +125,7 @@ def load_into(vit: ViT, weights: Weights) -> None:
         f"{k} is {tuple(v.shape)}, here {tuple(own[k].shape)}" for k, v in state.items() if v.shape != own[k].shape
     ]
     missing = sorted(expected - state.keys())
-    surplus = sorted(k for k in weights.state if k.startswith("blocks.") and k not in own)
+    surplus = sorted(k for k in weights.state if k.startswith(BODY) and k not in own)
     problems = different + [f"{k} is missing" for k in missing] + [f"{k} has no place here" for k in surplus]
     if problems:
         raise UserError(
@@ -141,8 +144,10 @@ def _fit_positions(state: dict[str, Tensor], vit: ViT) -> Tensor:
         return vit.pos_embed.detach() if vit.config.positions == "sincos" else positions
     prefix, grid = positions[:, :their_prefix], positions[:, their_prefix:]
     if grid.shape[1] != vit.num_patches:
-        side = int(grid.shape[1] ** 0.5)
-        grid = resample_abs_pos_embed(grid, list(vit.grid), [side, grid.shape[1] // side], num_prefix_tokens=0)
+        side = math.isqrt(grid.shape[1])
+        if side == 0 or side**2 != grid.shape[1]:
+            return positions
+        grid = resample_abs_pos_embed(grid, list(vit.grid), [side, side], num_prefix_tokens=0)
     if vit.num_prefix_tokens:
         prefix = prefix if their_prefix else vit.pos_embed[:, :1].detach()
         return torch.cat([prefix, grid], dim=1)

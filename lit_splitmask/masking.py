@@ -5,12 +5,16 @@ B images, N patches of a grid of (rows, columns), n patches that a branch sees, 
 
 import math
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from lit_splitmask.distributed import local_rows, world_size
 from lit_splitmask.errors import UserError
 
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
 Split = tuple[Tensor, Tensor]
 """The patches that branch A and branch B see: (B, n_a) and (B, n_b) int64, ascending in each row."""
 
@@ -123,48 +127,53 @@ class BlockMasking(Masking):
             raise UserError(f"Block masks need a grid of at least 2×2 patches, not {grid[0]}×{grid[1]}.")
 
     def draw(self, batch_size: int, grid: tuple[int, int], generator: torch.Generator) -> Split:
-        hidden = self._draw_hidden(batch_size, grid, generator).flatten(1)
+        hidden = torch.from_numpy(self._draw_hidden(batch_size, grid, generator)).flatten(1)
         return _indices(~hidden), _indices(hidden)
 
-    def _draw_hidden(self, batch_size: int, grid: tuple[int, int], generator: torch.Generator) -> Tensor:
-        """(B, rows, columns) bool, exactly one half true in each image."""
-        target = grid[0] * grid[1] // 2
-        hidden = torch.zeros(batch_size, *grid, dtype=torch.bool)
-        misses = torch.zeros(batch_size, dtype=torch.int64)
-        todo = torch.arange(batch_size)
+    def _draw_hidden(self, batch_size: int, grid: tuple[int, int], generator: torch.Generator) -> BoolArray:
+        """(B, rows, columns), exactly one half true in each image.
+
+        In NumPy, because many small operations of torch wait for its threads, at length where workers hold the cores.
+        """
+        hidden = np.zeros((batch_size, *grid), dtype=bool)
+        wanted = np.full(batch_size, grid[0] * grid[1] // 2)
+        misses = np.zeros(batch_size, dtype=np.int64)
+        todo = np.arange(batch_size)
         while len(todo):
-            current = hidden[todo]
-            wanted = target - current.sum(dim=(1, 2))
-            new = self._draw_blocks(wanted, grid, generator) & ~current
-            added = new.sum(dim=(1, 2))
-            trim = (misses[todo] >= 10) & (added > wanted)
-            new = torch.where(trim[:, None, None], _first(new, wanted), new)
-            accepted = (added > 0) & ((added <= wanted) | trim)
-            hidden[todo] = current | (new & accepted[:, None, None])
-            misses[todo] = torch.where(accepted, 0, misses[todo] + 1)
-            todo = todo[hidden[todo].sum(dim=(1, 2)) < target]
+            room = wanted[todo]
+            new = self._draw_blocks(room, grid, generator) & ~hidden[todo]
+            added = np.count_nonzero(new, axis=(1, 2))
+            trim = (misses[todo] >= 10) & (added > room)
+            if trim.any():
+                new[trim] = _first(new[trim], room[trim])
+                added[trim] = room[trim]
+            accepted = (added > 0) & (added <= room)
+            hidden[todo[accepted]] |= new[accepted]
+            wanted[todo] -= np.where(accepted, added, 0)
+            misses[todo] = np.where(accepted, 0, misses[todo] + 1)
+            todo = todo[wanted[todo] > 0]
         return hidden
 
-    def _draw_blocks(self, wanted: Tensor, grid: tuple[int, int], generator: torch.Generator) -> Tensor:
-        """One rectangle an image, (B, rows, columns) bool; the size bounds follow what is still ``wanted`` (B,)."""
+    def _draw_blocks(self, room: IntArray, grid: tuple[int, int], generator: torch.Generator) -> BoolArray:
+        """One rectangle an image, (B, rows, columns); the size bounds follow the ``room`` (B,) that is left."""
         rows, columns = grid
         scale = rows * columns / 196
         low, high = max(1.0, self.min_patches * scale), max(1.0, self.max_patches * scale)
-        u = torch.rand(4, len(wanted), generator=generator)
-        area = low + u[0] * (wanted.clamp(max=high) - low).clamp(min=0)
-        aspect = torch.exp((2 * u[1] - 1) * math.log(1 / self.min_aspect))
-        height = (area * aspect).sqrt().round().clamp(1, rows - 1)
-        width = (area / aspect).sqrt().round().clamp(1, columns - 1)
-        top, left = (u[2] * (rows - height + 1)).floor(), (u[3] * (columns - width + 1)).floor()
-        row, column = torch.arange(rows)[None, :], torch.arange(columns)[None, :]
+        u = torch.rand(4, len(room), generator=generator).numpy()
+        area = low + u[0] * (room.clip(max=high) - low).clip(min=0)
+        aspect = np.exp((2 * u[1] - 1) * math.log(1 / self.min_aspect))
+        height = np.sqrt(area * aspect).round().clip(1, rows - 1)
+        width = np.sqrt(area / aspect).round().clip(1, columns - 1)
+        top, left = np.floor(u[2] * (rows - height + 1)), np.floor(u[3] * (columns - width + 1))
+        row, column = np.arange(rows)[None, :], np.arange(columns)[None, :]
         in_rows = (row >= top[:, None]) & (row < (top + height)[:, None])
         in_columns = (column >= left[:, None]) & (column < (left + width)[:, None])
         return in_rows[:, :, None] & in_columns[:, None, :]
 
 
-def _first(chosen: Tensor, count: Tensor) -> Tensor:
+def _first(chosen: BoolArray, count: IntArray) -> BoolArray:
     """Keeps the first ``count`` (B,) true entries of each image of (B, rows, columns), in reading order."""
-    rank = chosen.flatten(1).cumsum(dim=1).reshape(chosen.shape)
+    rank = chosen.reshape(len(chosen), -1).cumsum(axis=1).reshape(chosen.shape)
     return chosen & (rank <= count[:, None, None])
 
 

@@ -60,6 +60,8 @@ def lr_factor(step: int, total_steps: int, warmup_steps: int, min_factor: float)
 
 def layer_of(name: str, depth: int) -> int:
     """Layer of a ViT parameter: 0 the embeddings, i + 1 block i, depth + 1 all that follows (BEiT's numbering)."""
+    if re.search(r"(?:^|\.)decoder\.", name):
+        return depth + 1
     block = re.search(r"(?:^|\.)blocks\.(\d+)\.", name)
     if block:
         return int(block.group(1)) + 1

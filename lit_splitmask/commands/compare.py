@@ -19,7 +19,7 @@ from lit_splitmask.checkpoints import write_atomically
 from lit_splitmask.commands import recipes
 from lit_splitmask.commands.report import draw
 from lit_splitmask.commands.runs import RunFolder
-from lit_splitmask.commands.training import RunCLI, quiet, trainer_defaults
+from lit_splitmask.commands.training import RunCLI, last_checkpoint, quiet, trainer_defaults
 from lit_splitmask.comparison import Arm
 from lit_splitmask.errors import UserError
 
@@ -80,11 +80,13 @@ class Comparison:
         def job() -> dict[str, Any]:
             cli = RunCLI(modules.Pretrain, arguments, self.pretrain_recipe)
             weights = folder.path / "backbone.safetensors"
-            checkpoint = ModelCheckpoint(
-                str(folder.checkpoints), save_last=True, save_top_k=0, save_on_train_epoch_end=True
-            )
             clock = callbacks.TrainingClock()
-            watching = [callbacks.RunProgress(), clock, checkpoint, callbacks.HalvesPicture(str(folder.path))]
+            watching = [
+                callbacks.RunProgress(),
+                clock,
+                last_checkpoint(folder),
+                callbacks.HalvesPicture(str(folder.path)),
+            ]
             trainer, module, data = cli.build(folder, [*watching, callbacks.ExportWeights(str(weights))])
             cli.save_resolved(folder)
             resume = str(folder.last) if folder.last.is_file() else None

@@ -154,6 +154,13 @@ def trainer_defaults() -> dict[str, Any]:
     }
 
 
+def last_checkpoint(folder: RunFolder) -> ModelCheckpoint:
+    """Writes ``last.ckpt`` after every epoch (Lightning's own ``save_last`` writes only what is among the best)."""
+    return ModelCheckpoint(
+        str(folder.checkpoints), filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
+
+
 def _recipe_for(arguments: list[str], default: recipes.Choice | None) -> dict[str, Any]:
     """The lowest-priority settings: those of the run to be resumed, of --recipe, or of the choice."""
     name = value_of(arguments, "--recipe")
@@ -194,7 +201,7 @@ def pretrain(arguments: list[str]) -> int:
         folder,
         [
             callbacks.RunProgress(),
-            ModelCheckpoint(str(folder.checkpoints), save_last=True, save_top_k=0, save_on_train_epoch_end=True),
+            last_checkpoint(folder),
             callbacks.EstimateTime(stop_above=0.0 if budget_given else DAY, command=command),
             callbacks.HalvesPicture(str(folder.path)),
             callbacks.ExportWeights(str(weights)),
@@ -233,10 +240,10 @@ def finetune(arguments: list[str]) -> int:
     cli = RunCLI(modules.Classify, arguments, recipe)
     folder = _folder(cli, "finetune")
     best = ModelCheckpoint(
-        str(folder.checkpoints), filename="best", monitor="val/accuracy", mode="max", save_last=True,
-        enable_version_counter=False,
-    )  # fmt: skip
-    trainer, module, data = cli.build(folder, [callbacks.RunProgress(), best, callbacks.EstimateTime()])
+        str(folder.checkpoints), filename="best", monitor="val/accuracy", mode="max", enable_version_counter=False
+    )
+    watching = [callbacks.RunProgress(), best, last_checkpoint(folder), callbacks.EstimateTime()]
+    trainer, module, data = cli.build(folder, watching)
     _fit(cli, folder, trainer, module, data)
     _report_test(folder, trainer, module, data, best)
     return 0
@@ -256,7 +263,10 @@ def _keep_metrics(folder: RunFolder) -> None:
     metrics = folder.path / "metrics.csv"
     if metrics.exists():
         step = check_checkpoint(folder.last)["global_step"]
-        metrics.rename(folder.path / f"metrics-until-step-{step}.csv")
+        kept, number = folder.path / f"metrics-until-step-{step}.csv", 2
+        while kept.exists():  # resumed from the same step before
+            kept, number = folder.path / f"metrics-until-step-{step}-{number}.csv", number + 1
+        metrics.rename(kept)
 
 
 def _fit(cli: RunCLI, folder: RunFolder, trainer: Trainer, module: LightningModule, data: ImageData) -> None:
@@ -289,7 +299,7 @@ def _report_test(
     from rich.console import Console
     from rich.table import Table
 
-    chosen = Path(best.best_model_path or best.last_model_path)
+    chosen = Path(best.best_model_path or folder.last)
     module.load_state_dict(check_checkpoint(chosen)["state_dict"])
     weights = folder.path / "classifier.safetensors"
     if trainer.is_global_zero:

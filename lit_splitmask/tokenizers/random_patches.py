@@ -21,11 +21,13 @@ class RandomPatches(Tokenizer):
     def fit(self, views: Iterable[Tensor], num_images: int, seed: int) -> None:
         per_image = 2 * math.ceil(self.vocabulary / num_images)  # twice, since constant patches fall out
         patches = sample_patches(self, views, num_images, per_image * num_images, per_image=per_image, seed=seed)
-        patches = patches[patches.norm(dim=1) > CONSTANT_PATCH_NORM]
-        if len(patches) < self.vocabulary:
+        usable = patches.norm(dim=1) > CONSTANT_PATCH_NORM
+        if usable.sum() < self.vocabulary:
             raise UserError(
-                f"The training images gave {len(patches):,} usable patches for a vocabulary of {self.vocabulary:,} words: "
+                f"The training images gave {int(usable.sum()):,} usable patches for a vocabulary of {self.vocabulary:,} words: "
                 "choose a smaller vocabulary, or random projection, which needs no patches."
             )
-        order = torch.randperm(len(patches), generator=generator_for(seed, "random patches"))
-        self.set_codebook(patches[order[: self.vocabulary]])
+        # First one of each image in random order, then a second of each, and so on.
+        place = usable.reshape(-1, min(per_image, len(patches) // num_images)).cumsum(dim=1).flatten()
+        order = place + torch.rand(len(patches), generator=generator_for(seed, "random patches"), dtype=torch.float64)
+        self.set_codebook(patches[order.masked_fill(~usable, torch.inf).argsort()[: self.vocabulary]])

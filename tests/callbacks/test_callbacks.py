@@ -191,7 +191,6 @@ def test_classification_is_not_drawn(root: Path) -> None:
 
 def test_a_word_is_drawn_as_the_mean_of_the_patches_that_have_it() -> None:
     tokenizer = RandomProjection(2, vocabulary=4, pixels="centred")
-    tokenizer.fit([], 0, 0)
     views = torch.rand(3, 3, 6, 6)
     words = tokenizer(views)
     drawn = words_as_patches(tokenizer, views, words)
@@ -206,7 +205,6 @@ def test_a_word_is_drawn_as_the_mean_of_the_patches_that_have_it() -> None:
 
 def test_a_word_that_does_not_occur_is_grey() -> None:
     tokenizer = RandomProjection(2, vocabulary=4, pixels="centred")
-    tokenizer.fit([], 0, 0)
     views = torch.rand(1, 3, 2, 2)  # one patch, one word
     absent = (tokenizer(views) + 1) % 4
     assert torch.equal(words_as_patches(tokenizer, views, absent), torch.full((1, 3, 2, 2), 0.5))

@@ -1,0 +1,148 @@
+"""The losses in bounded memory equal the plain ones, gradients too."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from reference.splitmask import info_nce_in_loops
+from torch import Tensor
+
+from lit_splitmask import losses
+from lit_splitmask.losses import info_nce, word_cross_entropy
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def problem(num_states: int, dim: int, vocabulary: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(num_states + vocabulary)
+    states, weight = (
+        torch.randn(num_states, dim, generator=generator),
+        torch.randn(vocabulary, dim, generator=generator),
+    )
+    bias, words = (
+        torch.randn(vocabulary, generator=generator),
+        torch.randint(vocabulary, (num_states,), generator=generator),
+    )
+    return (*(x.to(device).requires_grad_() for x in (states, weight, bias)), words.to(device))
+
+
+def plain(states: Tensor, weight: Tensor, bias: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+    logits = F.linear(states, weight, bias)
+    return F.cross_entropy(logits, words), (logits.argmax(dim=1) == words).float().mean()
+
+
+@pytest.mark.parametrize("chunk_elements", [1, 7 * 64, 1000, 2**24])
+@pytest.mark.parametrize(("num_states", "dim", "vocabulary"), [(1, 3, 2), (13, 16, 64), (50, 8, 200)])
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_word_cross_entropy_equals_the_plain_one_with_gradients(
+    monkeypatch: pytest.MonkeyPatch, chunk_elements: int, num_states: int, dim: int, vocabulary: int, scale: float
+) -> None:
+    monkeypatch.setattr(losses, "CHUNK_ELEMENTS", chunk_elements)
+    *inputs, words = problem(num_states, dim, vocabulary)
+    loss, accuracy = word_cross_entropy(*inputs, words)
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    expected, expected_accuracy = plain(*exact, words)
+    torch.testing.assert_close(loss, expected.float(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(accuracy, expected_accuracy)
+    for gradient, exact_gradient in zip(
+        torch.autograd.grad(loss * scale, inputs), torch.autograd.grad(expected * scale, exact), strict=True
+    ):
+        torch.testing.assert_close(gradient, exact_gradient.float(), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_are_the_slopes_of_the_loss() -> None:
+    states, weight, bias, words = problem(6, 5, 11)
+    gradients = torch.autograd.grad(word_cross_entropy(states, weight, bias, words)[0], (states, weight, bias))
+    exact = [x.detach().double() for x in (states, weight, bias)]
+    for i, gradient in enumerate(gradients):
+        direction = torch.randn_like(exact[i])
+        ahead, behind = ([x + s * 1e-5 * direction if j == i else x for j, x in enumerate(exact)] for s in (1, -1))
+        slope = (plain(*ahead, words)[0] - plain(*behind, words)[0]) / 2e-5
+        torch.testing.assert_close((gradient.double() * direction).sum(), slope, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_add_up_over_two_backward_passes() -> None:
+    states, weight, bias, words = problem(6, 5, 11)
+    for _ in range(2):
+        word_cross_entropy(states, weight, bias, words)[0].backward()
+    assert weight.grad is not None
+    expected = torch.autograd.grad(plain(states, weight, bias, words)[0], weight)[0]
+    torch.testing.assert_close(weight.grad, 2 * expected)
+
+
+def close_in_bfloat16(device: str) -> None:
+    states, weight, bias, words = problem(64, 32, 100, device)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        loss, _ = word_cross_entropy(states.bfloat16(), weight, bias, words)
+    expected, _ = plain(states, weight, bias, words)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, expected, rtol=1e-2, atol=1e-2)
+    ours, theirs = (torch.autograd.grad(x, (states, weight, bias)) for x in (loss, expected))
+    for gradient, exact in zip(ours, theirs, strict=True):
+        assert gradient.dtype == torch.float32
+        assert F.cosine_similarity(gradient.flatten(), exact.flatten(), dim=0) > 0.999
+
+
+def test_autocast_computes_the_same_in_bfloat16_with_float32_gradients() -> None:
+    close_in_bfloat16("cpu")
+
+
+@pytest.mark.gpu
+def test_autocast_computes_the_same_on_a_gpu() -> None:
+    close_in_bfloat16("cuda")
+
+
+def test_without_gradients_the_loss_is_the_same_and_needs_none() -> None:
+    *inputs, words = problem(20, 8, 30)
+    with torch.no_grad():
+        loss, accuracy = word_cross_entropy(*inputs, words)
+    assert not loss.requires_grad
+    assert not accuracy.requires_grad
+    torch.testing.assert_close(loss, plain(*inputs, words)[0].detach())
+
+
+def test_the_accuracy_is_no_part_of_the_graph() -> None:
+    *inputs, words = problem(20, 8, 30)
+    assert not word_cross_entropy(*inputs, words)[1].requires_grad
+
+
+def test_a_frozen_head_still_passes_gradients_to_the_states() -> None:
+    states, weight, bias, words = problem(20, 8, 30)
+    loss, _ = word_cross_entropy(states, weight.detach(), bias.detach(), words)
+    expected = torch.autograd.grad(plain(states, weight, bias, words)[0], states)[0]
+    torch.testing.assert_close(torch.autograd.grad(loss, states)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("same_branch_negatives", [False, True])
+@pytest.mark.parametrize("temperature", [0.1, 0.2, 1.0])
+@pytest.mark.parametrize("batch_size", [1, 2, 7])
+def test_info_nce_equals_the_sum_of_equation_2(
+    batch_size: int, temperature: float, same_branch_negatives: bool
+) -> None:
+    a, b = torch.randn(2, batch_size, 12).requires_grad_().unbind()
+    loss, _ = info_nce(a, b, temperature, same_branch_negatives=same_branch_negatives)
+    expected = info_nce_in_loops(a, b, temperature, same_branch_negatives)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(torch.autograd.grad(loss, (a, b)), torch.autograd.grad(expected, (a, b)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_info_nce_is_symmetric_and_ignores_length() -> None:
+    a, b = torch.randn(2, 6, 12)
+    torch.testing.assert_close(info_nce(a, b)[0], info_nce(b, a)[0])
+    torch.testing.assert_close(info_nce(a, b)[0], info_nce(3 * a, b / 5)[0])
+
+
+def test_equal_descriptors_are_matched_and_shifted_ones_are_not() -> None:
+    a = torch.eye(8)
+    assert info_nce(a, a)[1] == 1
+    assert info_nce(a, a.roll(1, dims=0))[1] == 0
+
+
+def test_info_nce_is_computed_in_float32_under_autocast() -> None:
+    a, b = torch.randn(2, 6, 12)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under = info_nce(a, b)[0]
+    assert torch.equal(under, info_nce(a, b)[0])
