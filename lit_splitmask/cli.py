@@ -135,7 +135,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
 
         return list_recipes
     if name in LIGHTNING_COMMANDS:
-        from lit_splitmask.commands.training import lightning
+        from lit_splitmask.commands.lightning_commands import lightning
 
         return lambda arguments: lightning([name, *arguments])
     known = "pretrain, finetune, compare, recipes, fit, validate, test, predict"

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather as all_gather_with_grad
 
 _alone = False
 
@@ -32,6 +32,22 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
+class _Gather(torch.autograd.Function):
+    """All-gather of rows; backward sums the processes' gradients and keeps this process's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        parts = [torch.empty_like(features) for _ in range(world_size())]
+        dist.all_gather(parts, features.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        total = grad_outputs[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return local_rows(total)
+
+
 def gather(features: Tensor) -> Tensor:
     """Concatenates the processes' rows in the order of rank, with gradient to every process.
 
@@ -44,7 +60,7 @@ def gather(features: Tensor) -> Tensor:
     Returns:
         (W·B, D).
     """
-    return torch.cat(all_gather_with_grad(features)) if world_size() > 1 else features
+    return _Gather.apply(features) if world_size() > 1 else features
 
 
 def local_rows(rows: Tensor) -> Tensor:

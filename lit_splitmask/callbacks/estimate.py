@@ -10,6 +10,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from lit_splitmask.callbacks.progress import clock
+from lit_splitmask.distributed import alone
 from lit_splitmask.errors import UserError
 from lit_splitmask.seeding import seeded_globals
 
@@ -59,7 +60,9 @@ class EstimateTime(Callback):
         self.seconds: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        step_seconds = self._time_steps(trainer, pl_module)
+        with alone():  # so that no process waits for another
+            step_seconds = self._time_steps(trainer, pl_module)
+        step_seconds = trainer.strategy.broadcast(step_seconds)  # all decide alike
         steps = int(trainer.estimated_stepping_batches) - trainer.global_step
         self.seconds = steps * step_seconds
         if trainer.is_global_zero:

@@ -18,8 +18,8 @@ from lit_splitmask import callbacks, comparison, datamodules, modules
 from lit_splitmask.checkpoints import write_atomically
 from lit_splitmask.commands import recipes
 from lit_splitmask.commands.report import draw
+from lit_splitmask.commands.run_cli import RunCLI, last_checkpoint, quiet, trainer_defaults
 from lit_splitmask.commands.runs import RunFolder
-from lit_splitmask.commands.training import RunCLI, last_checkpoint, quiet, trainer_defaults
 from lit_splitmask.comparison import Arm
 from lit_splitmask.errors import UserError
 

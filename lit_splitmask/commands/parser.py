@@ -20,14 +20,17 @@ def shorten(message: str) -> str:
     text = str(message)
     name = re.search(r"(?:Parser key|argument) [\"']?([\w.+-]+)[\"']?", text)
     unknown_class = re.search(
-        r"Expected a dot import path string: ([\w.]+)|No module named '([\w.]+)'|class_path='([\w.]+)'", text
+        r"Expected a path but ([\w.]+)|Expected a dot import path string: ([\w.]+)|class_path='([\w.]+)'", text
     )
-    if unknown_class and ("Expected a dot import" in text or "No module named" in text or "valid subclass" in text):
+    hints = ("Expected a dot import", "No module named", "has no attribute", "valid subclass")
+    if unknown_class and any(hint in text for hint in hints):
         given = next(group for group in unknown_class.groups() if group)
         where = f" for {name.group(1)}" if name else ""
         return (
             f"There is no class {given!r}{where}: give the name of one, such as ImageFolder, SplitMask, RandomProjection, "
             "KMeans or UniformMasking, or a full import path (package.module.Class)."
         )
+    if re.search(r"arguments are required: (data|root|data\.init_args\.root)$", text):
+        return "The folder of images is missing: give --data.root DIR."
     lines = [line.strip(" -") for line in text.splitlines() if line.strip(" -")]
     return " ".join(dict.fromkeys(lines))

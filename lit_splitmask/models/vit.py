@@ -45,6 +45,10 @@ class ViTConfig:
 
     def resolved(self) -> "ViTConfig":
         """The same with width, depth and heads filled in; raises a :class:`UserError` on impossible values."""
+        if self.size not in SIZES:
+            raise UserError(f"There is no backbone size {self.size!r}: choose one of {', '.join(SIZES)}.")
+        if self.patch_size <= 0:
+            raise UserError(f"A patch size of {self.patch_size} is impossible: choose a positive one, such as 16.")
         dim, depth, heads = SIZES[self.size]
         full = replace(
             self,

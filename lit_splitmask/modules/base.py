@@ -110,6 +110,8 @@ class TrainModule(LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seeds drop path and mixing anew at each step, so that probes and resumes cannot change a run."""
         torch.manual_seed(derive_seed(self.seed, "step", *self.step_key(batch_idx), self.trainer.global_rank))
+        # Lightning logs one step too late after a resume from the end of an epoch; the log's step is the optimizer's.
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
 
     def check_finite(self, loss: Tensor) -> None:
         """Stops the run at a loss that is not a number, before it reaches the weights."""

@@ -195,7 +195,10 @@ def test_a_word_is_drawn_as_the_mean_of_the_patches_that_have_it() -> None:
     words = tokenizer(views)
     drawn = words_as_patches(tokenizer, views, words)
     cells = [
-        (b, r, c, views[b, :, 2 * r : 2 * r + 2, 2 * c : 2 * c + 2]) for b in range(3) for r in range(3) for c in range(3)
+        (b, r, c, views[b, :, 2 * r : 2 * r + 2, 2 * c : 2 * c + 2])
+        for b in range(3)
+        for r in range(3)
+        for c in range(3)
     ]
     for b, r, c, _ in cells:
         word = words[b, 3 * r + c]
@@ -233,5 +236,3 @@ def test_predictions_are_written_by_path_with_probabilities_that_sum_to_one(root
         scores = {name: float(row[name]) for name in data.class_names}
         assert sum(scores.values()) == pytest.approx(1, abs=1e-4)
         assert row["predicted"] == max(scores, key=lambda name: scores[name])
-
-

@@ -75,7 +75,7 @@ def test_the_statistics_of_the_data_are_used_from_scratch(root: Path) -> None:
 
 def test_weights_of_another_width_are_refused_with_both_widths(backbone_file: Path) -> None:
     wider = ViTConfig(image_size=32, **{**BACKBONE, "embed_dim": 64})
-    with pytest.raises(UserError, match="32.*64"):
+    with pytest.raises(UserError, match=r"32.*64"):
         classifier(weights=str(backbone_file), backbone=wider, num_classes=2)
 
 
@@ -85,12 +85,12 @@ def test_fewer_than_two_classes_are_refused(flat_folder: MakeFolder, tmp_path: P
 
 
 def test_another_number_of_classes_than_the_images_have_is_refused(root: Path) -> None:
-    with pytest.raises(UserError, match="4 classes.*have 3"):
+    with pytest.raises(UserError, match=r"4 classes.*have 3"):
         tiny_trainer(root.parent).fit(classifier(num_classes=4), datamodule=image_data(root))
 
 
 def test_another_image_size_than_the_network_has_is_refused(root: Path) -> None:
-    with pytest.raises(UserError, match="48 px.*32 px"):
+    with pytest.raises(UserError, match=r"48 px.*32 px"):
         tiny_trainer(root.parent).fit(classifier(num_classes=3), datamodule=image_data(root, image_size=48))
 
 
@@ -252,7 +252,7 @@ def test_keeping_the_head_of_a_bare_backbone_is_refused(backbone_file: Path) -> 
 
 def test_a_classifier_of_other_classes_is_not_tested_on_these(tmp_path: Path, root: Path) -> None:
     _, path = exported(tmp_path)
-    with pytest.raises(UserError, match="cat, dog, emu.*disc, square, stripes"):
+    with pytest.raises(UserError, match=r"cat, dog, emu.*disc, square, stripes"):
         tiny_trainer(tmp_path).test(Classify(weights=str(path), keep_head=True), datamodule=image_data(root))
 
 
@@ -282,4 +282,3 @@ def test_a_class_without_test_images_has_no_accuracy(split_folder: MakeFolder, t
     scores = trainer.test(module, datamodule=data, verbose=False)[0]
     assert "test/accuracy/disc" not in scores
     assert np.isfinite(list(scores.values())).all()
-

@@ -92,9 +92,7 @@ def test_an_optimizer_state_is_continued_on_resume(root: Path) -> None:
     assert steps == {6.0}
 
 
-def test_a_codebook_is_fitted_once_and_travels_in_the_checkpoint(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_codebook_is_fitted_once_and_travels_in_the_checkpoint(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     fit = KMeans.fit
     monkeypatch.setattr(KMeans, "fit", lambda self, *a, **k: (calls.append(1), fit(self, *a, **k))[1])
@@ -171,7 +169,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_reaches_the_weights(ro
 
 
 def test_images_of_another_size_than_the_backbone_are_refused(root: Path) -> None:
-    with pytest.raises(UserError, match="48 px.*32 px"):
+    with pytest.raises(UserError, match=r"48 px.*32 px"):
         trained(root, data=image_data(root, image_size=48))
 
 

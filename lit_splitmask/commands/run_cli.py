@@ -1,0 +1,156 @@
+"""LightningCLI for one run: a fixed module, a folder of its own, recipes below everything that the user says."""
+
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ActionConfigFile
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from lit_splitmask import modules
+from lit_splitmask.checkpoints import write_atomically
+from lit_splitmask.commands.parser import Parser
+from lit_splitmask.commands.runs import RunFolder
+from lit_splitmask.datamodules.base import ImageData
+from lit_splitmask.errors import UserError
+
+NO_MATTER = [  # Lightning's advice that this program already follows in its own way
+    ".*does not have many workers.*",
+    ".*is smaller than the logging interval.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*isinstance\\(treespec, LeafSpec\\).*",
+    ".*`tensorboardX` has been removed.*",
+    ".*you defined a `validation_step` but have no `val_dataloader`.*",
+    ".*You are trying to `self.log\\(\\)` but the `self.trainer` reference.*",
+    ".*Found .* module\\(s\\) in eval mode at the start of training.*",
+    ".*GPU available but not used.*",
+    ".*Experiment logs directory .* exists and is not empty.*",
+    ".*LightningCLI's args parameter is intended.*",
+]
+
+
+def quiet() -> None:
+    """Silences advice that does not concern the user; real warnings are left."""
+    import logging
+
+    for pattern in NO_MATTER:
+        warnings.filterwarnings("ignore", message=pattern)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if not logging.getLogger().handlers:
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        for name in ("faiss", "matplotlib", "PIL"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def is_process_zero() -> bool:
+    """Whether this process speaks and writes for all that train together."""
+    return not getattr(rank_zero_only, "rank", 0)
+
+
+def best_precision() -> str:
+    """``bf16-mixed`` where the hardware computes in bfloat16, else ``32-true``."""
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
+
+
+def new_parser(settings: dict[str, Any]) -> Parser:
+    """LightningCLI's parser, but with this project's errors."""
+    parser = Parser(**settings)
+    parser.add_argument("--help_all", action="help", help="list all options")
+    parser.add_argument("-c", "--config", action=ActionConfigFile, help="a YAML file of settings; several may be given")
+    return parser
+
+
+def instantiate(parser: LightningArgumentParser, config: Any) -> Any:
+    """Builds what a configuration describes; a :class:`UserError` of a constructor comes through as it was."""
+    try:
+        return parser.instantiate(config)
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None:
+            raise cause from None  # jsonargparse wraps it in a report of every type that it tried
+        raise
+
+
+class RunCLI(LightningCLI):
+    """One run: a fixed module class, any datamodule, a folder of its own; recipes are the lowest-priority settings."""
+
+    def __init__(self, module: type[LightningModule], arguments: list[str], recipe: dict[str, Any]) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            defaults = Path(directory) / "recipe.yaml"
+            defaults.write_text(yaml.safe_dump(recipe))
+            super().__init__(
+                module,
+                ImageData,
+                subclass_mode_data=True,
+                run=False,
+                args=["--config", str(defaults), *arguments],
+                save_config_callback=None,
+                seed_everything_default=False,
+                auto_configure_optimizers=False,
+            )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        return new_parser(kwargs)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--name", type=str | None, default=None, help="name of the run: its folder under --runs_dir"
+        )
+        parser.add_argument("--runs_dir", type=str, default="runs", help="where runs are kept")
+        parser.add_argument(
+            "--resume", type=bool, default=False, help="go on with the run --name from its last checkpoint"
+        )
+        parser.add_argument("--recipe", type=str | None, default=None, help="a recipe by name or path (see: recipes)")
+        if self.model_class is modules.Pretrain:
+            parser.link_arguments("data.init_args.image_size", "model.backbone.image_size")
+
+    def instantiate_classes(self) -> None:
+        """Builds nothing yet: the run's folder must be known first."""
+
+    def build(self, folder: RunFolder, extra: list[Callback]) -> tuple[Trainer, LightningModule, ImageData]:
+        """Builds trainer, module and datamodule of the run."""
+        self.config_init = instantiate(self.parser, self.config)
+        settings = dict(self.config_init["trainer"])
+        settings["callbacks"] = [*(settings.get("callbacks") or []), *extra]
+        if settings.get("logger") is None:
+            settings["logger"] = [
+                CSVLogger(str(folder.path), name="", version=""),
+                TensorBoardLogger(str(folder.path), name="tensorboard", version=""),
+            ]
+        settings["default_root_dir"] = str(folder.path)
+        return Trainer(**settings), self.config_init["model"], self.config_init["data"]
+
+    def save_resolved(self, folder: RunFolder) -> None:
+        """Writes the resolved configuration, with which the run can be repeated or resumed."""
+        folder.path.mkdir(parents=True, exist_ok=True)
+        text = self.parser.dump(self.config, skip_none=False, skip_link_targets=True)
+        write_atomically(folder.config, text.encode())
+
+
+def trainer_defaults() -> dict[str, Any]:
+    return {
+        "max_epochs": -1,
+        "precision": best_precision(),
+        "log_every_n_steps": 10,
+        "num_sanity_val_steps": 0,
+        "enable_model_summary": False,
+    }
+
+
+def last_checkpoint(folder: RunFolder) -> ModelCheckpoint:
+    """Writes ``last.ckpt`` after every epoch (Lightning's own ``save_last`` writes only what is among the best)."""
+    return ModelCheckpoint(
+        str(folder.checkpoints), filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+    )

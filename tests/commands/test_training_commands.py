@@ -1,0 +1,226 @@
+"""``pretrain``, ``finetune``, ``predict`` and LightningCLI's commands, through ``main``."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tiny_runs import FINETUNE, recipe, same_tensors
+
+from lit_splitmask.checkpoints import load_weights, read_safetensors
+from lit_splitmask.cli import main
+from lit_splitmask.modules import Classify, Pretrain
+from lit_splitmask.tokenizers import KMeans
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
+
+PRETRAIN_COMMAND = ["pretrain", "--recipe", "pretrain.yaml", "--data.root", "shapes", "--name"]
+FINETUNE_COMMAND = ["finetune", "--recipe", "finetune.yaml", "--data.root", "shapes", "--name"]
+
+
+def interrupt_at(patch: pytest.MonkeyPatch, module: type[Any], step: int, error: BaseException) -> None:
+    """Lets an exception happen when a training reaches ``step``."""
+    original = module.training_step
+
+    def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+        if self.trainer.global_step == step:
+            raise error
+        return original(self, batch, batch_idx)
+
+    patch.setattr(module, "training_step", training_step)
+
+
+def metrics(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_pretraining_writes_what_it_promises(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*PRETRAIN_COMMAND, "p"]) == 0
+    folder = work / "runs" / "p"
+    files = {"config.yaml", "backbone.safetensors", "codebook.safetensors", "halves.png", "words.png", "metrics.csv"}
+    assert files <= {file.name for file in folder.iterdir()}
+    assert "lit-splitmask finetune --weights runs/p/backbone.safetensors" in capsys.readouterr().out
+    codebook, _ = read_safetensors(folder / "codebook.safetensors")
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert torch.equal(codebook["codebook"], checkpoint["state_dict"]["objective.tokenizer.codebook"])
+    assert checkpoint["global_step"] == 6
+    logged = metrics(folder / "metrics.csv")
+    assert [row["step"] for row in logged if row["train/loss"]] == ["0", "1", "2", "3", "4", "5"]
+    assert len([row for row in logged if row["val/loss"]]) == 2
+    assert float(next(row["words/used"] for row in logged if row["words/used"])) == 16
+
+
+def test_a_resumed_pretraining_is_bit_for_bit_the_uninterrupted_one(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*PRETRAIN_COMMAND, "whole"]) == 0
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, Pretrain, 4, KeyboardInterrupt())
+        assert main([*PRETRAIN_COMMAND, "parts"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+    parts, whole = work / "runs" / "parts", work / "runs" / "whole"
+    assert not (parts / "backbone.safetensors").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(KMeans, "fit", lambda *_: pytest.fail("the codebook was fitted again"))
+        assert main(["pretrain", "--name", "parts", "--resume"]) == 0
+    ours, theirs = (load_weights(folder / "backbone.safetensors").state for folder in (parts, whole))
+    assert same_tensors(ours, theirs)
+    first, second = metrics(parts / "metrics-until-step-3.csv"), metrics(parts / "metrics.csv")
+    losses = {row["step"]: row["train/loss"] for row in first + second if row["train/loss"]}
+    expected = {row["step"]: row["train/loss"] for row in metrics(whole / "metrics.csv") if row["train/loss"]}
+    assert losses == expected
+
+
+def test_metrics_are_kept_over_two_resumes_from_the_same_step(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, Pretrain, 4, KeyboardInterrupt())
+        assert main([*PRETRAIN_COMMAND, "p"]) == 130
+        assert main(["pretrain", "--name", "p", "--resume"]) == 130
+    before = (work / "runs" / "p" / "metrics-until-step-3.csv").read_text()
+    assert main(["pretrain", "--name", "p", "--resume"]) == 0
+    assert (work / "runs" / "p" / "metrics-until-step-3.csv").read_text() == before
+    assert len(list((work / "runs" / "p").glob("metrics*.csv"))) == 3
+
+
+def test_a_resumed_fine_tuning_is_bit_for_bit_the_uninterrupted_one(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe(work / "finetune.yaml", FINETUNE, budget={"steps": 8}, num_epochs=4)
+    assert main([*FINETUNE_COMMAND, "whole"]) == 0
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, Classify, 7, KeyboardInterrupt())
+        assert main([*FINETUNE_COMMAND, "parts"]) == 130
+    checkpoint = torch.load("runs/parts/checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 6  # of the last whole epoch, whether or not that was the best one
+    assert main(["finetune", "--name", "parts", "--resume"]) == 0
+    ours, theirs = (load_weights(f"runs/{name}/classifier.safetensors") for name in ("parts", "whole"))
+    assert same_tensors(ours.state, theirs.state)
+    tests = [json.loads(Path(f"runs/{name}/test.json").read_text()) for name in ("parts", "whole")]
+    assert tests[0]["scores"] == tests[1]["scores"]
+    assert tests[0]["confusion"] == tests[1]["confusion"]
+
+
+def test_a_finished_run_can_be_made_longer(work: Path) -> None:
+    assert main([*PRETRAIN_COMMAND, "p"]) == 0
+    assert main(["pretrain", "--name", "p", "--resume", "--data.budget.steps", "9"]) == 0
+    assert torch.load("runs/p/checkpoints/last.ckpt", weights_only=True)["global_step"] == 9
+
+
+def test_a_loss_that_is_no_number_ends_a_run_but_not_its_checkpoint(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = Pretrain.check_finite
+
+    def check_finite(self: Pretrain, loss: torch.Tensor) -> None:
+        original(self, loss * float("nan") if self.trainer.global_step == 4 else loss)
+
+    monkeypatch.setattr(Pretrain, "check_finite", check_finite)
+    assert main([*PRETRAIN_COMMAND, "p"]) == 1
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert "optim.lr" in error
+    assert "warmup" in error
+    checkpoint = torch.load("runs/p/checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 3
+    assert all(torch.isfinite(value).all() for value in checkpoint["state_dict"].values())
+    monkeypatch.undo()
+    monkeypatch.chdir(work)
+    assert main(["pretrain", "--name", "p", "--resume"]) == 0
+
+
+def test_a_loss_that_is_no_number_at_once_leaves_no_run_behind(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*PRETRAIN_COMMAND, "p", "--model.optim.lr", "1e30"]) == 1
+    assert "Lower the learning rate" in capsys.readouterr().err
+    assert not Path("runs/p").exists()
+
+
+def test_fine_tuning_from_a_backbone_and_predicting(
+    work: Path, pretrained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = str(pretrained / "backbone.safetensors")
+    assert main([*FINETUNE_COMMAND, "f", "--weights", weights]) == 0
+    assert "lit-splitmask predict --config runs/f/predict.yaml" in capsys.readouterr().out
+    report = json.loads(Path("runs/f/test.json").read_text())
+    assert report["classes"] == ["disc", "square", "stripes"]
+    assert "test/accuracy_top5" not in report["scores"]
+    splits = json.loads(next(Path("runs/data").glob("*/splits.json")).read_text())["splits"]
+    assert sum(map(sum, report["confusion"])) == len(splits["test"])
+    correct = sum(row[i] for i, row in enumerate(report["confusion"]))
+    assert report["scores"]["test/accuracy"] == pytest.approx(correct / len(splits["test"]))
+    classifier = load_weights("runs/f/classifier.safetensors")
+    assert classifier.info["class_names"] == report["classes"]
+    assert len(classifier.info["pixel_mean"]) == len(classifier.info["pixel_std"]) == 3
+
+    assert main(["predict", "--config", "runs/f/predict.yaml", "--data.root", "shapes"]) == 0
+    rows = metrics(Path("predictions.csv"))
+    assert [row["path"] for row in rows] == splits["test"]
+    for row in rows:
+        assert sum(float(row[name]) for name in report["classes"]) == pytest.approx(1, abs=1e-4)
+    named = [row["path"].split("/")[0] == row["predicted"] for row in rows]
+    assert sum(named) / len(named) == pytest.approx(report["scores"]["test/accuracy"])
+
+
+def test_a_classifier_is_tested_again_with_the_same_result(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*FINETUNE_COMMAND, "f"]) == 0
+    accuracy = json.loads(Path("runs/f/test.json").read_text())["scores"]["test/accuracy"]
+    capsys.readouterr()
+    assert main(["test", "--config", "runs/f/predict.yaml", "--data.root", "shapes"]) == 0
+    lines = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
+    found = {cells[1].strip(): float(cells[2]) for cells in lines if len(cells) == 4 and cells[2].strip()}
+    assert found["test/accuracy"] == pytest.approx(accuracy)
+    assert main(["validate", "--config", "runs/f/predict.yaml", "--data.root", "shapes"]) == 0
+
+
+def test_images_without_labels_can_be_predicted(work: Path, flat_folder: Any) -> None:
+    assert main([*FINETUNE_COMMAND, "f"]) == 0
+    flat_folder(count=5)
+    assert main(["predict", "--config", "runs/f/predict.yaml", "--data.root", "flat_shapes"]) == 0
+    assert len(metrics(Path("predictions.csv"))) == 5
+
+
+def test_the_resolved_settings_repeat_a_run(work: Path) -> None:
+    assert main([*PRETRAIN_COMMAND, "p", "--data.seed", "3", "--model.seed", "4"]) == 0
+    settings = yaml.safe_load(Path("runs/p/config.yaml").read_text())
+    assert (settings["data"]["init_args"]["seed"], settings["model"]["seed"]) == (3, 4)
+    assert main(["pretrain", "--config", "runs/p/config.yaml", "--name", "again"]) == 0
+    ours, theirs = (load_weights(f"runs/{name}/backbone.safetensors").state for name in ("again", "p"))
+    assert same_tensors(ours, theirs)
+
+
+def test_runs_without_a_name_get_numbered_ones(work: Path) -> None:
+    arguments = ["pretrain", "--recipe", "pretrain.yaml", "--data.root", "shapes", "--data.budget.steps", "1"]
+    assert main(arguments) == main(arguments) == 0
+    assert {folder.name for folder in Path("runs").iterdir()} == {"data", "pretrain-shapes", "pretrain-shapes-2"}
+
+
+def test_a_schedule_of_days_is_not_started_unasked(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lit_splitmask.callbacks import EstimateTime
+
+    settings = yaml.safe_load(Path("pretrain.yaml").read_text())
+    del settings["data"]["init_args"]["budget"]
+    Path("long.yaml").write_text(yaml.safe_dump(settings))
+    monkeypatch.setattr(EstimateTime, "_time_steps", lambda *_: 100.0)
+    arguments = ["pretrain", "--recipe", "long.yaml", "--data.root", "shapes", "--name", "long"]
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "lit-splitmask pretrain --recipe long.yaml --data.root shapes --name long --data.budget.images" in error
+    assert not Path("runs/long").exists()
+
+
+FIT = """fit --model {module} --model.backbone.size tiny --model.backbone.embed_dim 32 --model.backbone.depth 2
+--model.backbone.image_size 32 --model.backbone.patch_size 8 --data ImageFolder --data.image_size 32
+--data.root shapes --data.batch_size 8 --data.num_workers 0 --trainer.max_steps 2 --trainer.accelerator cpu
+--trainer.precision 32-true --trainer.enable_progress_bar false"""
+
+
+@pytest.mark.parametrize("module", ["Pretrain", "Classify"])
+def test_lightning_trains_any_module(work: Path, module: str) -> None:
+    assert main(FIT.format(module=module).split()) == 0
+    checkpoint = next(Path("lightning_logs").rglob("*.ckpt"))
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == 2

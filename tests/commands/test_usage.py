@@ -1,0 +1,116 @@
+"""Help, versions, recipes, and what a command line may look like."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_runs import PRETRAIN
+
+from lit_splitmask import __version__
+from lit_splitmask.cli import main
+from lit_splitmask.commands import recipes
+
+COMMANDS = ("pretrain", "finetune", "compare", "recipes", "fit", "validate", "test", "predict")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    assert all(command in text for command in COMMANDS)
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+def test_an_unknown_command_is_answered_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretain"]) == 2
+    error = capsys.readouterr().err
+    assert "'pretain'" in error
+    assert all(command in error for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune", "compare"])
+def test_each_command_has_a_help_that_names_its_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: lit-splitmask {command}")
+    assert "--data.root" in text
+
+
+def test_the_full_help_lists_nested_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", "--help_all"]) == 0
+    text = capsys.readouterr().out
+    assert "--model.backbone.patch_size" in text
+    assert "--trainer.max_steps" in text
+
+
+def test_recipes_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == recipes.available()
+    assert all(len(line.split()) > 4 for line in lines)
+
+
+def run_python(code: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, timeout=120)
+
+
+def test_help_and_early_errors_come_without_importing_torch() -> None:
+    done = run_python(
+        "import sys\n"
+        "from lit_splitmask.cli import main\n"
+        "for arguments in (['--help'], ['recipes'], ['nope'], ['pretrain', '--help'], ['finetune', '--help'],\n"
+        "                  ['compare', '--help']):\n"
+        "    main(arguments)\n"
+        "assert 'torch' not in sys.modules and 'lightning' not in sys.modules\n"
+        "print('light')"
+    )
+    assert done.stdout.endswith("light\n"), done.stderr
+
+
+def test_importing_the_package_gives_no_warnings() -> None:
+    done = run_python("import lit_splitmask; print(lit_splitmask.__version__)", "-W", "error")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+def test_printed_settings_are_settings_again(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["pretrain", "--recipe", "pretrain.yaml", "--data.root", "shapes", "--data.batch_size", "4"]
+    assert main([*arguments, "--print_config"]) == 0
+    printed = capsys.readouterr().out
+    settings = yaml.safe_load(printed)
+    assert settings["data"]["init_args"]["batch_size"] == 4
+    assert settings["model"]["backbone"]["embed_dim"] == PRETRAIN["model"]["backbone"]["embed_dim"]
+    Path("again.yaml").write_text(printed)
+    assert main(["pretrain", "--config", "again.yaml", "--print_config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == settings
+    assert not Path("runs").exists()
+
+
+def test_classes_are_given_by_their_short_names(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["pretrain", "--recipe", "pretrain.yaml", "--data", "ImageFolder", "--data.root", "shapes"]
+    arguments += ["--model.objective", "SplitMask", "--model.objective.tokenizer", "RandomPatches"]
+    arguments += ["--model.objective.masking", "BlockMasking", "--model.objective.tokenizer.vocabulary", "32"]
+    assert main([*arguments, "--print_config"]) == 0
+    settings = yaml.safe_load(capsys.readouterr().out)
+    objective = settings["model"]["objective"]["init_args"]
+    assert objective["tokenizer"]["class_path"].endswith(".RandomPatches")
+    assert objective["tokenizer"]["init_args"]["vocabulary"] == 32
+    assert objective["masking"]["class_path"].endswith(".BlockMasking")
+    assert settings["data"]["class_path"].endswith(".ImageFolder")
+
+
+@pytest.mark.parametrize(
+    "budget", [["--data.budget.passes", "2"], ["--data.budget.images", "100"], ['--data.budget={"steps": 3}']]
+)
+def test_a_budget_on_the_command_line_replaces_the_recipes(
+    work: Path, budget: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pretrain", "--recipe", "pretrain.yaml", "--data.root", "shapes", *budget, "--print_config"]) == 0
+    given = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["budget"]
+    assert sum(value is not None for value in given.values()) == 1

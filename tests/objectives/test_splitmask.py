@@ -1,0 +1,212 @@
+"""SplitMask equals Section 4 in loops, keeps its halves apart, and teaches every parameter."""
+
+from typing import Any
+
+import pytest
+import torch
+from reference.splitmask import branch, splitmask_in_loops
+from reference.tiny import tiny_batch, tiny_splitmask, tiny_vit
+from torch import Tensor
+
+from lit_splitmask.errors import UserError
+from lit_splitmask.masking import BlockMasking, Masking, UniformMasking, hidden_from, take
+from lit_splitmask.objectives import SplitMask
+
+MASKINGS = {
+    "block": BlockMasking(),
+    "half": UniformMasking(0.5),
+    "quarters": UniformMasking(0.75),
+    "complement": UniformMasking(0.75, complement=True),
+}
+
+
+def generator(seed: int = 5) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("positions", ["learned", "sincos"])
+@pytest.mark.parametrize("masking", MASKINGS.values(), ids=MASKINGS)
+def test_it_equals_section_4_one_image_and_one_half_at_a_time(masking: Masking, positions: Any) -> None:
+    model = tiny_splitmask(tiny_vit(positions=positions), masking=masking, match_weight=0.7)
+    batch = tiny_batch()
+    losses = model(batch, generator())
+    keep_a, keep_b = masking.split(4, (4, 4), generator())
+    expected = splitmask_in_loops(model, batch["images"], model.tokenizer(batch["token_view"]), keep_a, keep_b)
+    for name, value in expected.items():
+        torch.testing.assert_close(losses[name], value, rtol=1e-5, atol=1e-5)
+
+
+def test_its_gradients_equal_those_of_section_4() -> None:
+    model, batch = tiny_splitmask(), tiny_batch()
+    keep_a, keep_b = model.masking.split(4, (4, 4), generator())
+    expected = splitmask_in_loops(model, batch["images"], model.tokenizer(batch["token_view"]), keep_a, keep_b)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    ours = torch.autograd.grad(model(batch, generator())["loss"], parameters)
+    for gradient, exact in zip(ours, torch.autograd.grad(expected["loss"], parameters), strict=True):
+        torch.testing.assert_close(gradient, exact, rtol=1e-4, atol=1e-5)
+
+
+def blanked(images: Tensor, hide: Tensor, patch_size: int = 8) -> Tensor:
+    """The images with other pixels in the patches ``hide`` (B, n)."""
+    images = images.clone()
+    for image, patches in zip(images, hide.tolist(), strict=True):
+        for i in patches:
+            top, left = i // 4 * patch_size, i % 4 * patch_size
+            image[:, top : top + patch_size, left : left + patch_size] = 3.0
+    return images
+
+
+@pytest.mark.parametrize("class_token", [False, True])
+@pytest.mark.parametrize("masking", MASKINGS.values(), ids=MASKINGS)
+def test_a_half_sees_nothing_of_the_patches_hidden_from_it(masking: Masking, class_token: bool) -> None:
+    model, images = tiny_splitmask(tiny_vit(class_token=class_token), masking=masking), tiny_batch()["images"]
+    keeps = list(masking.split(4, (4, 4), generator()))
+    before = model.decode(images, keeps)
+    for own, other in ((0, 1), (1, 0)):
+        after = model.decode(blanked(images, hidden_from(keeps[own], 16)), keeps)
+        assert torch.equal(after[own], before[own])
+        assert not torch.allclose(after[other], before[other])
+
+
+@pytest.mark.parametrize("masking", MASKINGS.values(), ids=MASKINGS)
+def test_the_loss_of_one_branch_does_not_depend_on_hidden_pixels_when_its_words_are_held(masking: Masking) -> None:
+    model, batch = tiny_splitmask(masking=masking, split=False, match=False), tiny_batch()
+    keep, _ = masking.split(4, (4, 4), generator())
+    changed = {**batch, "images": blanked(batch["images"], hidden_from(keep, 16))}
+    assert torch.equal(model(batch, generator())["loss"], model(changed, generator())["loss"])
+
+
+@pytest.mark.parametrize("masking", [MASKINGS["block"], MASKINGS["half"]], ids=["block", "half"])
+def test_at_one_half_each_patch_is_inpainted_exactly_once(masking: Masking, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_splitmask(masking=masking, match=False)
+    words = torch.arange(64).reshape(4, 16)  # each patch of the batch has a word of its own
+    seen: list[Tensor] = []
+    loss = model.head.loss
+    monkeypatch.setattr(model.tokenizer, "forward", lambda _view: words)
+    monkeypatch.setattr(model.head, "loss", lambda states, targets: seen.append(targets) or loss(states, targets))
+    model(tiny_batch(), generator())
+    assert torch.equal(seen[0].sort().values, torch.arange(64))
+
+
+@pytest.mark.parametrize(
+    ("switches", "names"),
+    [
+        ({}, {"loss", "inpaint", "word_accuracy", "match", "match_accuracy"}),
+        ({"match": False}, {"loss", "inpaint", "word_accuracy"}),
+        ({"inpaint": False}, {"loss", "match", "match_accuracy"}),
+        ({"split": False, "match": False}, {"loss", "inpaint", "word_accuracy"}),
+    ],
+)
+def test_each_part_can_be_switched_off(switches: dict[str, bool], names: set[str]) -> None:
+    model = tiny_splitmask(**switches, match_weight=0.5)
+    losses = model(tiny_batch(), generator())
+    assert losses.keys() == names
+    expected = losses.get("inpaint", 0) + 0.5 * losses.get("match", 0)
+    torch.testing.assert_close(losses["loss"], expected)
+    assert all(value.shape == () and value.isfinite() for value in losses.values())
+    assert model.held_out_loss == ("inpaint" if switches.get("inpaint", True) else None)
+    assert (model.tokenizer_to_fit is None) == (not switches.get("inpaint", True))
+
+
+def test_without_split_there_is_one_branch() -> None:
+    model, batch = tiny_splitmask(split=False, match=False), tiny_batch(1)
+    keep, _ = model.masking.split(1, (4, 4), generator())
+    decoded = branch(model, batch["images"][0], keep[0].tolist())
+    hidden = hidden_from(keep, 16)
+    words = model.tokenizer(batch["token_view"]).gather(1, hidden)[0]
+    expected = torch.nn.functional.cross_entropy(model.head(take(decoded[None], hidden)[0]), words)
+    torch.testing.assert_close(model(batch, generator())["loss"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_matching_without_two_halves_is_refused() -> None:
+    with pytest.raises(UserError, match="needs split"):
+        tiny_splitmask(split=False)
+
+
+def test_nothing_to_learn_is_refused() -> None:
+    with pytest.raises(UserError, match="nothing to learn"):
+        tiny_splitmask(inpaint=False, match=False)
+
+
+def test_an_odd_patch_size_is_refused() -> None:
+    with pytest.raises(UserError, match="even, not 7"):
+        tiny_splitmask(tiny_vit(patch_size=7, image_size=28))
+
+
+def test_a_grid_that_cannot_be_halved_is_refused_when_the_method_is_made() -> None:
+    with pytest.raises(UserError, match="3×3"):
+        tiny_splitmask(tiny_vit(image_size=24))
+    tiny_splitmask(tiny_vit(image_size=24), masking=UniformMasking(0.75))
+
+
+@pytest.mark.parametrize("switches", [{}, {"split": False, "match": False}, {"inpaint": False}])
+@pytest.mark.parametrize("class_token", [False, True])
+@pytest.mark.parametrize("positions", ["learned", "sincos"])
+def test_gradients_reach_every_trainable_parameter(
+    positions: Any, class_token: bool, switches: dict[str, bool]
+) -> None:
+    model = tiny_splitmask(tiny_vit(positions=positions, class_token=class_token), **switches)
+    model(tiny_batch(), generator())["loss"].backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+    assert not any(
+        p.requires_grad for name, p in model.named_parameters() if "pos_embed" in name and positions != "learned"
+    )
+
+
+def test_the_same_generator_gives_the_same_losses_and_another_gives_others() -> None:
+    model, batch = tiny_splitmask(), tiny_batch()
+    first, again, other = (model(batch, generator(seed))["loss"] for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_the_decoder_has_the_papers_two_blocks() -> None:
+    assert len(SplitMask(tiny_vit()).decoder.blocks) == 2
+    assert len(tiny_splitmask(decoder_depth=1).decoder.blocks) == 1
+
+
+def test_the_words_are_those_of_half_size_patches_and_the_papers_vocabulary() -> None:
+    model = SplitMask(tiny_vit(in_chans=4))
+    assert (model.tokenizer.patch_size, model.tokenizer.in_chans, model.tokenizer.vocabulary) == (4, 4, 8192)
+    assert model.head.weight.shape == (8192, 32)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_it_runs_on_other_numbers_of_channels(channels: int) -> None:
+    model = tiny_splitmask(tiny_vit(in_chans=channels))
+    assert model(tiny_batch(channels=channels), generator())["loss"].isfinite()
+
+
+def test_it_learns_a_batch_by_heart() -> None:
+    model, batch = tiny_splitmask(), tiny_batch(8)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    losses = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        result = model(batch, generator())
+        result["loss"].backward()
+        optimizer.step()
+        losses.append(float(result["inpaint"].detach()))
+    assert losses[-1] < losses[0] - 1
+
+
+def test_a_state_dict_goes_round() -> None:
+    model, other = tiny_splitmask(), tiny_splitmask(tiny_vit(seed=9))
+    other.load_state_dict(model.state_dict())
+    batch = tiny_batch()
+    assert torch.equal(model(batch, generator())["loss"], other(batch, generator())["loss"])
+
+
+@pytest.mark.gpu
+def test_it_trains_on_a_gpu_in_bfloat16() -> None:
+    model = tiny_splitmask().cuda()
+    batch = {name: value.cuda() for name, value in tiny_batch().items()}
+    expected = model(batch, generator())["loss"]
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        loss = model(batch, generator())["loss"]
+    torch.testing.assert_close(loss, expected, rtol=2e-2, atol=2e-2)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)

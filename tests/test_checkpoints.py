@@ -1,0 +1,255 @@
+"""Weights in files: whole or not at all, from several origins, into other shapes, and never trusted."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from reference.tiny import tiny_batch, tiny_splitmask, tiny_vit
+
+from lit_splitmask.checkpoints import (
+    load_into,
+    load_weights,
+    read_safetensors,
+    save_backbone,
+    write_atomically,
+    write_safetensors,
+)
+from lit_splitmask.errors import UserError
+from lit_splitmask.models import ViT
+
+
+def saved(tmp_path: Path, vit: ViT, **info: Any) -> Path:
+    save_backbone(tmp_path / "vit.safetensors", vit, **info)
+    return tmp_path / "vit.safetensors"
+
+
+def in_one_paragraph(error: pytest.ExceptionInfo[UserError]) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def body(vit: ViT) -> dict[str, torch.Tensor]:
+    return {k: v for k, v in vit.state_dict().items() if k.startswith(("blocks.", "patch_embed."))}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_file_is_written_whole_with_folders_and_usual_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "file.bin"
+    write_atomically(path, b"abc")
+    write_atomically(path, b"defg")
+    assert path.read_bytes() == b"defg"
+    assert os.listdir(path.parent) == ["file.bin"]
+    (tmp_path / "plain").write_bytes(b"")
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"old")
+
+    def fail(*_: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, failing, fail)
+    with pytest.raises(OSError, match="no space"):
+        write_atomically(path, b"new")
+    assert os.listdir(tmp_path) == ["file.bin"]
+    assert path.read_bytes() == b"old"
+
+
+def test_tensors_and_texts_come_back(tmp_path: Path) -> None:
+    tensors = {"a": torch.randn(3, 4).t(), "b": torch.arange(5)}
+    write_safetensors(tmp_path / "x.safetensors", tensors, {"note": "hello"})
+    read, metadata = read_safetensors(tmp_path / "x.safetensors")
+    assert same(read, tensors)
+    assert metadata["note"] == "hello"
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_a_missing_file_is_named(tmp_path: Path, suffix: str) -> None:
+    with pytest.raises(UserError, match=f"no file .*nothing{suffix}"):
+        load_weights(tmp_path / f"nothing{suffix}")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
+    vit = tiny_vit()
+    whole = saved(tmp_path, vit)
+    if suffix == ".pth":
+        torch.save(vit.state_dict(), whole)
+    data = whole.read_bytes()
+    damaged = tmp_path / f"damaged{suffix}"
+    damaged.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(UserError, match="damaged") as error:
+        load_weights(damaged)
+    assert str(damaged) in in_one_paragraph(error)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_picture_is_not_taken_for_weights(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"image{suffix}").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+    with pytest.raises(UserError):
+        load_weights(tmp_path / f"image{suffix}")
+
+
+class Malicious:
+    """Unpickling it would make a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("by_torch", [True, False])
+def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path: Path, by_torch: bool) -> None:
+    path, trap = tmp_path / "weights.pth", tmp_path / "trap"
+    if by_torch:
+        torch.save({"state_dict": Malicious(trap)}, path)
+    else:
+        path.write_bytes(pickle.dumps(Malicious(trap)))
+    with pytest.raises(UserError, match="more than weights"):
+        load_weights(path)
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("state", [{}, {"a": torch.zeros(1)}, [1, 2], {"state_dict": 3}])
+def test_a_file_without_a_transformer_is_refused(tmp_path: Path, state: Any) -> None:
+    torch.save(state, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="no Vision Transformer"):
+        load_weights(tmp_path / "other.pth")
+
+
+def test_a_resnet_is_refused_in_one_paragraph(tmp_path: Path) -> None:
+    torch.save(timm.create_model("resnet10t").state_dict(), tmp_path / "resnet.pth")
+    with pytest.raises(UserError, match="no Vision Transformer") as error:
+        load_weights(tmp_path / "resnet.pth")
+    assert "conv1" in in_one_paragraph(error)
+
+
+def test_a_saved_backbone_comes_back_with_what_is_known_of_it(tmp_path: Path) -> None:
+    vit = tiny_vit(positions="sincos")
+    weights = load_weights(saved(tmp_path, vit, class_names=["Maß", "b"], pixel_mean=[0.1, 0.2, 0.3]))
+    assert same(weights.state, dict(vit.state_dict()))
+    assert weights.info["class_names"] == ["Maß", "b"]
+    assert weights.info["pixel_mean"] == [0.1, 0.2, 0.3]
+    assert weights.info["positions"] == "sincos"
+    assert weights.info["timm"] == vit.config.timm_args()
+
+
+def test_loaded_weights_give_the_features_that_were_saved(tmp_path: Path) -> None:
+    vit, images = tiny_vit(seed=1).eval(), tiny_batch()["images"]
+    other = tiny_vit(seed=2).eval()
+    load_into(other, load_weights(saved(tmp_path, vit)))
+    assert torch.equal(vit.features(images), other.features(images))
+
+
+def test_a_classifier_takes_the_body_and_keeps_its_new_head(tmp_path: Path) -> None:
+    vit, classifier = tiny_vit(seed=1), tiny_vit(seed=2, num_classes=5)
+    new = {k: v.clone() for k, v in classifier.state_dict().items() if k.startswith(("head.", "fc_norm."))}
+    load_into(classifier, load_weights(saved(tmp_path, vit)))
+    assert same(body(vit), body(classifier))
+    assert same(new, {k: v for k, v in classifier.state_dict().items() if k in new})
+
+
+def test_the_head_of_the_weights_is_left_out(tmp_path: Path) -> None:
+    there, here = tiny_vit(seed=1, num_classes=7), tiny_vit(seed=2, num_classes=5)
+    load_into(here, load_weights(saved(tmp_path, there)))
+    assert same(body(there), body(here))
+    assert here.head.weight.shape == (5, 32)
+
+
+@pytest.mark.parametrize("image_size", [16, 64, 96])
+@pytest.mark.parametrize(("theirs", "ours"), [(False, False), (True, False), (False, True), (True, True)])
+def test_positions_are_resized_and_cls_tokens_dropped_or_kept(
+    tmp_path: Path, image_size: int, theirs: bool, ours: bool
+) -> None:
+    there, here = tiny_vit(seed=1, class_token=theirs), tiny_vit(seed=2, class_token=ours, image_size=image_size)
+    before = {k: v.clone() for k, v in here.state_dict().items()}
+    load_into(here, load_weights(saved(tmp_path, there)))
+    assert same(body(there), body(here))
+    resized = tiny_vit(seed=1, class_token=theirs)
+    resized.resize(image_size)
+    patches = here.pos_embed[:, here.num_prefix_tokens :]
+    torch.testing.assert_close(patches, resized.pos_embed[:, resized.num_prefix_tokens :])
+    if ours:
+        expected = there.state_dict() if theirs else before
+        assert torch.equal(here.cls_token, expected["cls_token"])
+        assert torch.equal(here.pos_embed[:, :1], expected["pos_embed"][:, :1])
+
+
+def test_fixed_positions_stay_those_of_the_own_size(tmp_path: Path) -> None:
+    here = tiny_vit(seed=2, positions="sincos", image_size=64)
+    before = here.pos_embed.clone()
+    load_into(here, load_weights(saved(tmp_path, tiny_vit(seed=1, positions="sincos"))))
+    assert torch.equal(here.pos_embed, before)
+    assert not here.pos_embed.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"embed_dim": 64}, "width 32, depth 2, patch size 8, 3 channels"),
+        ({"depth": 3}, "blocks.2.* has no place here"),
+        ({"depth": 1}, "blocks.1.* is missing"),
+        ({"patch_size": 4}, "patch_embed.proj.weight is .32, 3, 4, 4., here .32, 3, 8, 8."),
+        ({"in_chans": 1}, "patch_embed.proj.weight is .32, 1, 8, 8., here .32, 3, 8, 8."),
+    ],
+)
+def test_weights_of_another_shape_are_refused_with_both_shapes(tmp_path: Path, change: Any, text: str) -> None:
+    weights = load_weights(saved(tmp_path, tiny_vit(**change)))
+    with pytest.raises(UserError, match=text) as error:
+        load_into(tiny_vit(), weights)
+    assert "vit.safetensors" in in_one_paragraph(error)
+
+
+@pytest.mark.parametrize("name", ["blocks.0.ls1.gamma", "norm_pre.weight", "reg_token", "dist_token"])
+def test_a_relative_with_more_parts_is_refused(tmp_path: Path, name: str) -> None:
+    torch.save({**tiny_vit().state_dict(), name: torch.ones(32)}, tmp_path / "relative.pth")
+    with pytest.raises(UserError, match=f"{name} has no place here"):
+        load_into(tiny_vit(), load_weights(tmp_path / "relative.pth"))
+
+
+def test_positions_that_form_no_square_are_refused(tmp_path: Path) -> None:
+    torch.save({**tiny_vit().state_dict(), "pos_embed": torch.zeros(1, 18, 32)}, tmp_path / "odd.pth")
+    with pytest.raises(UserError, match=r"pos_embed is .1, 18, 32., here .1, 16, 32."):
+        load_into(tiny_vit(), load_weights(tmp_path / "odd.pth"))
+
+
+def test_a_lightning_checkpoint_gives_its_backbone_only(tmp_path: Path) -> None:
+    objective = tiny_splitmask(tiny_vit(seed=1))
+    state = {f"objective.{k}": v for k, v in objective.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3, "optimizer_states": [{"lr": 0.1}]}, tmp_path / "last.ckpt")
+    here = tiny_vit(seed=2)
+    load_into(here, load_weights(tmp_path / "last.ckpt"))
+    assert same(dict(here.state_dict()), dict(objective.backbone.state_dict()))
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+@pytest.mark.parametrize("class_token", [True, False])
+def test_plain_timm_weights_are_loaded(tmp_path: Path, class_token: bool, wrapped: bool) -> None:
+    there = timm.create_model(
+        "vit_tiny_patch16_224", img_size=64, embed_dim=32, depth=2, num_heads=2, patch_size=8, class_token=True
+    )
+    torch.save({"model": there.state_dict()} if wrapped else there.state_dict(), tmp_path / "timm.pth")
+    here = tiny_vit(seed=2, image_size=64, class_token=class_token)
+    load_into(here, load_weights(tmp_path / "timm.pth"))
+    images = tiny_batch(image_size=64)["images"]
+    if class_token:
+        expected = there.eval().forward_features(images)[:, 1:]
+        torch.testing.assert_close(here.eval().features(images), expected, rtol=1e-5, atol=1e-6)
+    assert same(body(here), {k: v for k, v in there.state_dict().items() if k in body(here)})

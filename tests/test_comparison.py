@@ -1,0 +1,101 @@
+"""From accuracies per seed to a table and an honest sentence."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+from lit_splitmask.comparison import (
+    HEADER,
+    Arm,
+    Difference,
+    markdown,
+    mean_and_sd,
+    paired_difference,
+    rows,
+    share_verdict,
+    verdict,
+)
+
+
+def arm(name: str, *accuracies: float, seconds: float = 60.0) -> Arm:
+    seeds = range(len(accuracies))
+    return Arm(name, f"the {name}", dict(zip(seeds, accuracies, strict=True)), dict.fromkeys(seeds, seconds), "lr 1")
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 5, 20])
+def test_the_interval_is_that_of_a_paired_t_test(num_seeds: int) -> None:
+    generator = np.random.default_rng(num_seeds)
+    a, b = generator.random(num_seeds), generator.random(num_seeds)
+    found = paired_difference(dict(enumerate(a)), dict(enumerate(b)))
+    expected = ttest_rel(100 * b, 100 * a).confidence_interval(0.95)
+    assert found.mean == pytest.approx(100 * (b - a).mean())
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.num_seeds == num_seeds
+
+
+def test_only_seeds_that_both_arms_have_are_compared() -> None:
+    found = paired_difference({0: 0.5, 1: 0.6, 2: 0.1}, {1: 0.7, 0: 0.5, 9: 0.9})
+    assert found.num_seeds == 2
+    assert found.mean == pytest.approx(5.0)
+
+
+def test_one_seed_has_no_interval() -> None:
+    found = paired_difference({0: 0.5}, {0: 0.75})
+    assert found.mean == 25
+    assert (found.low, found.high) == (-math.inf, math.inf)
+    assert "no interval" in str(found)
+
+
+def test_equal_arms_differ_by_nothing() -> None:
+    found = paired_difference({0: 0.5, 1: 0.7}, {0: 0.5, 1: 0.7})
+    assert (found.mean, found.low, found.high) == (0, 0, 0)
+
+
+def test_mean_and_spread_are_those_of_a_sample() -> None:
+    values = [0.2, 0.5, 0.9]
+    assert mean_and_sd(values) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
+    assert mean_and_sd([0.3]) == (0.3, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("difference", "start"),
+    [
+        (Difference(5.0, 1.0, 9.0, 3), "Worth it: +5.0 [1.0, 9.0]"),
+        (Difference(-5.0, -9.0, -1.0, 3), "Not worth it: -5.0 [-9.0, -1.0]"),
+        (Difference(2.0, -1.0, 5.0, 3), "No difference shown: +2.0 [-1.0, 5.0]"),
+        (Difference(-2.0, -5.0, 1.0, 3), "No difference shown: -2.0"),
+        (Difference(0.0, 0.0, 0.0, 2), "No difference shown"),
+        (Difference(9.0, -math.inf, math.inf, 1), "No verdict from one seed: +9.0"),
+    ],
+)
+def test_the_verdict_says_no_more_than_the_interval(difference: Difference, start: str) -> None:
+    assert verdict(difference).startswith(start)
+
+
+def test_rows_hold_accuracy_difference_and_time() -> None:
+    table = rows([arm("scratch", 0.5, 0.6), arm("pretrained", 0.7, 0.8, seconds=150.0)])
+    assert all(len(row) == len(HEADER) for row in table)
+    assert table[0] == ["the scratch", "55.0 ± 7.1", "", "1.0", "lr 1"]
+    assert table[1] == ["the pretrained", "75.0 ± 7.1", "+20.0 [20.0, 20.0]", "2.5", "lr 1"]
+
+
+def test_the_report_has_a_table_and_a_verdict_for_each_share() -> None:
+    arms = [arm("scratch", 0.5, 0.6, 0.55), arm("pretrained", 0.7, 0.8, 0.76)]
+    worse = [arm("scratch", 0.5, 0.6), arm("pretrained", 0.3, 0.41)]
+    text = markdown({1.0: arms, 0.1: worse}, "Is it?", ["a note"])
+    assert text.startswith("# Is it?\n")
+    assert text.index("## With 100% of the labels") < text.index("## With 10% of the labels")
+    assert f"**{share_verdict(arms)}**" in text
+    assert f"**{share_verdict(worse)}**" in text
+    assert share_verdict(arms).startswith("Worth it")
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(tables) == 2 * (2 + 2)
+    assert {line.count("|") for line in tables} == {len(HEADER) + 1}
+    assert text.endswith("- a note\n")
+
+
+def test_further_arms_do_not_touch_the_verdict() -> None:
+    arms = [arm("scratch", 0.5, 0.6), arm("scratch_long", 0.9, 0.9), arm("pretrained", 0.3, 0.41)]
+    assert share_verdict(arms) == share_verdict([arms[0], arms[2]])

@@ -1,0 +1,151 @@
+"""Every recipe that is shipped is parsed, and trains two steps on a tiny backbone."""
+
+import shlex
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny_runs import one_thread  # noqa: F401
+
+from lit_splitmask.cli import main
+from lit_splitmask.commands import recipes
+from lit_splitmask.errors import UserError
+
+MakeFolder = Callable[..., Path]
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
+
+ALL = recipes.available()
+COMPARISONS = [name for name in ALL if name.startswith("compare")]
+PRETRAINING = [name for name in ALL if name.startswith("splitmask")]
+FINETUNING = [name for name in ALL if name.startswith("finetune")]
+
+TINY = """--model.backbone.embed_dim 32 --model.backbone.depth 2 --model.backbone.num_heads 2 --model.backbone.patch_size 8
+--data.image_size 32 --data.batch_size 4 --data.num_workers 0 --trainer.max_steps 2 --trainer.accelerator cpu"""
+WORDS = "--model.objective.tokenizer.vocabulary 16"
+SIZE = "--model.backbone.size tiny"
+
+
+@pytest.fixture
+def root(class_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return class_folder(per_class=5)
+
+
+def test_there_are_recipes_for_every_command() -> None:
+    assert sorted(COMPARISONS + PRETRAINING + FINETUNING) == ALL
+    assert COMPARISONS
+    assert PRETRAINING
+    assert FINETUNING
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_recipe_opens_with_what_it_is_and_how_to_launch_it(name: str) -> None:
+    text = (files("lit_splitmask.recipes") / f"{name}.yaml").read_text()
+    header = [line for line in text.splitlines() if line.startswith("#")]
+    assert text.startswith("# ")
+    assert len(header[0]) > 20
+    assert "Expected:" in text or "expected:" in text
+    assert any(f"lit-splitmask {command}" in text for command in ("pretrain", "finetune", "compare")) or "make " in text
+
+
+@pytest.mark.parametrize("name", PRETRAINING + FINETUNING + COMPARISONS)
+def test_the_command_in_a_recipe_names_the_recipe_itself(name: str) -> None:
+    text = (files("lit_splitmask.recipes") / f"{name}.yaml").read_text()
+    for line in text.splitlines():
+        if line.startswith("#") and "--recipe" in line:
+            words = shlex.split(line.lstrip("# "))
+            assert words[words.index("--recipe") + 1] == name
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_a_pretraining_recipe_trains(name: str, root: Path) -> None:
+    assert train("pretrain", name, root, f"{TINY} {SIZE} {WORDS}") == 0
+    assert Path("runs/x/backbone.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", FINETUNING)
+def test_a_fine_tuning_recipe_trains(name: str, root: Path) -> None:
+    assert train("finetune", name, root, f"{TINY} {SIZE}") == 0
+    assert Path("runs/x/classifier.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_both_parts_of_a_comparison_train_with_every_point_of_the_grid(name: str, root: Path) -> None:
+    recipe = recipes.comparison(name)
+    assert len(recipe["grid"]) >= 2
+    for part, options in (("pretrain", f"{TINY} {SIZE} {WORDS}"), ("finetune", f"{TINY} {SIZE}")):
+        Path(f"{part}.yaml").write_text(yaml.safe_dump(recipe[part]))
+        points: list[dict[str, Any]] = recipe["grid"][:1] if part == "finetune" else [{}]
+        for point in points:
+            given = " ".join(f"--{key} {value}" for key, value in point.items())
+            assert train(part, f"{part}.yaml", root, f"{options} {given} --name {part}") == 0
+    for point in recipe["grid"]:
+        given = " ".join(f"--{key} {value}" for key, value in point.items())
+        assert train("finetune", "finetune.yaml", root, f"{TINY} {given} --print_config") == 0
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_both_arms_of_a_comparison_have_the_same_network(name: str) -> None:
+    recipe = recipes.comparison(name)
+    given = [recipe[part]["model"].get("backbone", {}) for part in ("pretrain", "finetune")]
+    shared = {"size": "small", "patch_size": 16}
+    ours, theirs = ({**shared, **{k: v for k, v in shape.items() if k != "drop_path"}} for shape in given)
+    assert ours == theirs
+    sizes = [recipe[part]["data"]["init_args"]["image_size"] for part in ("pretrain", "finetune")]
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_a_comparison_scales_passes_so_it_counts_in_them(name: str) -> None:
+    assert recipes.comparison(name)["finetune"]["data"]["init_args"]["budget"].keys() == {"passes"}
+
+
+def train(command: str, recipe: str, root: Path, options: str) -> int:
+    arguments = [command, "--recipe", recipe, "--data.root", str(root), "--name", "x", *options.split()]
+    return main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("num_images", "median_side", "gpu", "name"),
+    [
+        (1_797, 8, False, "splitmask_tiny_images"),
+        (1_000_000, 32, True, "splitmask_tiny_images"),
+        (2_000, 40, False, "splitmask_cpu"),
+        (1_000_000, 500, False, "splitmask_cpu"),
+        (500, 500, True, "splitmask_small_set"),
+        (49_999, 224, True, "splitmask_small_set"),
+        (50_000, 224, True, "splitmask"),
+        (1_281_167, 400, True, "splitmask"),
+    ],
+)
+def test_the_choice_follows_size_number_and_machine(num_images: int, median_side: int, gpu: bool, name: str) -> None:
+    choice = recipes.choose(num_images, median_side, gpu)
+    assert choice.name == name
+    assert f"{num_images:,} images" in choice.reason
+
+
+@pytest.mark.parametrize("median_side", [8, 64, 500])
+@pytest.mark.parametrize("num_images", [100, 100_000])
+@pytest.mark.parametrize("gpu", [False, True])
+def test_every_choice_is_shipped_with_its_comparison(num_images: int, median_side: int, gpu: bool) -> None:
+    name = recipes.choose(num_images, median_side, gpu).name
+    assert name in PRETRAINING
+    assert name.replace("splitmask", "compare", 1) in COMPARISONS
+
+
+def test_a_recipe_is_read_by_path_too(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("trainer: {max_steps: 3}")
+    assert recipes.read(str(path)) == {"trainer": {"max_steps": 3}}
+
+
+@pytest.mark.parametrize("text", ["", "- 1\n- 2", "just text"])
+def test_a_file_without_settings_is_no_recipe(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match="no settings"):
+        recipes.read(str(path))
