@@ -10,6 +10,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from lit_splitmask.checkpoints import write_atomically
+from lit_splitmask.errors import UserError
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -22,6 +23,11 @@ class PredictionWriter(BasePredictionWriter):
     def __init__(self, path: str = "predictions.csv") -> None:
         super().__init__(write_interval="epoch")
         self.path = Path(path)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses to write over a file, before anything is predicted."""
+        if stage == "predict" and self.path.exists():
+            raise UserError(f"{self.path} exists already: move it away, or give another file by --predictions.path FILE.")
 
     def write_on_epoch_end(
         self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]

@@ -69,8 +69,25 @@ class Comparison:
 
     def run(self) -> dict[float, list[Arm]]:
         """All jobs; returns the arms of each share of the labels."""
+        self.check()
         backbones = {seed: self.pretrain(seed) for seed in range(self.options.seeds)}
         return {share: self.arms(share, backbones) for share in self.options.label_shares}
+
+    def check(self) -> None:
+        """Builds every fine-tuning without running it, so that mistakes show before the long pre-training."""
+        for point in self.grid:
+            arguments = self._finetune_arguments(1.0, 0, point, self.options.weights)
+            cli = RunCLI(modules.Classify, arguments, self.finetune_recipe)
+            _, _, data = cli.build(RunFolder(self.out), [])
+        data.prepare_data()
+        data.setup("validate")
+        missing = [split for split in ("val", "test") if split not in data.source.splits]
+        if data.num_classes < 2 or missing:
+            raise UserError(
+                f"compare needs labelled images for training, val and test, but {self.options.root} has "
+                f"{data.num_classes} classes and no {' and no '.join(missing) or 'labels'}: put each class's images into a "
+                "folder of its own, and keep data.splits.val_share and test_share above 0."
+            )
 
     def pretrain(self, seed: int) -> dict[str, Any]:
         """One pre-training: its weights and time."""
@@ -93,7 +110,7 @@ class Comparison:
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
             return {"weights": str(weights), "seconds": clock.seconds}
 
-        return self._once(folder.path, f"pre-training, seed {seed}", arguments, job)
+        return self._once(folder.path, f"pre-training, seed {seed}", arguments, self.pretrain_recipe, job)
 
     def arms(self, share: float, backbones: dict[int, dict[str, Any]]) -> list[Arm]:
         """All arms for one share of the labels; each is tuned alike, on val, with the first seed."""
@@ -131,9 +148,7 @@ class Comparison:
     ) -> dict[str, Any]:
         """One fine-tuning at one point of the grid; val accuracy and, when asked, test accuracy of the best epoch."""
         folder = RunFolder(self.out / f"labels{share:g}" / f"{arm}-{_slug(point)}-seed{seed}")
-        arguments = [*self._common(seed), f"--data.label_share={share}", *self.options.set_finetune]
-        arguments += [f"--{key}={value}" for key, value in point.items()]
-        arguments += [f"--model.weights={weights}"] if weights else []
+        arguments = self._finetune_arguments(share, seed, point, weights)
 
         def build() -> tuple[Any, Any, Any, Any, Any]:
             cli = RunCLI(modules.Classify, arguments, self.finetune_recipe)
@@ -156,9 +171,8 @@ class Comparison:
             trainer.fit(module, datamodule=data)
             return {"val_accuracy": float(best.best_model_score), "seconds": clock.seconds}
 
-        result = self._once(
-            folder.path, f"{LABELS[arm]}, {share:.0%} of labels, {_words(point)}, seed {seed}", arguments, train
-        )
+        title = f"{LABELS[arm]}, {share:.0%} of labels, {_words(point)}, seed {seed}"
+        result = self._once(folder.path, title, arguments, self.finetune_recipe, train)
         if test and "test" not in result:
             trainer, module, data, _, _ = build()
             best = str(folder.checkpoints / "best.ckpt")
@@ -179,8 +193,18 @@ class Comparison:
             f"--model.seed={seed}",
         ]
 
+    def _finetune_arguments(self, share: float, seed: int, point: dict[str, Any], weights: str | None) -> list[str]:
+        arguments = [*self._common(seed), f"--data.label_share={share}", *self.options.set_finetune]
+        arguments += [f"--{key}={value}" for key, value in point.items()]
+        return arguments + ([f"--model.weights={weights}"] if weights else [])
+
     def _once(
-        self, folder: Path, title: str, arguments: list[str], job: Callable[[], dict[str, Any]]
+        self,
+        folder: Path,
+        title: str,
+        arguments: list[str],
+        recipe: dict[str, Any],
+        job: Callable[[], dict[str, Any]],
     ) -> dict[str, Any]:
         """The job's result: read if it was finished with the same settings, else run now."""
         done = folder / "result.json"
@@ -191,10 +215,14 @@ class Comparison:
                     f"{folder} holds a result of other settings ({' '.join(result['arguments'])}), not of these "
                     f"({' '.join(arguments)}): give another --out, or delete it."
                 )
+            if result.get("recipe", recipe) != recipe:
+                raise UserError(
+                    f"{folder} holds a result of other settings in the recipe: give another --out, or delete it."
+                )
             return dict(result)
         print(f"— {title}", flush=True)
         start = time.monotonic()
-        result = {"arguments": arguments, **job()}
+        result = {"arguments": arguments, "recipe": recipe, **job()}
         _write_json(done, result)
         score = f"val accuracy {100 * result['val_accuracy']:.1f} %, " if "val_accuracy" in result else ""
         print(f"  {score}{callbacks.clock(time.monotonic() - start)}", flush=True)

@@ -20,9 +20,7 @@ class AnyCLI(LightningCLI):
         return new_parser(kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        for option in ("--name", "--runs_dir", "--recipe"):
-            parser.add_argument(option, type=str | None, default=None, help="ignored: stands in a run's config.yaml")
-        parser.add_argument("--resume", type=bool | None, default=None, help="ignored: stands in a run's config.yaml")
+        parser.add_lightning_class_args(callbacks.PredictionWriter, "predictions")
 
 
 def lightning(arguments: list[str]) -> int:
@@ -42,6 +40,6 @@ def lightning(arguments: list[str]) -> int:
         seed_everything_default=False,
         auto_configure_optimizers=False,
         save_config_kwargs={"overwrite": False},
-        trainer_defaults={"callbacks": [callbacks.PredictionWriter()], **trainer_defaults()},
+        trainer_defaults=trainer_defaults(),
     )
     return 0
