@@ -54,7 +54,7 @@ FINETUNE: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Any:
     """Tiny tensors are slower on several threads."""
     before = torch.get_num_threads()

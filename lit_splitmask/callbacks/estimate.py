@@ -1,6 +1,7 @@
 """Times a few steps before a run starts and says how long it will take on this machine."""
 
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from lit_splitmask.seeding import seeded_globals
 
 DAY = 86_400.0
 
+MIN_STEPS = 1000
+"""The commands that are proposed lower the batch size, down to 64, to make at least so many steps."""
+
 FEW_IMAGES = 8
 MAX_SECONDS = 30.0
 """On a CPU, steps that together would take longer are not timed: a few images are, and scaled up."""
@@ -30,16 +34,18 @@ def too_long_message(seconds: float, *, steps: int, images: int, command: str) -
         command: the command line that the user gave.
     """
     per_image = seconds / images
-    choices = [("an hour", 3600.0), ("a night (10 hours)", 36_000.0), ("a day", DAY)]
-    lines = [
-        f"  {command} --data.budget.images {int(t / per_image):,}   # {name}".replace(",", "") for name, t in choices
-    ]
+    lines = []
+    for name, limit in (("an hour", 3600.0), ("a night (10 hours)", 36_000.0), ("a day", DAY)):
+        fitting = int(limit / per_image)
+        batch_size = max(64, 2 ** int(math.log2(max(1, fitting / MIN_STEPS))))
+        smaller = f" --data.batch_size {batch_size}" if batch_size < images // steps else ""
+        lines.append(f"  {command} --data.budget.images {fitting}{smaller}   # {name}")
     return (
         f"The full schedule of {steps:,} steps ({images:,} images seen) would take about {clock(seconds)} on this machine, "
         "and no budget was given, so nothing was started. Commands that fit:\n"
         + "\n".join(lines)
-        + "\nA smaller network, smaller images (--data.image_size) or a GPU shorten it too. To run the full schedule all the "
-        f"same:\n  {command} --data.budget.images {images}"
+        + "\nA smaller network (--recipe splitmask_cpu), smaller images (--data.image_size) or a GPU shorten it "
+        f"too. To run the full schedule all the same:\n  {command} --data.budget.images {images}"
     )
 
 

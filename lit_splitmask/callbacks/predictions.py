@@ -27,7 +27,9 @@ class PredictionWriter(BasePredictionWriter):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuses to write over a file, before anything is predicted."""
         if stage == "predict" and self.path.exists():
-            raise UserError(f"{self.path} exists already: move it away, or give another file by --predictions.path FILE.")
+            raise UserError(
+                f"{self.path} exists already: move it away, or give another file by --predictions.path FILE."
+            )
 
     def write_on_epoch_end(
         self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]

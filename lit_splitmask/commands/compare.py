@@ -17,7 +17,7 @@ from rich.table import Table
 from lit_splitmask import callbacks, comparison, datamodules, modules
 from lit_splitmask.checkpoints import write_atomically
 from lit_splitmask.commands import recipes
-from lit_splitmask.commands.report import draw
+from lit_splitmask.commands.report import draw, draw_curves
 from lit_splitmask.commands.run_cli import RunCLI, last_checkpoint, quiet, trainer_defaults
 from lit_splitmask.commands.runs import RunFolder
 from lit_splitmask.comparison import Arm
@@ -287,7 +287,8 @@ def _report(groups: dict[float, list[Arm]], options: Options, out: Path, recipe:
     _write_json(out / "comparison.json", report)
     write_atomically(out / "comparison.md", comparison.markdown(groups, title, notes).encode())
     draw(groups, title, out / "comparison.png")
-    print(f"Wrote comparison.json, comparison.md and comparison.png in {out}.")
+    draw_curves(groups, out, out / "curves.png")
+    print(f"Wrote comparison.json, comparison.md, comparison.png and curves.png in {out}.")
 
 
 def _named(arms: list[Arm], name: str) -> Arm:

@@ -1,8 +1,10 @@
-"""The plot of a comparison."""
+"""The plots of a comparison."""
 
+import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lit_splitmask.checkpoints import write_atomically
 from lit_splitmask.comparison import Arm, mean_and_sd, share_verdict
@@ -10,12 +12,7 @@ from lit_splitmask.comparison import Arm, mean_and_sd, share_verdict
 
 def draw(groups: Mapping[float, Sequence[Arm]], title: str, path: Path) -> None:
     """Writes a PNG: one panel a share of the labels, a dot a seed, lines between the arms of a seed, a bar the mean."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(1.5 + 4.2 * len(groups), 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(groups), squeeze=False)[0]
+    figure, axes = _panels(len(groups))
     for axis, (share, arms) in zip(axes, groups.items(), strict=True):
         for seed in arms[0].accuracy:
             axis.plot([100 * arm.accuracy[seed] for arm in arms], "o-", color="0.75", markersize=4, linewidth=0.8)
@@ -28,6 +25,54 @@ def draw(groups: Mapping[float, Sequence[Arm]], title: str, path: Path) -> None:
         axis.set_ylabel("test accuracy, %")
         axis.set_title(f"{share:.0%} of the labels\n{share_verdict(arms).split(':')[0]}", fontsize=10)
     figure.suptitle(title)
+    _write(figure, path)
+
+
+def draw_curves(groups: Mapping[float, Sequence[Arm]], out: Path, path: Path) -> None:
+    """Writes a PNG: the losses of the pre-trainings over steps, then a panel a share with val accuracy over steps.
+
+    Args:
+        groups: share of the labels -> arms; says which panels there are.
+        out: the comparison's folder, whose runs' ``metrics.csv`` are read. All tried settings of an arm are drawn.
+        path: the picture.
+    """
+    figure, axes = _panels(1 + len(groups))
+    for run in sorted(out.glob("pretrain-seed*/metrics.csv")):
+        for key, style in (("train/inpaint", "C0-"), ("val/inpaint", "C1-")):
+            axes[0].plot(*_series(run, key), style, linewidth=0.8, label=key)
+    axes[0].set_ylabel("inpainting loss")
+    axes[0].set_title("pre-training", fontsize=10)
+    for axis, (share, arms) in zip(axes[1:], groups.items(), strict=True):
+        for colour, arm in enumerate(arms):
+            for run in sorted(out.glob(f"labels{share:g}/{arm.name}-lr*/metrics.csv")):
+                axis.plot(*_series(run, "val/accuracy"), f"C{colour}-", linewidth=0.8, label=arm.label)
+        axis.set_ylabel("val accuracy")
+        axis.set_title(f"fine-tuning, {share:.0%} of the labels", fontsize=10)
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        one = dict(zip(labels, handles, strict=True))
+        axis.legend(one.values(), one.keys(), fontsize=8)
+        axis.set_xlabel("step")
+    _write(figure, path)
+
+
+def _panels(count: int) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.5 + 4.2 * count, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, count, squeeze=False)[0]
+
+
+def _series(metrics: Path, key: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one column of a metrics.csv, where it has a value."""
+    with metrics.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get(key)]
+    return [int(row["step"]) for row in rows], [float(row[key]) for row in rows]
+
+
+def _write(figure: Any, path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     write_atomically(path, buffer.getvalue())

@@ -140,6 +140,7 @@ class RunCLI(LightningCLI):
 
 
 def trainer_defaults() -> dict[str, Any]:
+    """The trainer's settings below those of any recipe."""
     return {
         "max_epochs": -1,
         "precision": best_precision(),
