@@ -39,7 +39,7 @@ def run() -> int:
             "--recipe",
             "compare_digits",
             "--label_shares",
-            "[0.03]",
+            "[0.032]",
             "--out",
             "demo/compare",
         ]
