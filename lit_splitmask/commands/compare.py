@@ -19,7 +19,7 @@ from lit_splitmask.checkpoints import write_atomically
 from lit_splitmask.commands import recipes
 from lit_splitmask.commands.report import draw, draw_curves
 from lit_splitmask.commands.run_cli import RunCLI, last_checkpoint, quiet, trainer_defaults
-from lit_splitmask.commands.runs import RunFolder
+from lit_splitmask.commands.runs import RunFolder, keep_metrics
 from lit_splitmask.comparison import Arm
 from lit_splitmask.errors import UserError
 
@@ -107,6 +107,8 @@ class Comparison:
             trainer, module, data = cli.build(folder, [*watching, callbacks.ExportWeights(str(weights))])
             cli.save_resolved(folder)
             resume = str(folder.last) if folder.last.is_file() else None
+            if resume:
+                keep_metrics(folder)
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
             return {"weights": str(weights), "seconds": clock.seconds}
 
@@ -300,11 +302,15 @@ def _point_of(arm: Arm, grid: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _words(point: dict[str, Any]) -> str:
-    return ", ".join(f"{key.rsplit('.', 1)[1]} {value:g}" for key, value in point.items())
+    return ", ".join(f"{key.rsplit('.', 1)[-1]} {_short(value)}" for key, value in point.items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _slug(point: dict[str, Any]) -> str:
-    return "-".join(f"{key.rsplit('.', 1)[1]}{value:g}" for key, value in point.items())
+    return "-".join(f"{key.rsplit('.', 1)[-1]}{_short(value)}" for key, value in point.items())
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

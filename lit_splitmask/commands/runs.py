@@ -97,3 +97,14 @@ def check_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{path} is not a Lightning checkpoint: it has no state_dict.")
     return checkpoint
+
+
+def keep_metrics(folder: RunFolder) -> None:
+    """Moves a run's metrics.csv aside before it is resumed, since the CSV logger would delete it."""
+    metrics = folder.path / "metrics.csv"
+    if metrics.exists():
+        step = check_checkpoint(folder.last)["global_step"]
+        kept, number = folder.path / f"metrics-until-step-{step}.csv", 2
+        while kept.exists():  # resumed from the same step before
+            kept, number = folder.path / f"metrics-until-step-{step}-{number}.csv", number + 1
+        metrics.rename(kept)

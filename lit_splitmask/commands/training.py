@@ -16,7 +16,7 @@ from lit_splitmask.checkpoints import load_weights, write_atomically
 from lit_splitmask.commands import recipes
 from lit_splitmask.commands.arguments import value_of
 from lit_splitmask.commands.run_cli import RunCLI, is_process_zero, last_checkpoint, quiet, trainer_defaults
-from lit_splitmask.commands.runs import RunFolder, check_checkpoint
+from lit_splitmask.commands.runs import RunFolder, check_checkpoint, keep_metrics
 from lit_splitmask.datamodules.base import ImageData
 from lit_splitmask.errors import UserError
 
@@ -118,22 +118,11 @@ def _folder(cli: RunCLI, command: str) -> RunFolder:
     return RunFolder.new(config.runs_dir, config.name, f"{command}-{root}")
 
 
-def _keep_metrics(folder: RunFolder) -> None:
-    """Moves a run's metrics.csv aside before it is resumed, since the CSV logger would delete it."""
-    metrics = folder.path / "metrics.csv"
-    if metrics.exists():
-        step = check_checkpoint(folder.last)["global_step"]
-        kept, number = folder.path / f"metrics-until-step-{step}.csv", 2
-        while kept.exists():  # resumed from the same step before
-            kept, number = folder.path / f"metrics-until-step-{step}-{number}.csv", number + 1
-        metrics.rename(kept)
-
-
 def _fit(cli: RunCLI, folder: RunFolder, trainer: Trainer, module: LightningModule, data: ImageData) -> None:
     if is_process_zero():
         data.prepare_data()  # mistakes in the folder show before anything is written
         if cli.config.resume:
-            _keep_metrics(folder)
+            keep_metrics(folder)
         else:
             cli.save_resolved(folder)
     ckpt_path = str(folder.last) if cli.config.resume else None
