@@ -152,8 +152,8 @@ class Comparison:
         folder = RunFolder(self.out / f"labels{share:g}" / f"{arm}-{_slug(point)}-seed{seed}")
         arguments = self._finetune_arguments(share, seed, point, weights)
 
-        def build() -> tuple[Any, Any, Any, Any, Any]:
-            cli = RunCLI(modules.Classify, arguments, self.finetune_recipe)
+        def build(*more: str) -> tuple[Any, Any, Any, Any, Any]:
+            cli = RunCLI(modules.Classify, [*arguments, *more], self.finetune_recipe)
             budget = cli.config.data.init_args.budget
             if budget is None or budget.passes is None:
                 raise UserError("compare scales the fine-tuning's passes, so its budget must be given as passes.")
@@ -176,7 +176,7 @@ class Comparison:
         title = f"{LABELS[arm]}, {share:.0%} of labels, {_words(point)}, seed {seed}"
         result = self._once(folder.path, title, arguments, self.finetune_recipe, train)
         if test and "test" not in result:
-            trainer, module, data, _, _ = build()
+            trainer, module, data, _, _ = build("--trainer.logger=false")  # a new logger would delete metrics.csv
             best = str(folder.checkpoints / "best.ckpt")
             result["test"] = trainer.test(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)[0]
             _write_json(folder.path / "result.json", result)

@@ -69,6 +69,11 @@ def test_a_comparison_runs_once_and_tells_what_it_found(
         )
     text = Path("c/comparison.md").read_text()
     assert result["verdict"] in text
+    assert all(
+        (run.parent / "metrics.csv").is_file() for run in Path("c").glob("*/*/result.json")
+    )  # testing keeps them
+    with Image.open("c/curves.png") as picture:
+        assert picture.width > picture.height
     with Image.open("c/comparison.png") as picture:
         assert picture.width > 300
     assert result["verdict"].split(":")[0] in capsys.readouterr().out
