@@ -39,7 +39,7 @@ def plain(states: Tensor, weight: Tensor, bias: Tensor, words: Tensor) -> tuple[
 def test_word_cross_entropy_equals_the_plain_one_with_gradients(
     monkeypatch: pytest.MonkeyPatch, chunk_elements: int, num_states: int, dim: int, vocabulary: int, scale: float
 ) -> None:
-    monkeypatch.setattr(losses, "CHUNK_ELEMENTS", chunk_elements)
+    monkeypatch.setattr(losses, "CPU_CHUNK_ELEMENTS", chunk_elements)
     *inputs, words = problem(num_states, dim, vocabulary)
     loss, accuracy = word_cross_entropy(*inputs, words)
     exact = [x.detach().double().requires_grad_() for x in inputs]

@@ -115,7 +115,7 @@ class Comparison:
         return self._once(folder.path, f"pre-training, seed {seed}", arguments, self.pretrain_recipe, job)
 
     def arms(self, share: float, backbones: dict[int, dict[str, Any]]) -> list[Arm]:
-        """All arms for one share of the labels; each is tuned alike, on val, with the first seed."""
+        """All arms for one share of the labels; each is tuned alike: the point with the best mean on val over the seeds."""
         starts: dict[str, Callable[[int], tuple[str | None, float]]] = {
             "scratch": lambda seed: (None, 0.0),
             "pretrained": lambda seed: (backbones[seed]["weights"], backbones[seed]["seconds"]),
@@ -124,10 +124,13 @@ class Comparison:
             starts["imagenet"] = lambda seed: (self.options.weights, 0.0)
         arms = {}
         for name, start in starts.items():
-            tuning = [self.finetune(name, share, 0, point, start(0)[0]) for point in self.grid]
-            best = max(range(len(self.grid)), key=lambda i: tuning[i]["val_accuracy"])
-            runs = {s: self.finetune(name, share, s, self.grid[best], start(s)[0], test=True) for s in backbones}
-            arms[name] = self._arm(name, runs, self.grid[best], {s: start(s)[1] for s in backbones})
+            scores = [
+                sum(self.finetune(name, share, seed, point, start(seed)[0])["val_accuracy"] for seed in backbones)
+                for point in self.grid
+            ]
+            point = self.grid[scores.index(max(scores))]
+            runs = {s: self.finetune(name, share, s, point, start(s)[0], test=True) for s in backbones}
+            arms[name] = self._arm(name, runs, point, {s: start(s)[1] for s in backbones})
         if self.options.equal_time:
             point = _point_of(arms["scratch"], self.grid)
             longer = {}
@@ -262,7 +265,7 @@ def _report(groups: dict[float, list[Arm]], options: Options, out: Path, recipe:
     notes = [
         f"Recipe `{recipe}`, {options.seeds} seeds, each with a pre-training of its own; mean ± standard deviation over seeds.",
         "Differences are paired by seed; the interval is Student's t over the seeds.",
-        "Each arm was tuned on val with the first seed over the same grid, and evaluated on test once, at its best epoch on val.",
+        "Each arm was tuned on val, by the mean over the seeds, over the same grid, and evaluated on test once, at its best epoch on val.",
     ]
     console = Console()
     for share, arms in groups.items():

@@ -9,7 +9,7 @@ import torch
 import yaml
 from jsonargparse import ActionConfigFile
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -123,6 +123,8 @@ class RunCLI(LightningCLI):
         """Builds trainer, module and datamodule of the run."""
         self.config_init = instantiate(self.parser, self.config)
         settings = dict(self.config_init["trainer"])
+        if settings.get("enable_progress_bar") is False:
+            extra = [callback for callback in extra if not isinstance(callback, ProgressBar)]
         settings["callbacks"] = [*(settings.get("callbacks") or []), *extra]
         if settings.get("logger") is None:
             settings["logger"] = [

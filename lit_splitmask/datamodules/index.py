@@ -5,13 +5,13 @@ import json
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from lit_splitmask.datamodules.layout import LabelsMode, list_images, understand
-from lit_splitmask.datamodules.scan import FileRecord, scan
+from lit_splitmask.datamodules.scan import FileRecord, examine, in_threads, scan
 from lit_splitmask.datamodules.split import Dropped, Splits, check_shares, cut, drop_shared, find_conflicts
 from lit_splitmask.errors import UserError
 
@@ -107,8 +107,7 @@ def load_or_make(root: str | Path, index_dir: str | Path, options: SplitOptions)
         return make_index(Path(root), path, options)
     index = load_index(path)
     _check_options(index, options)
-    _check_unchanged(index)
-    return index
+    return _check_unchanged(index)
 
 
 def make_index(root: Path, path: Path, options: SplitOptions) -> FolderIndex:
@@ -204,17 +203,29 @@ def _check_options(index: FolderIndex, options: SplitOptions) -> None:
         )
 
 
-def _check_unchanged(index: FolderIndex) -> None:
-    """Compares the folder with its record by names, sizes and times of change."""
+def _check_unchanged(index: FolderIndex) -> FolderIndex:
+    """Compares the folder with its record by names, sizes and times of change.
+
+    A copied folder has new times; images with the same pixels as before are the same, and the record takes their times.
+    """
     known = index.files | index.unreadable
     present = _known_or_inside(index, list_images(index.root))
+    touched = [file for file in sorted(present & known.keys()) if _differs(index.root / file, known[file])]
+    examined = in_threads(lambda file: examine(index.root / file)[0], touched, f"Reading {index.root.name} again")
+    now = dict(zip(touched, examined, strict=True))
     changes = {
         "added": sorted(present - known.keys()),
         "missing": sorted(known.keys() - present),
-        "changed": [file for file in sorted(present & known.keys()) if _differs(index.root / file, known[file])],
+        "changed": [file for file in touched if now[file].hash != known[file].hash],
     }
     if not any(changes.values()):
-        return
+        if not touched:
+            return index
+        files = {file: now.get(file, record) for file, record in index.files.items()}
+        unreadable = {file: now.get(file, record) for file, record in index.unreadable.items()}
+        index = replace(index, files=files, unreadable=unreadable)
+        _save(index)
+        return index
     told = "; ".join(
         f"{len(files)} {kind} ({', '.join(files[:3])}{', …' if len(files) > 3 else ''})"
         for kind, files in changes.items()

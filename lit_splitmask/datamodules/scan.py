@@ -58,7 +58,7 @@ def scan(root: Path, files: Sequence[str], max_bad_share: float) -> dict[str, Fi
     """
     records = {}
     unreadable = []
-    outcomes = in_threads(lambda file: _examine(root / file), files, f"Reading {root.name}")
+    outcomes = in_threads(lambda file: examine(root / file), files, f"Reading {root.name}")
     for file, (record, trouble) in zip(files, outcomes, strict=True):
         records[file] = record
         if trouble is not None:
@@ -73,7 +73,8 @@ def scan(root: Path, files: Sequence[str], max_bad_share: float) -> dict[str, Fi
     return records
 
 
-def _examine(path: Path) -> tuple[FileRecord, DecodeError | None]:
+def examine(path: Path) -> tuple[FileRecord, DecodeError | None]:
+    """Decodes one file: its record, and the trouble if that fails."""
     try:
         status = os.stat(path)
     except OSError as error:  # a link that leads nowhere

@@ -50,9 +50,9 @@ def test_a_comparison_runs_once_and_tells_what_it_found(
 ) -> None:
     trained = count_training(monkeypatch)
     assert main([*command, "--label_shares", "[1.0]"]) == 0
-    # per seed one pre-training; per arm two points with the first seed, one more seed; scratch for as long, per seed
+    # per seed one pre-training; per arm two points, two seeds; scratch for as long, per seed
     assert trained.count("Pretrain") == 2
-    assert trained.count("Classify") == 2 * (2 + 1) + 2
+    assert trained.count("Classify") == 2 * 2 * 2 + 2
     report = json.loads(Path("c/comparison.json").read_text())
     (result,) = report["results"]
     arms = {arm["name"]: arm for arm in result["arms"]}

@@ -54,6 +54,11 @@ def test_pretraining_writes_what_it_promises(work: Path, capsys: pytest.CaptureF
     assert float(next(row["words/used"] for row in logged if row["words/used"])) == 16
 
 
+def test_the_progress_bar_can_be_switched_off(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*PRETRAIN_COMMAND, "p", "--trainer.enable_progress_bar=false"]) == 0
+    assert "images/s" not in capsys.readouterr().err
+
+
 def test_a_resumed_pretraining_is_bit_for_bit_the_uninterrupted_one(
     work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -123,10 +123,26 @@ def test_a_changed_folder_is_an_error(class_folder: MakeFolder, index_dir: Path,
     elif kind == "missing":
         file.unlink()
     else:
-        os.utime(file, ns=(1, 1))
+        shutil.copy(root / "disc/disc004.png", file)
     name = "new" if kind == "added" else "disc003"
     with pytest.raises(UserError, match=f"1 {kind} \\(disc/{name}.png\\).*delete {path}"):
         make(root, index_dir)
+
+
+def test_a_copied_folder_with_new_times_is_the_same(
+    class_folder: MakeFolder, index_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = class_folder()
+    before = make(root, index_dir)
+    for file in before.files:
+        os.utime(root / file, ns=(1, 1))
+    after = make(root, index_dir)
+    assert after.splits == before.splits
+    assert {record.mtime_ns for record in after.files.values()} == {1}
+    monkeypatch.setattr(
+        "lit_splitmask.datamodules.index.examine", None
+    )  # the new times are kept: nothing is read again
+    assert make(root, index_dir) == after
 
 
 def test_files_beside_the_split_folders_may_change(split_folder: MakeFolder, index_dir: Path) -> None:
