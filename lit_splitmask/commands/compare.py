@@ -265,7 +265,7 @@ def _report(groups: dict[float, list[Arm]], options: Options, out: Path, recipe:
     notes = [
         f"Recipe `{recipe}`, {options.seeds} seeds, each with a pre-training of its own; mean ± standard deviation over seeds.",
         "Differences are paired by seed; the interval is Student's t over the seeds.",
-        "Each arm was tuned on val, by the mean over the seeds, over the same grid, and evaluated on test once, at its best epoch on val.",
+        "Each arm was tuned over the same grid by its mean on val; its best epoch on val was evaluated on test, once a seed.",
     ]
     console = Console()
     for share, arms in groups.items():
