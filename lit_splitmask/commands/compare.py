@@ -2,11 +2,12 @@
 
 import json
 import math
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jsonargparse import ArgumentParser
@@ -74,11 +75,26 @@ class Comparison:
         return {share: self.arms(share, backbones) for share in self.options.label_shares}
 
     def check(self) -> None:
-        """Builds every fine-tuning without running it, so that mistakes show before the long pre-training."""
-        for point in self.grid:
-            arguments = self._finetune_arguments(1.0, 0, point, self.options.weights)
-            cli = RunCLI(modules.Classify, arguments, self.finetune_recipe)
-            _, _, data = cli.build(RunFolder(self.out), [])
+        """Builds every training without running it, so that mistakes show before the long pre-training."""
+        folder = RunFolder(self.out)
+        trainer, pretrain, _ = RunCLI(
+            modules.Pretrain, [*self._common(0), *self.options.set_pretrain], self.pretrain_recipe
+        ).build(folder, [])
+        with tempfile.TemporaryDirectory() as directory:
+            untrained = str(Path(directory) / "backbone.safetensors")
+            callbacks.ExportWeights(untrained).export(pretrain, step=0)
+            for point in self.grid:
+                for weights in {None, untrained, self.options.weights}:
+                    arguments = self._finetune_arguments(1.0, 0, point, weights)
+                    finetuner, classify, data = RunCLI(modules.Classify, arguments, self.finetune_recipe).build(
+                        folder, []
+                    )
+                    cast(modules.Classify, classify).build(num_classes=2)
+        if max(trainer.world_size, finetuner.world_size) > 1:
+            raise UserError(
+                "compare trains on one device, so that its arms differ in nothing else: leave trainer.devices at 1. "
+                "To pre-train on several, use lit-splitmask pretrain, and hand compare the result as --weights."
+            )
         data.prepare_data()
         data.setup("validate")
         missing = [split for split in ("val", "test") if split not in data.source.splits]
@@ -253,7 +269,7 @@ def compare(arguments: list[str]) -> int:
         print(f"Recipe {name}: {choice.reason}.")
     recipe = recipes.comparison(name)
     for part in ("pretrain", "finetune"):
-        recipe[part]["trainer"] = {**trainer_defaults(), **recipe[part].get("trainer", {})}
+        recipe[part]["trainer"] = {**trainer_defaults(), "devices": 1, **recipe[part].get("trainer", {})}
     out = Path(options.out or f"runs/compare-{Path(options.root).resolve().name}")
     groups = Comparison(options, recipe, out).run()
     _report(groups, options, out, name)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -31,6 +32,7 @@ def lightning(arguments: list[str]) -> int:
         check_checkpoint(Path(str(checkpoint)))
     if checkpoint == "last":
         raise UserError("--ckpt_path last guesses a file, and trains from scratch where there is none: give the path.")
+    _refuse_a_runs_config(value_of(arguments, "--config") or value_of(arguments, "-c"))
     AnyCLI(
         LightningModule,
         LightningDataModule,
@@ -43,3 +45,15 @@ def lightning(arguments: list[str]) -> int:
         trainer_defaults=trainer_defaults(),
     )
     return 0
+
+
+def _refuse_a_runs_config(path: str | None) -> None:
+    """``config.yaml`` of a run is for ``pretrain`` and ``finetune``, whose module has no ``class_path``."""
+    if path is None or not Path(path).is_file():
+        return
+    settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    if isinstance(settings, dict) and "runs_dir" in settings:
+        raise UserError(
+            f"{path} repeats a run of pretrain or finetune. To test a fine-tuned classifier or to predict with it, give "
+            f"{Path(path).with_name('predict.yaml')}, which finetune writes at its end."
+        )

@@ -64,7 +64,7 @@ class Classify(TrainModule):
         if keep_head:
             self._restore(weights)
         elif num_classes is not None:
-            self._build(num_classes)
+            self.build(num_classes)
 
     @property
     def vit(self) -> ViT:
@@ -92,7 +92,7 @@ class Classify(TrainModule):
                 )
             if image_size is not None:
                 self._config = replace(self._config, image_size=image_size)
-            self._build(num_classes)
+            self.build(num_classes)
         self._check_data(image_size)
         names = list(getattr(self.data, "class_names", None) or [])
         if self.class_names is None:
@@ -121,11 +121,16 @@ class Classify(TrainModule):
                 f"keep_head needs a trained classifier, and {weights} is none: give a classifier.safetensors."
             )
         self._weights = None
-        self._build(len(names))
+        self.build(len(names))
         self.vit.load_state_dict(loaded.state)
         self.class_names = list(names)
 
-    def _build(self, num_classes: int) -> None:
+    def build(self, num_classes: int) -> None:
+        """Makes the network for that many classes and loads the weights; :meth:`setup` does it if it is not done.
+
+        Raises:
+            UserError: The weights do not fit the backbone.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "initial weights"))
             self.network = ViT(self._config, num_classes)

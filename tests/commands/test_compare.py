@@ -11,7 +11,9 @@ from lightning import Trainer
 from PIL import Image
 from tiny_runs import FINETUNE, PRETRAIN
 
+from lit_splitmask.checkpoints import save_backbone
 from lit_splitmask.cli import main
+from lit_splitmask.models import ViT, ViTConfig
 from lit_splitmask.modules import Classify, Pretrain
 
 MakeFolder = Callable[..., Path]
@@ -149,7 +151,9 @@ def test_given_weights_are_one_more_arm(command: list[str]) -> None:
     assert arms["imagenet"] == arms["pretrained"]  # they are the same weights
 
 
-@pytest.mark.parametrize("folder", ["flat", "one class", "no such weights"])
+@pytest.mark.parametrize(
+    "folder", ["flat", "one class", "no such weights", "other weights", "other backbone", "devices"]
+)
 def test_what_cannot_be_compared_is_refused_before_pretraining(
     folder: str, command: list[str], flat_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -162,11 +166,24 @@ def test_what_cannot_be_compared_is_refused_before_pretraining(
         Path("one").mkdir()
         Path("shapes/disc").rename("one/disc")
         root = "one"
-    else:
+    elif folder == "no such weights":
         options = ["--weights", "none.safetensors"]
+    elif folder == "other weights":
+        save_backbone(Path("wide.safetensors"), ViT(ViTConfig(size="tiny", depth=1, image_size=16, patch_size=4)))
+        options = ["--weights", "wide.safetensors"]
+    elif folder == "other backbone":
+        options = ['--set_pretrain=["--model.backbone.embed_dim=24"]']
+    else:
+        options = ['--set_finetune=["--trainer.devices=2", "--trainer.accelerator=cpu"]']
     assert main(["compare", "--data.root", root, *command[3:], *options]) == 1
     error = capsys.readouterr().err
-    assert "classes" in error or "none.safetensors" in error
+    expected = {
+        "flat": "classes",
+        "one class": "classes",
+        "no such weights": "none.safetensors",
+        "devices": "one device",
+    }
+    assert expected.get(folder, "width") in error
 
 
 def test_a_comparison_needs_at_least_one_seed(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:

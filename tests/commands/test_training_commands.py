@@ -180,6 +180,11 @@ def test_a_classifier_is_tested_again_with_the_same_result(work: Path, capsys: p
     assert main(["validate", "--config", "runs/f/predict.yaml", "--data.root", "shapes"]) == 0
 
 
+def test_the_configuration_of_a_run_is_not_one_to_predict_with(pretrained: Path, capsys: Any) -> None:
+    assert main(["predict", "--config", str(pretrained / "config.yaml"), "--data.root", "shapes"]) == 1
+    assert str(pretrained / "predict.yaml") in capsys.readouterr().err
+
+
 def test_images_without_labels_can_be_predicted(work: Path, flat_folder: Any) -> None:
     assert main([*FINETUNE_COMMAND, "f"]) == 0
     flat_folder(count=5)
