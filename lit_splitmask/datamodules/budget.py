@@ -83,7 +83,10 @@ def resolve(budget: Budget | None, num_images: int, batch_size: int, max_passes:
         UserError: There are no training images, or the batch size is not positive.
     """
     if num_images < 1:
-        raise UserError(f"There are {num_images} training images; training needs at least one. Check the splits.")
+        raise UserError(
+            f"There are {num_images} training images; training needs at least one. Check the folder of training images; those "
+            "that val or test holds too are taken out of it."
+        )
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size}, but an optimizer step must see at least one image.")
     budget = budget or Budget()

@@ -181,7 +181,8 @@ def test_a_classifier_is_tested_again_with_the_same_result(work: Path, capsys: p
 
 
 def test_the_configuration_of_a_run_is_not_one_to_predict_with(pretrained: Path, capsys: Any) -> None:
-    assert main(["predict", "--config", str(pretrained / "config.yaml"), "--data.root", "shapes"]) == 1
+    root = str(pretrained.parents[1] / "shapes")
+    assert main(["predict", "--config", str(pretrained / "config.yaml"), "--data.root", root]) == 1
     assert str(pretrained / "predict.yaml") in capsys.readouterr().err
 
 
