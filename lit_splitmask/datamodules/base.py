@@ -217,13 +217,17 @@ class ImageData(LightningDataModule, ABC):
         images = IndexedImages(self.train_samples, self.source.read, transform=transform, seed=self.seed)
         return make_loader(images, sampler, batch_size=sampler.loader_batch_size, num_workers=self.num_workers)
 
-    def fitting_dataloader(self) -> DataLoader:
-        """One pass over augmented training images by this process alone, apart from training: to fit or time things."""
+    def fitting_dataloader(self, num_crops: int | None = None) -> DataLoader:
+        """Augmented training images for this process alone, apart from training: to fit or time things.
+
+        Args:
+            num_crops: at least so many crops, over several passes if need be; by default one of each image.
+        """
         batch_size = min(self.batch_size // (self._world_size * self._accumulate), len(self.train_samples), 256)
         sampler = WrapAroundSampler(
             len(self.train_samples),
             batch_size,
-            steps_per_epoch=-(-len(self.train_samples) // batch_size),
+            steps_per_epoch=-(-(num_crops or len(self.train_samples)) // batch_size),
             global_step=lambda: 0,
             seed=self.seed,
         )

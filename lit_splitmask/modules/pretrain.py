@@ -1,6 +1,7 @@
 """Pre-training with any objective."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +23,12 @@ log = logging.getLogger(__name__)
 
 STATISTICS_IMAGES = 1024
 """Training crops over which the words are counted at start-up."""
+
+PATCHES_A_WORD = 39
+"""faiss's advice for k-means; where one crop of each image gives fewer patches a word, more crops are taken …"""
+
+MOST_CROPS = 8
+"""… up to so many of each image."""
 
 
 class Pretrain(TrainModule):
@@ -72,7 +79,8 @@ class Pretrain(TrainModule):
             return
         if tokenizer.needs_fitting and self.trainer.ckpt_path is None:
             if self.trainer.is_global_zero:
-                tokenizer.fit(self._token_views(self._num_train_images()), self._num_train_images(), self.seed)
+                num_crops = self._crops_to_fit(tokenizer.vocabulary)
+                tokenizer.fit(self._token_views(num_crops), num_crops, self.seed)
             broadcast_from_zero(tokenizer.codebook)
             tokenizer.fitted.fill_(True)
         if not tokenizer.needs_fitting and self.trainer.is_global_zero:
@@ -104,23 +112,31 @@ class Pretrain(TrainModule):
 
     def _num_train_images(self) -> int:
         schedule = getattr(self.data, "schedule", None)
-        return schedule.num_images if schedule is not None else len(self._fitting_loader().dataset)
+        return schedule.num_images if schedule is not None else len(self._fitting_loader(1).dataset)
 
-    def _fitting_loader(self) -> Any:
+    def _crops_to_fit(self, vocabulary: int) -> int:
+        """Training crops that a tokenizer is fitted on: one of each image, or several where the images are few."""
+        num_images = self._num_train_images()
+        if not hasattr(self.data, "fitting_dataloader"):
+            return num_images
+        enough = math.ceil(PATCHES_A_WORD * vocabulary / (num_images * self.vit.num_patches))
+        return num_images * min(enough, MOST_CROPS)
+
+    def _fitting_loader(self, num_crops: int) -> Any:
         """One process's loader over training crops, independent of the one that trains."""
         if hasattr(self.data, "fitting_dataloader"):
-            return self.data.fitting_dataloader()
+            return self.data.fitting_dataloader(num_crops)
         self.trainer.fit_loop.setup_data()
         return self.trainer.train_dataloader
 
-    def _token_views(self, num_images: int) -> Iterator[Tensor]:
-        """Half-size views of ``num_images`` training crops, in batches on this module's device."""
+    def _token_views(self, num_crops: int) -> Iterator[Tensor]:
+        """Half-size views of ``num_crops`` training crops, in batches on this module's device."""
         seen = 0
-        for batch in self._fitting_loader():
-            images = batch["image"][: num_images - seen].to(self.device)
+        for batch in self._fitting_loader(num_crops):
+            images = batch["image"][: num_crops - seen].to(self.device)
             yield token_view(images)
             seen += len(images)
-            if seen >= num_images:
+            if seen >= num_crops:
                 return
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:

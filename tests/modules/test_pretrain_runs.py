@@ -110,6 +110,26 @@ def test_a_codebook_is_fitted_once_and_travels_in_the_checkpoint(root: Path, mon
     assert same_tensors(again.state_dict(), module.state_dict())
 
 
+@pytest.mark.parametrize(("vocabulary", "crops"), [(2, 1), (16, 3), (60, 8)])
+def test_few_images_give_several_crops_each_for_the_codebook(
+    root: Path, monkeypatch: pytest.MonkeyPatch, vocabulary: int, crops: int
+) -> None:
+    asked: list[int] = []
+    views: list[torch.Tensor] = []
+
+    def fit(self: KMeans, stream: Any, num_images: int, seed: int) -> None:
+        asked.append(num_images)
+        views.extend(stream)
+        self.set_codebook(torch.rand(self.codebook.shape))
+
+    monkeypatch.setattr(KMeans, "fit", fit)
+    module = trained(root, module=pretrain_module(tokenizer=partial(KMeans, vocabulary=vocabulary)), max_steps=1)
+    num_images = module.trainer.datamodule.schedule.num_images
+    assert asked == [crops * num_images]  # 16 patches a crop, at least 39 a word, at most 8 crops
+    crops_seen = torch.cat(views).flatten(1)
+    assert len(crops_seen) == asked[0] == len(crops_seen.unique(dim=0))  # every pass crops anew
+
+
 def test_a_codebook_does_not_change_in_training(root: Path) -> None:
     module = pretrain_module()
     books: list[torch.Tensor] = []
