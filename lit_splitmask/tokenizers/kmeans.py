@@ -64,7 +64,7 @@ class KMeans(Tokenizer):
         patches = patches[norms[:, 0] > CONSTANT_PATCH_NORM].div_(norms[norms[:, 0] > CONSTANT_PATCH_NORM])
         if len(patches) < self.vocabulary:
             raise UserError(
-                f"k-means needs at least as many patches as words, but {num_images:,} training crops gave {len(patches):,} usable "
+                f"k-means needs at least as many patches as words, but {num_images:,} crops gave {len(patches):,} usable "
                 f"patches for a vocabulary of {self.vocabulary:,}: choose a smaller vocabulary or add images."
             )
         self.set_codebook(torch.from_numpy(spherical_kmeans(patches.numpy(), self.vocabulary, self.iterations, seed)))
