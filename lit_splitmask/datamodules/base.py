@@ -1,7 +1,7 @@
 """The mechanics that all image datamodules share: budget, epochs, samplers and loaders."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,8 +113,8 @@ class ImageData(LightningDataModule, ABC):
             UserError: ``prepare_data`` has not run, or the batch cannot be shared among the processes.
         """
         self._source = self.open_source()
-        everything = self._source.splits.get("train", Samples([], [], []))
-        self._train = everything.subset(nested_share(everything.labels, self.label_share, self.seed))
+        everything = self._source.splits.get("train", Samples([], []))
+        self._train = everything.subset(nested_share(everything.labels.tolist(), self.label_share, self.seed))
         is_fit = stage in (None, "fit")
         if is_fit or len(self._train):
             self._schedule = (
@@ -180,11 +180,6 @@ class ImageData(LightningDataModule, ABC):
     def train_samples(self) -> Samples:
         """The training images that are used."""
         return self.source.splits["train"] if self._train is None else self._train
-
-    @property
-    def train_sizes(self) -> list[tuple[int, int]]:
-        """Height and width of the training images that are used."""
-        return self.train_samples.sizes
 
     @property
     def _world_size(self) -> int:
@@ -257,7 +252,7 @@ class ImageData(LightningDataModule, ABC):
         return self.eval_loader(self.source.predict)
 
     @property
-    def predict_paths(self) -> list[str]:
+    def predict_paths(self) -> Sequence[str]:
         """Names of the images that :meth:`predict_dataloader` gives, by index."""
         return self.source.predict.files
 

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from PIL import Image
 
 from lit_splitmask.datamodules.decode import decode
 from lit_splitmask.datamodules.index import FolderIndex, write_atomically
+from lit_splitmask.datamodules.names import Names
 from lit_splitmask.datamodules.scan import in_threads
 
 log = logging.getLogger(__name__)
@@ -72,17 +73,15 @@ class PixelCache:
 
     Args:
         path: The file of all pixels, one image after the other.
-        shapes: Stored height and width by file, in the order of the file.
+        names: Names of the images, sorted.
+        shapes: Stored height and width of each, (n, 2).
     """
 
-    def __init__(self, path: Path, shapes: Mapping[str, tuple[int, int]]) -> None:
+    def __init__(self, path: Path, names: Names, shapes: np.ndarray) -> None:
         self.path = path
-        sizes = np.array([height * width * 3 for height, width in shapes.values()], dtype=np.int64)
-        offsets = np.concatenate([[0], np.cumsum(sizes)])
-        self._places = {
-            file: (int(start), shape) for (file, shape), start in zip(shapes.items(), offsets, strict=False)
-        }
-        self.num_bytes = int(offsets[-1])
+        self._names, self._shapes = names, shapes
+        self._ends = np.cumsum(shapes.prod(axis=1) * 3)
+        self.num_bytes = int(self._ends[-1]) if len(names) else 0
         self._pixels: np.ndarray | None = None
 
     def __getstate__(self) -> dict[str, object]:
@@ -97,8 +96,10 @@ class PixelCache:
         """An image: (H, W, 3) uint8, a read-only view of the mapped file."""
         if self._pixels is None:
             self._pixels = np.memmap(self.path, dtype=np.uint8, mode="r")
-        start, (height, width) = self._places[file]
-        return self._pixels[start : start + height * width * 3].reshape(height, width, 3)
+        place = self._names.index(file)
+        height, width = self._shapes[place]
+        end = self._ends[place]
+        return self._pixels[end - height * width * 3 : end].reshape(height, width, 3)
 
 
 def cache_of(index: FolderIndex, store_size: int) -> PixelCache:
@@ -106,8 +107,8 @@ def cache_of(index: FolderIndex, store_size: int) -> PixelCache:
     digest = hashlib.blake2b(digest_size=6)
     for file, record in index.files.items():
         digest.update(f"{file}\0{record.hash}\n".encode())
-    shapes = {file: stored_shape(record.shape, store_size) for file, record in index.files.items()}
-    return PixelCache(index.path.parent / f"pixels-{store_size}-{digest.hexdigest()}.bin", shapes)
+    shapes = np.array([stored_shape(record.shape, store_size) for record in index.files.values()], dtype=np.int64)
+    return PixelCache(index.path.parent / f"pixels-{store_size}-{digest.hexdigest()}.bin", Names(index.files), shapes)
 
 
 def build(index: FolderIndex, store_size: int) -> None:
@@ -170,7 +171,8 @@ class Reader:
 
     def __init__(self, index: FolderIndex, image_size: int, store_size: int | None) -> None:
         self.root = index.root
-        self.shapes = {file: record.shape for file, record in index.files.items()}
+        self.names = Names(index.files)
+        self.shapes = np.array([record.shape for record in index.files.values()], dtype=np.int32)
         self.store_size = store_size
         self.draft_size = round(STORE_FACTORS[0] * image_size)
         cache = None if store_size is None else cache_of(index, store_size)
@@ -185,5 +187,6 @@ class Reader:
         if self.cache is not None:
             return self.cache.read(file)
         if self.store_size is not None:
-            return read_shrunk(self.root / file, self.shapes[file], self.store_size)
+            height, width = self.shapes[self.names.index(file)].tolist()
+            return read_shrunk(self.root / file, (height, width), self.store_size)
         return decode(self.root / file, self.draft_size)

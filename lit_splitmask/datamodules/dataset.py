@@ -1,42 +1,38 @@
 """Images by (pass, index): what a worker does for one image."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lit_splitmask.datamodules.names import Names
 from lit_splitmask.datamodules.sampler import Key
 from lit_splitmask.datamodules.transforms import Transform
 from lit_splitmask.seeding import derive_seed
 
 
-@dataclass(frozen=True)
 class Samples:
-    """The images of one split.
+    """The images of one split, in little memory however many they are.
 
     Args:
         files: Names that the reader understands.
         labels: One for each, -1 without labels.
-        sizes: Height and width of each.
     """
 
-    files: list[str]
-    labels: list[int]
-    sizes: list[tuple[int, int]]
+    def __init__(self, files: Iterable[str], labels: Sequence[int] | np.ndarray) -> None:
+        self.files = Names(files)
+        self.labels = np.asarray(labels, dtype=np.int64)
+        if self.labels.shape != (len(self.files),):
+            raise ValueError(f"There are {len(self.files)} files, but labels of shape {self.labels.shape}.")
 
     def __len__(self) -> int:
         return len(self.files)
 
     def subset(self, places: Sequence[int]) -> "Samples":
         """The images at some places, in that order."""
-        return Samples(
-            [self.files[place] for place in places],
-            [self.labels[place] for place in places],
-            [self.sizes[place] for place in places],
-        )
+        return Samples([self.files[place] for place in places], self.labels[list(places)])
 
 
 class IndexedImages(Dataset):

@@ -131,4 +131,4 @@ class ImageFolder(ImageData):
 
 
 def _samples(index: FolderIndex, files: list[str]) -> Samples:
-    return Samples(files, index.labels(files), [index.files[file].shape for file in files])
+    return Samples(files, index.labels(files))

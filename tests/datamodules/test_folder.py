@@ -64,7 +64,6 @@ def test_it_works_without_a_trainer(make_data: MakeData) -> None:
     assert data.class_names == ["disc", "square", "stripes"]
     labels = torch.tensor(data.train_samples.labels)
     assert torch.equal(labels[batch["index"]], batch["label"])
-    assert data.train_sizes[0] == data.index.files[data.train_samples.files[0]].shape
 
 
 def test_constructing_does_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""Very many file names in little memory."""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from typing import Any, overload
+
+import numpy as np
+
+
+class Names(Sequence[str]):
+    """An immutable sequence of strings, kept as one block of UTF-8.
+
+    A list of Python strings costs about 100 bytes a name, and every worker that reads it gets a copy of its own, because
+    reading changes reference counts; an array stays shared.
+
+    Args:
+        names: The strings; any that a file system can hold.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        parts = [name.encode("utf-8", "surrogatepass") for name in names]
+        self._text = np.frombuffer(b"".join(parts), dtype=np.uint8)
+        self._ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> "Names": ...
+
+    def __getitem__(self, place: int | slice) -> "str | Names":
+        if isinstance(place, slice):
+            return Names(self[number] for number in range(*place.indices(len(self))))
+        if not -len(self) <= place < len(self):
+            raise IndexError(place)
+        place %= len(self)
+        start = self._ends[place - 1] if place else 0
+        return self._text[start : self._ends[place]].tobytes().decode("utf-8", "surrogatepass")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and not isinstance(other, str) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
+        """The place of a name, by bisection: the names must be sorted.
+
+        Raises:
+            ValueError: It is not among them.
+        """
+        place = bisect_left(self, value, start, len(self) if stop is None else stop)
+        if place == len(self) or self[place] != value:
+            raise ValueError(f"{value!r} is not among the names")
+        return place
