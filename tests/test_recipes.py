@@ -24,7 +24,7 @@ PRETRAINING = [name for name in ALL if name.startswith("splitmask")]
 FINETUNING = [name for name in ALL if name.startswith("finetune")]
 
 TINY = """--model.backbone.embed_dim 32 --model.backbone.depth 2 --model.backbone.num_heads 2 --model.backbone.patch_size 8
---data.image_size 32 --data.batch_size 4 --data.num_workers 0 --trainer.max_steps 2 --trainer.accelerator cpu"""
+--data.image_size 32 --data.batch_size 4 --data.num_workers 0 --data.budget.steps 2 --trainer.accelerator cpu"""
 WORDS = "--model.objective.tokenizer.vocabulary 16"
 SIZE = "--model.backbone.size tiny"
 

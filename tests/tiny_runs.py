@@ -71,9 +71,9 @@ def recipe(path: Path, settings: dict[str, Any], **data: Any) -> str:
     return str(path)
 
 
-def image_data(root: Path, **settings: Any) -> ImageFolder:
+def image_data(root: Path, *, steps: int = 6, **settings: Any) -> ImageFolder:
     """Images of 32 px, eight a step, two epochs of three steps."""
-    values: dict[str, Any] = {**DATA, "budget": Budget(steps=6), "index_dir": str(root.parent / "index")}
+    values: dict[str, Any] = {**DATA, "budget": Budget(steps=steps), "index_dir": str(root.parent / "index")}
     return ImageFolder(str(root), **(values | settings))
 
 

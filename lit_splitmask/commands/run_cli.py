@@ -87,6 +87,8 @@ class RunCLI(LightningCLI):
     """One run: a fixed module class, any datamodule, a folder of its own; recipes are the lowest-priority settings."""
 
     def __init__(self, module: type[LightningModule], arguments: list[str], recipe: dict[str, Any]) -> None:
+        if any(argument.startswith(("--data.budget", "--data.init_args.budget")) for argument in arguments):
+            recipe = _without_budget(recipe)  # else the recipe's passes would stand beside the user's steps
         with tempfile.TemporaryDirectory() as directory:
             defaults = Path(directory) / "recipe.yaml"
             defaults.write_text(yaml.safe_dump(recipe))
@@ -139,6 +141,13 @@ class RunCLI(LightningCLI):
         folder.path.mkdir(parents=True, exist_ok=True)
         text = self.parser.dump(self.config, skip_none=False, skip_link_targets=True)
         write_atomically(folder.config, text.encode())
+
+
+def _without_budget(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe, but for its budget."""
+    data = recipe.get("data", {})
+    settings = {name: value for name, value in data.get("init_args", {}).items() if name != "budget"}
+    return {**recipe, "data": {**data, "init_args": settings}} if data else recipe
 
 
 def trainer_defaults() -> dict[str, Any]:

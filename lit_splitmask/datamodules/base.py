@@ -3,13 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
+from typing import NoReturn
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 
-from lit_splitmask.datamodules.budget import Budget, Schedule, resolve, steps_per_epoch, whole_epochs
+from lit_splitmask.datamodules.budget import MAX_PASSES, Budget, Schedule, resolve, steps_per_epoch, whole_epochs
 from lit_splitmask.datamodules.dataset import IndexedImages, Samples
 from lit_splitmask.datamodules.loader import default_num_workers, make_loader
 from lit_splitmask.datamodules.sampler import EvalSampler, WrapAroundSampler, check_divides
@@ -45,9 +47,9 @@ class ImageData(LightningDataModule, ABC):
     """Batches of ``image`` (B, 3, H, W) uint8, ``label`` and ``index`` (B,) int64.
 
     Training is counted in optimizer steps: the budget is resolved to steps, which are cut into ``num_epochs`` trainer
-    epochs of equal length whatever the dataset's size. Use it with ``Trainer(max_epochs=-1)``; a trainer without
-    ``max_steps`` gets the budget's, one with ``max_steps`` keeps its own, which then replaces the budget. A
-    resume is exact from any checkpoint that was saved after an optimizer step.
+    epochs of equal length whatever the dataset's size. Use it with ``Trainer(max_epochs=-1)``, which gets the budget's
+    ``max_steps``; a trainer's own ``max_steps`` counts only where no budget is given. A resume is exact from any
+    checkpoint that was saved after an optimizer step.
 
     Args:
         image_size: Side of the crops.
@@ -117,25 +119,54 @@ class ImageData(LightningDataModule, ABC):
         self._train = everything.subset(nested_share(everything.labels.tolist(), self.label_share, self.seed))
         is_fit = stage in (None, "fit")
         if is_fit or len(self._train):
-            self._schedule = (
-                self._resolve_budget() if is_fit else resolve(self.budget, len(self._train), self.batch_size)
-            )
+            self._schedule = self._resolve_budget() if is_fit else self._plain_schedule(self.budget)
         if is_fit:
             check_divides(self.batch_size, self._world_size, self._accumulate)
             rank_zero_info(self.schedule.describe())
 
     def _resolve_budget(self) -> Schedule:
-        assert self._train is not None
-        schedule = resolve(self.budget, len(self._train), self.batch_size)
+        schedule = self._plain_schedule(self.budget)
         if self.budget is None or self.budget.steps is None:
             schedule = whole_epochs(schedule, self.num_epochs)  # Lightning does not validate after a part of an epoch
         if self.trainer is None:
             return schedule
-        if self.trainer.max_steps not in (-1, self._installed_steps):
-            return resolve(Budget(steps=self.trainer.max_steps), len(self._train), self.batch_size)
+        max_steps, max_epochs = self.trainer.max_steps, self.trainer.max_epochs
+        fast = getattr(self.trainer, "fast_dev_run", False)
+        if max_steps not in (-1, self._installed_steps):
+            if self.budget is not None and max_steps != schedule.steps and not fast:
+                self._contradiction(schedule, f"trainer.max_steps={max_steps:,}")
+            return self._plain_schedule(Budget(steps=max_steps))
+        epochs = ceil(schedule.steps / steps_per_epoch(schedule.steps, self.num_epochs))
+        if self.budget is not None and max_epochs is not None and -1 < max_epochs < epochs and not fast:
+            self._contradiction(
+                schedule, f"trainer.max_epochs={max_epochs:,}, of the {epochs:,} that the budget is cut into"
+            )
         self._installed_steps = schedule.steps
         self.trainer.fit_loop.epoch_loop.max_steps = schedule.steps
         return schedule
+
+    def _plain_schedule(self, budget: Budget | None) -> Schedule:
+        assert self._train is not None
+        return resolve(
+            budget, len(self._train), self.batch_size, table_passes=self.table_passes, max_passes=self.max_passes
+        )
+
+    def _contradiction(self, schedule: Schedule, setting: str) -> NoReturn:
+        raise UserError(
+            f"The budget {self.budget} means {schedule.steps:,} steps, but the trainer was given {setting}. One of them must "
+            "go: set the length by data.budget alone (steps, passes, images or scale), and leave max_steps and max_epochs "
+            "at -1."
+        )
+
+    @property
+    def table_passes(self) -> float | None:
+        """Passes of the default budget where a table gives them; None for the rule."""
+        return None
+
+    @property
+    def max_passes(self) -> float:
+        """Cap on the passes of the default budget."""
+        return MAX_PASSES
 
     @property
     def schedule(self) -> Schedule:

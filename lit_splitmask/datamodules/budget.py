@@ -16,12 +16,13 @@ MAX_PASSES = 5_000.0
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to train; at most one of the three, and the paper's default if none is given.
+    """How long to train; at most one of the four, and the paper's default if none is given.
 
     Args:
         images: Images seen in all.
         passes: Passes over the training images.
         steps: Optimizer steps.
+        scale: Multiple of the default, such as 0.1.
 
     Raises:
         UserError: More than one is given, or one is not positive.
@@ -30,6 +31,7 @@ class Budget:
     images: int | None = None
     passes: float | None = None
     steps: int | None = None
+    scale: float | None = None
 
     def __post_init__(self) -> None:
         given = {name: value for name, value in vars(self).items() if value is not None}
@@ -38,6 +40,9 @@ class Budget:
             raise UserError(f"The training budget was given by {listed}. Each alone sets its length: pass one of them.")
         if any(value <= 0 for value in given.values()):
             raise UserError(f"The training budget is {listed}, but it must be more than 0. Pass a positive number.")
+
+    def __str__(self) -> str:
+        return next((f"{name}={value:,}" for name, value in vars(self).items() if value is not None), "the default")
 
 
 @dataclass(frozen=True)
@@ -69,14 +74,23 @@ class Schedule:
         )
 
 
-def resolve(budget: Budget | None, num_images: int, batch_size: int, max_passes: float = MAX_PASSES) -> Schedule:
+def resolve(
+    budget: Budget | None,
+    num_images: int,
+    batch_size: int,
+    *,
+    table_passes: float | None = None,
+    max_passes: float = MAX_PASSES,
+) -> Schedule:
     """Works a budget out.
 
     Args:
-        budget: What the user asked for. Without it, or with an empty one: as many images as 300 passes over ImageNet
-            see, but at most ``max_passes`` passes over these images. What the user asked for is never capped.
+        budget: What the user asked for. Without it, or with an empty one: ``table_passes``, or else as many images as 300
+            passes over ImageNet see, but at most ``max_passes`` passes over these images; ``scale`` times that. What the
+            user asked for is never capped.
         num_images: Training images.
         batch_size: Images an optimizer step sees.
+        table_passes: Passes that Table 3 gives for this dataset.
         max_passes: The cap on the default.
 
     Raises:
@@ -90,7 +104,6 @@ def resolve(budget: Budget | None, num_images: int, batch_size: int, max_passes:
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size}, but an optimizer step must see at least one image.")
     budget = budget or Budget()
-    default = IMAGENET_IMAGES * IMAGENET_PASSES
     capped = False
     if budget.steps is not None:
         images = budget.steps * batch_size
@@ -99,8 +112,10 @@ def resolve(budget: Budget | None, num_images: int, batch_size: int, max_passes:
     elif budget.passes is not None:
         images = max(1, round(budget.passes * num_images))
     else:
-        images = min(default, max(1, round(max_passes * num_images)))
+        default = IMAGENET_IMAGES * IMAGENET_PASSES if table_passes is None else round(table_passes * num_images)
+        images = default if table_passes is not None else min(default, max(1, round(max_passes * num_images)))
         capped = images < default
+        images = max(1, round(images * (budget.scale or 1)))
     steps = max(1, ceil(images / batch_size))
     return Schedule(images, images / num_images, steps, batch_size, num_images, capped)
 

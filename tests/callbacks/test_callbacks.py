@@ -66,7 +66,7 @@ def test_estimating_changes_nothing(root: Path) -> None:
 def test_an_estimate_counts_the_steps_that_are_left(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EstimateTime, "_time_steps", lambda self, trainer, module: 2.0)
     estimate = EstimateTime()
-    tiny_trainer(root.parent, callbacks=[estimate], max_steps=4).fit(pretrain_module(), datamodule=image_data(root))
+    tiny_trainer(root.parent, callbacks=[estimate]).fit(pretrain_module(), datamodule=image_data(root, steps=4))
     assert estimate.seconds == 8.0
 
 
@@ -142,8 +142,8 @@ def test_the_clock_counts_the_first_part_of_a_resumed_run(monkeypatch: pytest.Mo
 def test_weights_are_written_when_training_ends(root: Path) -> None:
     path = root.parent / "out" / "backbone.safetensors"
     module = pretrain_module()
-    trainer = tiny_trainer(root.parent, callbacks=[ExportWeights(str(path))], max_steps=2)
-    trainer.fit(module, datamodule=image_data(root))
+    trainer = tiny_trainer(root.parent, callbacks=[ExportWeights(str(path))])
+    trainer.fit(module, datamodule=image_data(root, steps=2))
     weights = load_weights(path)
     assert weights.info["step"] == 2
     assert weights.info["pixel_mean"] == pytest.approx(module.pixel_mean.tolist())
@@ -165,7 +165,7 @@ def test_weights_of_other_modules_are_not_exported(tmp_path: Path) -> None:
 def test_pictures_have_a_row_an_image_and_a_column_a_view(root: Path) -> None:
     picture = HalvesPicture(str(root.parent / "pictures"), num_images=2)
     module = pretrain_module()
-    tiny_trainer(root.parent, callbacks=[picture], max_steps=1).fit(module, datamodule=image_data(root))
+    tiny_trainer(root.parent, callbacks=[picture]).fit(module, datamodule=image_data(root, steps=1))
     cell = MIN_CELL // 32 * 32 + (32 if MIN_CELL % 32 else 0) + 2  # whole multiples of 32 px, and the gap
     with Image.open(root.parent / "pictures" / "halves.png") as image:
         assert image.size == (len(COLUMNS) * cell, 2 * cell + TITLE_HEIGHT)
@@ -175,7 +175,7 @@ def test_pictures_have_a_row_an_image_and_a_column_a_view(root: Path) -> None:
 
 def test_drawing_changes_no_weights(root: Path) -> None:
     module = pretrain_module()
-    tiny_trainer(root.parent, max_steps=1).fit(module, datamodule=image_data(root))
+    tiny_trainer(root.parent).fit(module, datamodule=image_data(root, steps=1))
     before = {name: value.clone() for name, value in module.state_dict().items()}
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     first = draw_halves(module.eval(), images, images, 3)
@@ -184,8 +184,8 @@ def test_drawing_changes_no_weights(root: Path) -> None:
 
 
 def test_classification_is_not_drawn(root: Path) -> None:
-    trainer = tiny_trainer(root.parent, callbacks=[HalvesPicture(str(root.parent / "pictures"))], max_steps=1)
-    trainer.fit(classifier(), datamodule=image_data(root))
+    trainer = tiny_trainer(root.parent, callbacks=[HalvesPicture(str(root.parent / "pictures"))])
+    trainer.fit(classifier(), datamodule=image_data(root, steps=1))
     assert not (root.parent / "pictures").exists()
 
 
@@ -225,8 +225,8 @@ def test_tiles_are_laid_out_row_by_row() -> None:
 
 
 def test_predictions_are_written_by_path_with_probabilities_that_sum_to_one(root: Path) -> None:
-    module, data = classifier(), image_data(root)
-    tiny_trainer(root.parent, max_steps=1).fit(module, datamodule=data)
+    module, data = classifier(), image_data(root, steps=1)
+    tiny_trainer(root.parent).fit(module, datamodule=data)
     path = root.parent / "out.csv"
     tiny_trainer(root.parent, callbacks=[PredictionWriter(str(path))]).predict(module, datamodule=data)
     with path.open() as file:

@@ -226,7 +226,7 @@ def test_a_schedule_of_days_is_not_started_unasked(
 
 FIT = """fit --model {module} --model.backbone.size tiny --model.backbone.embed_dim 32 --model.backbone.depth 2
 --model.backbone.image_size 32 --model.backbone.patch_size 8 --data ImageFolder --data.image_size 32
---data.root shapes --data.batch_size 8 --data.num_workers 0 --trainer.max_steps 2 --trainer.accelerator cpu
+--data.root shapes --data.batch_size 8 --data.num_workers 0 --data.budget.steps 2 --trainer.accelerator cpu
 --trainer.precision 32-true --trainer.enable_progress_bar false"""
 
 

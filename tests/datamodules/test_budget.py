@@ -67,3 +67,15 @@ def test_training_on_nothing_is_refused() -> None:
 def test_epochs_cover_all_steps(steps: int, epochs: int, expected: int) -> None:
     assert steps_per_epoch(steps, epochs) == expected
     assert steps_per_epoch(steps, epochs) * epochs >= steps
+
+
+def test_the_default_can_be_scaled() -> None:
+    whole = resolve(None, 1_000_000, 2048)
+    tenth = resolve(Budget(scale=0.1), 1_000_000, 2048)
+    assert tenth.images == round(whole.images / 10)
+    assert resolve(Budget(scale=2), 100, 10, table_passes=21_000).passes == 42_000
+
+
+def test_a_table_beats_the_rule_but_not_the_user() -> None:
+    assert resolve(None, 20_210, 2048, table_passes=21_000).passes == 21_000
+    assert resolve(Budget(passes=2), 20_210, 2048, table_passes=21_000).passes == 2

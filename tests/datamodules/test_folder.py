@@ -50,7 +50,14 @@ def same(one: list[dict[str, Tensor]], other: list[dict[str, Tensor]]) -> bool:
 def stand_in(**settings: object) -> SimpleNamespace:
     """As much of a trainer as the datamodule looks at."""
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(max_steps=-1))
-    plain = {"world_size": 1, "global_rank": 0, "accumulate_grad_batches": 1, "global_step": 0, "max_steps": -1}
+    plain = {
+        "world_size": 1,
+        "global_rank": 0,
+        "accumulate_grad_batches": 1,
+        "global_step": 0,
+        "max_steps": -1,
+        "max_epochs": -1,
+    }
     return SimpleNamespace(fit_loop=loop, **(plain | settings))
 
 

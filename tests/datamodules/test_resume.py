@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from lit_splitmask.datamodules import Budget, ImageFolder
+from lit_splitmask.errors import UserError
 
 MakeFolder = Callable[..., Path]
 Run = Callable[..., tuple["Recorder", Trainer]]
@@ -57,13 +58,18 @@ def run(class_folder: MakeFolder, tmp_path: Path) -> Run:
     root = class_folder(per_class=5)  # 9 images to train on
 
     def make(
-        *, num_workers: int = 0, ckpt_path: Path | None = None, asks: bool = False, **settings: Any
+        *,
+        num_workers: int = 0,
+        ckpt_path: Path | None = None,
+        asks: bool = False,
+        budget: Budget | None = Budget(steps=11),  # noqa: B008 (frozen)
+        **settings: Any,
     ) -> tuple[Recorder, Trainer]:
         data = ImageFolder(
             str(root),
             16,
             batch_size=4,
-            budget=Budget(steps=11),
+            budget=budget,
             num_epochs=3,
             num_workers=num_workers,
             index_dir=str(tmp_path / "runs"),
@@ -88,8 +94,22 @@ def test_the_budget_becomes_the_trainers_steps(run: Run) -> None:
     assert [sorted(images[start : start + 9]) for start in (0, 9, 18, 27)] == [list(range(9))] * 4
 
 
-def test_a_trainers_own_steps_replace_the_budget(run: Run) -> None:
-    module, trainer = run(max_steps=5, asks=True)
+@pytest.mark.parametrize(
+    ("budget", "setting", "value"),
+    [(Budget(steps=11), "max_steps", 5), (Budget(passes=3), "max_epochs", 1), (Budget(scale=0.1), "max_steps", 1)],
+)
+def test_a_trainer_that_contradicts_the_budget_is_refused(run: Run, budget: Budget, setting: str, value: int) -> None:
+    with pytest.raises(UserError, match=f"{next(iter(str(budget).split('=')))}.*trainer.{setting}={value}"):
+        run(budget=budget, **{setting: value})
+
+
+def test_a_trainer_that_agrees_with_the_budget_is_accepted(run: Run) -> None:
+    _, trainer = run(max_steps=11, max_epochs=3)
+    assert trainer.global_step == 11
+
+
+def test_a_trainers_own_steps_count_where_there_is_no_budget(run: Run) -> None:
+    module, trainer = run(budget=None, max_steps=5, asks=True)
     assert trainer.global_step == module.steps == 5
     assert trainer.datamodule.schedule.steps == 5  # type: ignore[attr-defined]
 

@@ -62,14 +62,14 @@ def test_the_shape_is_read_from_the_weights(backbone_file: Path) -> None:
 
 def test_the_statistics_of_the_weights_beat_those_of_the_data(backbone_file: Path, root: Path) -> None:
     module = classifier(weights=str(backbone_file))
-    tiny_trainer(root.parent, max_steps=1).fit(module, datamodule=image_data(root))
+    tiny_trainer(root.parent).fit(module, datamodule=image_data(root, steps=1))
     assert module.pixel_mean.tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert module.pixel_std.tolist() == pytest.approx([0.4, 0.5, 0.6])
 
 
 def test_the_statistics_of_the_data_are_used_from_scratch(root: Path) -> None:
     module = classifier()
-    tiny_trainer(root.parent, max_steps=1).fit(module, datamodule=image_data(root, statistics="half"))
+    tiny_trainer(root.parent).fit(module, datamodule=image_data(root, steps=1, statistics="half"))
     assert module.pixel_mean.tolist() == [0.5, 0.5, 0.5]
 
 
@@ -104,7 +104,7 @@ def test_layers_nearer_to_the_input_have_lower_rates(root: Path) -> None:
             for group in trainer.optimizers[0].param_groups:
                 rates.update({names[parameter]: group["initial_lr"] for parameter in group["params"]})
 
-    tiny_trainer(root.parent, callbacks=[Watch()], max_steps=1).fit(module, datamodule=image_data(root))
+    tiny_trainer(root.parent, callbacks=[Watch()]).fit(module, datamodule=image_data(root, steps=1))
     assert rates.keys() == {name for name, value in module.named_parameters() if value.requires_grad}
     assert rates["network.head.weight"] == pytest.approx(1e-3)
     assert rates["network.fc_norm.weight"] == pytest.approx(1e-3)
@@ -200,8 +200,8 @@ def test_the_confusion_matrix_counts_every_test_image_and_explains_the_scores(ro
 
 
 def test_predictions_are_probabilities(root: Path) -> None:
-    module, data = classifier(), image_data(root)
-    trainer = tiny_trainer(root.parent, max_steps=1)
+    module, data = classifier(), image_data(root, steps=1)
+    trainer = tiny_trainer(root.parent)
     trainer.fit(module, datamodule=data)
     batches = trainer.predict(module, datamodule=data)
     assert batches is not None
@@ -276,8 +276,8 @@ def test_a_class_without_test_images_has_no_accuracy(split_folder: MakeFolder, t
     root = split_folder(train=4, val=1, test=1)
     for file in (root / "test" / "disc").iterdir():
         file.unlink()
-    module, data = classifier(), image_data(root)
-    trainer = tiny_trainer(tmp_path, max_steps=1)
+    module, data = classifier(), image_data(root, steps=1)
+    trainer = tiny_trainer(tmp_path)
     trainer.fit(module, datamodule=data)
     scores = trainer.test(module, datamodule=data, verbose=False)[0]
     assert "test/accuracy/disc" not in scores

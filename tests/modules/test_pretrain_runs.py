@@ -32,9 +32,12 @@ def root(class_folder: MakeFolder) -> Path:
     return class_folder(per_class=8)
 
 
-def trained(root: Path, *, ckpt_path: Any = None, data: Any = None, module: Any = None, **trainer: Any) -> Pretrain:
+def trained(
+    root: Path, *, steps: int = 6, ckpt_path: Any = None, data: Any = None, module: Any = None, **trainer: Any
+) -> Pretrain:
     module = module or pretrain_module()
-    tiny_trainer(root.parent, **trainer).fit(module, datamodule=data or image_data(root), ckpt_path=ckpt_path)
+    data = data or image_data(root, steps=steps)
+    tiny_trainer(root.parent, **trainer).fit(module, datamodule=data, ckpt_path=ckpt_path)
     return module
 
 
@@ -58,9 +61,9 @@ def test_the_same_seed_gives_the_same_weights_whatever_the_number_of_workers(roo
 
 
 def test_another_seed_gives_other_weights(root: Path) -> None:
-    first = trained(root, max_steps=1).vit.state_dict()
-    by_model = trained(root, module=pretrain_module(seed=1), max_steps=1).vit.state_dict()
-    by_data = trained(root, data=image_data(root, seed=1), max_steps=1).vit.state_dict()
+    first = trained(root, steps=1).vit.state_dict()
+    by_model = trained(root, module=pretrain_module(seed=1), steps=1).vit.state_dict()
+    by_data = trained(root, data=image_data(root, seed=1, steps=1)).vit.state_dict()
     assert not torch.equal(first["patch_embed.proj.weight"], by_model["patch_embed.proj.weight"])
     assert not torch.equal(first["patch_embed.proj.weight"], by_data["patch_embed.proj.weight"])
 
@@ -123,7 +126,7 @@ def test_few_images_give_several_crops_each_for_the_codebook(
         self.set_codebook(torch.rand(self.codebook.shape))
 
     monkeypatch.setattr(KMeans, "fit", fit)
-    module = trained(root, module=pretrain_module(tokenizer=partial(KMeans, vocabulary=vocabulary)), max_steps=1)
+    module = trained(root, module=pretrain_module(tokenizer=partial(KMeans, vocabulary=vocabulary)), steps=1)
     num_images = module.trainer.datamodule.schedule.num_images
     assert asked == [crops * num_images]  # 16 patches a crop, at least 39 a word, at most 8 crops
     crops_seen = torch.cat(views).flatten(1)
@@ -145,7 +148,7 @@ def test_a_codebook_does_not_change_in_training(root: Path) -> None:
 
 def test_words_are_measured_and_logged(root: Path) -> None:
     logger = CSVLogger(str(root.parent), name="", version="")
-    module = trained(root, logger=logger, max_steps=1)
+    module = trained(root, logger=logger, steps=1)
     assert module.word_statistics is not None
     assert 1 <= module.word_statistics.words_used <= 16
     header = (root.parent / "metrics.csv").read_text().splitlines()[0]
@@ -158,7 +161,7 @@ def test_nearly_constant_words_are_warned_of(
 ) -> None:
     monkeypatch.setattr(RandomProjection, "forward", lambda self, view: torch.zeros(len(view), 16, dtype=torch.long))
     with caplog.at_level(logging.WARNING):
-        trained(root, max_steps=1)
+        trained(root, steps=1)
     assert "nearly constant" in caplog.text
     assert "centred" in caplog.text
 
@@ -168,7 +171,7 @@ def test_varied_words_are_not_warned_of(root: Path, caplog: pytest.LogCaptureFix
         trained(
             root,
             module=pretrain_module(tokenizer=partial(RandomProjection, vocabulary=16, pixels="centred", signed=True)),
-            max_steps=1,
+            steps=1,
         )
     assert "nearly constant" not in caplog.text
 
@@ -194,8 +197,8 @@ def test_images_of_another_size_than_the_backbone_are_refused(root: Path) -> Non
 
 
 def test_held_out_losses_are_the_same_at_every_validation_of_the_same_weights(root: Path) -> None:
-    module, data = pretrain_module(), image_data(root)
-    trainer = tiny_trainer(root.parent, max_steps=1)
+    module, data = pretrain_module(), image_data(root, steps=1)
+    trainer = tiny_trainer(root.parent)
     trainer.fit(module, datamodule=data)
     first = trainer.validate(module, datamodule=data, verbose=False)
     torch.manual_seed(12345)
@@ -211,9 +214,8 @@ def test_the_learning_rate_follows_the_root_of_the_batch_size(root: Path) -> Non
         trained(
             root,
             module=pretrain_module(optim=optim),
-            data=image_data(root, batch_size=batch_size),
+            data=image_data(root, batch_size=batch_size, steps=1),
             callbacks=[rates],
-            max_steps=1,
         )
         peaks[batch_size] = rates.rates[0]
     assert peaks[16] == pytest.approx(2 * peaks[4])
@@ -260,9 +262,9 @@ class Losses(Callback):
 
 watch = Losses()
 strategy = {"strategy": "ddp", "devices": devices} if devices > 1 else {}
-trainer = tiny_trainer(root.parent, callbacks=[watch], max_steps=3, limit_val_batches=0, **strategy)
+trainer = tiny_trainer(root.parent, callbacks=[watch], limit_val_batches=0, **strategy)
 module = pretrain_module(drop_path=0.0)
-trainer.fit(module, datamodule=image_data(root))
+trainer.fit(module, datamodule=image_data(root, steps=3))
 weight = module.objective.backbone.patch_embed.proj.weight.detach().double().sum()
 result = {"losses": watch.losses, "images": watch.images, "sum": float(weight)}
 (root.parent / f"of{devices}-rank{trainer.global_rank}.json").write_text(json.dumps(result))
