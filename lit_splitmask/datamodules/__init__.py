@@ -5,6 +5,36 @@ from lit_splitmask.datamodules.budget import Budget
 from lit_splitmask.datamodules.finetune_augment import FinetuneAugment
 from lit_splitmask.datamodules.folder import ImageFolder
 from lit_splitmask.datamodules.glance import Glance, glance
+from lit_splitmask.datamodules.published import (
+    ADE20K,
+    COCO,
+    Clipart,
+    Food101,
+    ImageNet,
+    INaturalist2018,
+    INaturalist2019,
+    Painting,
+    Sketch,
+    StanfordCars,
+)
 from lit_splitmask.datamodules.transforms import PretrainAugment
 
-__all__ = ["Budget", "FinetuneAugment", "Glance", "ImageData", "ImageFolder", "PretrainAugment", "glance"]
+__all__ = [
+    "ADE20K",
+    "COCO",
+    "Budget",
+    "Clipart",
+    "FinetuneAugment",
+    "Food101",
+    "Glance",
+    "INaturalist2018",
+    "INaturalist2019",
+    "ImageData",
+    "ImageFolder",
+    "ImageNet",
+    "Painting",
+    "PretrainAugment",
+    "Sketch",
+    "StanfordCars",
+    "glance",
+]

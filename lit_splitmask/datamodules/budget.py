@@ -113,7 +113,7 @@ def resolve(
         images = max(1, round(budget.passes * num_images))
     else:
         default = IMAGENET_IMAGES * IMAGENET_PASSES if table_passes is None else round(table_passes * num_images)
-        images = default if table_passes is not None else min(default, max(1, round(max_passes * num_images)))
+        images = default if table_passes is not None else round(min(default, max_passes * num_images))
         capped = images < default
         images = max(1, round(images * (budget.scale or 1)))
     steps = max(1, ceil(images / batch_size))

@@ -51,7 +51,7 @@ def decode(path: str | Path, draft_size: int | None = None) -> np.ndarray:
                 image.draft(None, (draft_size, draft_size))
             image.load()
             rgb = _to_rgb(image)
-            turn = _UPRIGHT.get(_orientation(image))
+            turn = _UPRIGHT.get(orientation(image))
             return np.array(rgb if turn is None else rgb.transpose(turn))
     except FileNotFoundError:
         raise DecodeError(
@@ -83,7 +83,7 @@ def _scale_range(image: Image.Image) -> Image.Image:
     return Image.fromarray(scaled.round().astype(np.uint8)).convert("RGB")
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     """The EXIF orientation; 1 (upright) where it is missing or damaged."""
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)

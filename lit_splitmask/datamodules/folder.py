@@ -1,24 +1,17 @@
 """The user's own image folder."""
 
-import logging
 from pathlib import Path
 
-from lit_splitmask.datamodules.base import ImageData, Source
 from lit_splitmask.datamodules.budget import Budget
-from lit_splitmask.datamodules.cache import Reader, build, choose_store_size
-from lit_splitmask.datamodules.dataset import Samples
-from lit_splitmask.datamodules.index import FolderIndex, SplitOptions, folder_in, load_index, load_or_make
-from lit_splitmask.datamodules.statistics import FIXED, StatisticsKind, dataset_statistics
+from lit_splitmask.datamodules.files import FileData
+from lit_splitmask.datamodules.index import FolderIndex, SplitOptions, folder_in, load_or_make
+from lit_splitmask.datamodules.statistics import StatisticsKind
 from lit_splitmask.datamodules.transforms import Augment
-from lit_splitmask.errors import UserError
-
-log = logging.getLogger(__name__)
 
 DEFAULT_SPLITS = SplitOptions()
-_GIB = 2**30
 
 
-class ImageFolder(ImageData):
+class ImageFolder(FileData):
     """Images in a folder: split folders with classes inside, class folders, or images without labels.
 
     The splits are made once and kept under ``index_dir``; nothing is ever written into the image folder.
@@ -64,7 +57,8 @@ class ImageFolder(ImageData):
         index_dir: str = "runs/data",
     ) -> None:
         super().__init__(
-            image_size=image_size,
+            root,
+            image_size,
             batch_size=batch_size,
             eval_batch_size=eval_batch_size,
             budget=budget,
@@ -74,61 +68,21 @@ class ImageFolder(ImageData):
             label_share=label_share,
             seed=seed,
             num_workers=num_workers,
+            statistics=statistics,
+            cache_gb=cache_gb,
+            index_dir=index_dir,
         )
-        self.root = Path(root).expanduser()
-        self.statistics: StatisticsKind = statistics
         self.split_options = splits
-        self.cache_gb = cache_gb
-        self.index_dir = Path(index_dir)
-        self._index: FolderIndex | None = None
 
-    def prepare_data(self) -> None:
-        """Scans and splits the folder, stores decoded images, measures pixels; each only the first time.
+    @property
+    def record(self) -> Path:
+        """Where the record of the files is kept."""
+        return folder_in(self.index_dir, self.root) / "splits.json"
+
+    def load_or_make(self) -> FolderIndex:
+        """Scans and splits the folder, the first time.
 
         Raises:
             UserError: The folder cannot be used, has changed, or was split with other options.
         """
-        index = load_or_make(self.root, self.index_dir, self.split_options)
-        store_size = self._store_size(index)
-        if store_size is not None:
-            build(index, store_size)
-        elif self.cache_gb > 0:
-            log.warning("Decoded images do not fit into cache_gb=%g, and are decoded each time.", self.cache_gb)
-        if self.statistics == "dataset":
-            dataset_statistics(index)
-
-    def open_source(self) -> Source:
-        """Opens what :meth:`prepare_data` has prepared.
-
-        Raises:
-            UserError: It has not run.
-        """
-        path = folder_in(self.index_dir, self.root) / "splits.json"
-        if not path.exists():
-            raise UserError(f"The folder {self.root} has not been split yet ({path} is missing): call prepare_data().")
-        index = self._index = load_index(path)
-        splits = {name: _samples(index, files) for name, files in index.splits.items()}
-        mean, std = dataset_statistics(index) if self.statistics == "dataset" else FIXED[self.statistics]
-        return Source(
-            splits=splits,
-            predict=splits["test"] if "test" in splits else _samples(index, list(index.files)),
-            class_names=index.classes,
-            read=Reader(index, self.image_size, self._store_size(index)),
-            mean=mean,
-            std=std,
-        )
-
-    @property
-    def index(self) -> FolderIndex:
-        """The record of the folder: files, classes, splits."""
-        if self._index is None:
-            raise UserError("The folder has not been read yet: call prepare_data() and setup() first.")
-        return self._index
-
-    def _store_size(self, index: FolderIndex) -> int | None:
-        shapes = [record.shape for record in index.files.values()]
-        return choose_store_size(shapes, self.image_size, self.cache_gb * _GIB)
-
-
-def _samples(index: FolderIndex, files: list[str]) -> Samples:
-    return Samples(files, index.labels(files))
+        return load_or_make(self.root, self.index_dir, self.split_options)

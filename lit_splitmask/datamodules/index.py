@@ -55,6 +55,7 @@ class FolderIndex:
         splits: The images of ``train``, ``val`` and ``test``; a split may be missing.
         dropped: Images taken out of a split, because another holds the same pixels.
         conflicts: Groups of identical train images under different labels.
+        given_labels: Labels by file, where a list gives them; empty where folders name the classes.
     """
 
     root: Path
@@ -68,11 +69,14 @@ class FolderIndex:
     splits: Splits
     dropped: list[Dropped] = field(default_factory=list)
     conflicts: list[list[str]] = field(default_factory=list)
+    given_labels: dict[str, int] = field(default_factory=dict)
 
     def labels(self, files: Sequence[str]) -> list[int]:
         """The labels of images, all -1 without labels."""
         if not self.classes:
             return [-1] * len(files)
+        if self.given_labels:
+            return [self.given_labels[file] for file in files]
         number = {name: label for label, name in enumerate(self.classes)}
         return [number[file.split("/")[self.class_level]] for file in files]
 
@@ -142,7 +146,7 @@ def make_index(root: Path, path: Path, options: SplitOptions) -> FolderIndex:
         conflicts=find_conflicts(splits["train"], hashes, labels),
     )
     _report(index)
-    _save(index)
+    save_index(index)
     return index
 
 
@@ -174,7 +178,8 @@ def _record(entry: dict[str, Any]) -> FileRecord:
     return FileRecord(entry["size"], entry["mtime_ns"], entry["hash"], (height, width))
 
 
-def _save(index: FolderIndex) -> None:
+def save_index(index: FolderIndex) -> None:
+    """Writes a record to its ``path``."""
     stored = {"version": VERSION, **asdict(index), "root": str(index.root)}
     del stored["path"]
     write_atomically(index.path, json.dumps(stored, ensure_ascii=False))
@@ -224,7 +229,7 @@ def _check_unchanged(index: FolderIndex) -> FolderIndex:
         files = {file: now.get(file, record) for file, record in index.files.items()}
         unreadable = {file: now.get(file, record) for file, record in index.unreadable.items()}
         index = replace(index, files=files, unreadable=unreadable)
-        _save(index)
+        save_index(index)
         return index
     told = "; ".join(
         f"{len(files)} {kind} ({', '.join(files[:3])}{', …' if len(files) > 3 else ''})"
