@@ -13,6 +13,7 @@ usage: lit-splitmask COMMAND [options]      (lit-splitmask COMMAND --help lists 
 
 Pre-train a Vision Transformer on your own images, fine-tune it, and see whether it was worth it.
 
+  plan       look first: odd images, duplicates, time:  lit-splitmask plan DIR
   pretrain   learn a backbone from images alone:        lit-splitmask pretrain --data.root DIR
   finetune   train a classifier, from it or scratch:    lit-splitmask finetune --weights W --data.root DIR
   compare    was pre-training worth it? seeds, table:   lit-splitmask compare --data.root DIR
@@ -38,6 +39,17 @@ _RUN_OPTIONS = """\
 """
 
 HELP = {
+    "plan": """\
+usage: lit-splitmask plan DIR [options]
+
+Trains nothing: tells what the images are, which are odd or occur twice, which recipes fit, and what training would take
+on this machine, from a few timed steps. Writes only the record of the splits.
+
+  --data.root DIR              the folder of images, instead of DIR
+  --data.index_dir DIR         where the record of the splits is kept (runs/data)
+  --recipe NAME|FILE           plan pre-training with these settings (lit-splitmask recipes lists them)
+  --json                       print one JSON object instead of tables
+""",
     "pretrain": f"""\
 usage: lit-splitmask pretrain --data.root DIR [options]
 
@@ -118,6 +130,10 @@ def check_root(arguments: list[str]) -> None:
 
 def _command(name: str) -> Callable[[list[str]], int]:
     """The function that runs a command, imported now."""
+    if name == "plan":
+        from lit_splitmask.commands.plan import plan
+
+        return plan
     if name == "pretrain":
         from lit_splitmask.commands.training import pretrain
 
@@ -138,7 +154,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from lit_splitmask.commands.lightning_commands import lightning
 
         return lambda arguments: lightning([name, *arguments])
-    known = "pretrain, finetune, compare, recipes, fit, validate, test, predict"
+    known = "plan, pretrain, finetune, compare, recipes, fit, validate, test, predict"
     print(f"error: there is no command {name!r}; the commands are {known}.", file=sys.stderr)
     raise SystemExit(2)
 

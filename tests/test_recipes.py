@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
+from replicas import REPLICAS
 from tiny_runs import one_thread  # noqa: F401
 
 from lit_splitmask.cli import main
-from lit_splitmask.commands import recipes
+from lit_splitmask.commands import recipes, tables
 from lit_splitmask.errors import UserError
 
 MakeFolder = Callable[..., Path]
@@ -61,16 +62,59 @@ def test_the_command_in_a_recipe_names_the_recipe_itself(name: str) -> None:
             assert words[words.index("--recipe") + 1] == name
 
 
+def images_for(name: str, root: Path) -> Path:
+    """A replica of the dataset that a recipe is for, or the folder of shapes."""
+    dataset = recipes.read(name)["data"]["class_path"]
+    if dataset not in REPLICAS:
+        return root
+    REPLICAS[dataset](root.parent / "replica")
+    return root.parent / "replica"
+
+
 @pytest.mark.parametrize("name", PRETRAINING)
 def test_a_pretraining_recipe_trains(name: str, root: Path) -> None:
-    assert train("pretrain", name, root, f"{TINY} {SIZE} {WORDS}") == 0
+    assert train("pretrain", name, images_for(name, root), f"{TINY} {SIZE} {WORDS}") == 0
     assert Path("runs/x/backbone.safetensors").is_file()
 
 
 @pytest.mark.parametrize("name", FINETUNING)
 def test_a_fine_tuning_recipe_trains(name: str, root: Path) -> None:
-    assert train("finetune", name, root, f"{TINY} {SIZE}") == 0
+    assert train("finetune", name, images_for(name, root), f"{TINY} {SIZE}") == 0
     assert Path("runs/x/classifier.safetensors").is_file()
+
+
+def test_every_dataset_of_the_paper_has_its_recipes() -> None:
+    datasets = {recipes.read(name)["data"]["class_path"] for name in PRETRAINING}
+    assert set(REPLICAS) <= datasets
+    tuned = {recipes.read(name)["data"]["class_path"] for name in FINETUNING}
+    assert set(REPLICAS) - {"ImageNet", "ADE20K", "COCO"} <= tuned  # Table 9
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset"),
+    [("splitmask_cars", "StanfordCars"), ("splitmask_ade20k", "ADE20K"), ("finetune_inat2018", "INaturalist2018")],
+)
+def test_a_recipe_keeps_what_its_base_says(name: str, dataset: str) -> None:
+    recipe, base = (
+        recipes.read(name),
+        recipes.read({"splitmask_cars": "splitmask_small_set"}.get(name, name.split("_")[0])),
+    )
+    assert recipe["data"]["class_path"] == dataset
+    assert "recipe" not in recipe
+    assert recipe["data"]["init_args"]["batch_size"] == base["data"]["init_args"]["batch_size"]
+    changed = {"finetune_inat2018": "repeats", "splitmask_ade20k": "max_scale"}.get(name)
+    given = (
+        recipe["data"]["init_args"]["augment"]["init_args"].keys()
+        - base["data"]["init_args"]["augment"]["init_args"].keys()
+    )
+    assert given == ({changed} if changed else set())
+
+
+@pytest.mark.parametrize("name", FINETUNING)
+def test_a_fine_tuning_recipe_goes_with_a_pre_training_one(name: str) -> None:
+    partner = name.replace("finetune", "splitmask", 1)
+    assert partner in PRETRAINING
+    assert recipes.finetuning(partner).name == name
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
@@ -149,3 +193,21 @@ def test_a_file_without_settings_is_no_recipe(text: str, tmp_path: Path) -> None
     path.write_text(text)
     with pytest.raises(UserError, match="no settings"):
         recipes.read(str(path))
+
+
+def test_the_page_of_datasets_is_made_from_what_the_code_uses() -> None:
+    page = Path(__file__).parents[1] / "docs" / "datasets.md"
+    assert page.read_text() == tables.page(), "run: python -m lit_splitmask.commands.tables > docs/datasets.md"
+
+
+def test_table_9_is_the_papers() -> None:
+    rows = {row[0]: row[1:] for row in tables.table_9()}
+    assert rows[""] == ["iNaturalist 2018", "iNaturalist 2019", "Food-101", "Stanford Cars", "Clipart", "Painting", "Sketch"]
+    assert rows["learning rate"] == ["0.00014"] * 3 + ["0.004"] * 4
+    assert rows["layer decay"] == ["none"] * 3 + ["0.65"] * 4
+    assert rows["warm-up epochs"] == ["5"] * 3 + ["60"] * 4
+    assert rows["copies of an image in a row"] == ["3"] * 3 + ["1"] * 4
+    assert rows["RandAugment"] == ["`rand-m7-mstd0.5-inc1`"] * 3 + ["`rand-m9-mstd0.5-inc1`"] * 4
+    same = {"epochs": "300", "batch size": "1,024", "weight decay": "0.05", "label smoothing": "0.1"}
+    same |= {"stochastic depth": "0.1", "mixup, cutmix": "0.8, 1", "test crop ratio": "0.875"}
+    assert {key: set(rows[key]) for key in same} == {key: {value} for key, value in same.items()}

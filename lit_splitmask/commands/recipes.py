@@ -29,7 +29,7 @@ def available() -> list[str]:
 
 
 def read(name: str) -> dict[str, Any]:
-    """A shipped recipe by name, or a YAML file by path."""
+    """A shipped recipe by name, or a YAML file by path; one that starts from another ``recipe`` is merged with it."""
     shipped = files("lit_splitmask.recipes") / f"{name}.yaml"
     if shipped.is_file():
         text = shipped.read_text()
@@ -43,7 +43,14 @@ def read(name: str) -> dict[str, Any]:
         raise UserError(f"The recipe {name} is not valid YAML: {error}") from None
     if not isinstance(recipe, dict):
         raise UserError(f"The recipe {name} holds no settings.")
-    return recipe
+    return _with_base(recipe)
+
+
+def _with_base(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings merged over those of the ``recipe`` that they name, if they do."""
+    base = settings.get("recipe")
+    own = {key: value for key, value in settings.items() if key != "recipe"}
+    return _merged(read(base), own) if base else own
 
 
 def choose(num_images: int, median_side: int, gpu: bool) -> Choice:
@@ -66,6 +73,14 @@ def choose(num_images: int, median_side: int, gpu: bool) -> Choice:
     return Choice("splitmask", f"{found}: enough for the paper's recipe for large sets")
 
 
+def finetuning(pretraining: str) -> Choice:
+    """The fine-tuning recipe that goes with a pre-training recipe."""
+    partner = pretraining.replace("splitmask", "finetune", 1)
+    if partner != pretraining and partner in available():
+        return Choice(partner, f"made for the network of {pretraining}")
+    return Choice("finetune", "the paper's fine-tuning recipe (Table 9, small sets)")
+
+
 COMPARISONS = ("pretrain", "finetune", "grid")
 
 
@@ -79,9 +94,7 @@ def comparison(name: str) -> dict[str, Any]:
     if missing:
         raise UserError(f"The recipe {name} is not one for compare: it lacks {', '.join(missing)}.")
     for part in ("pretrain", "finetune"):
-        settings = {"recipe": recipe[part]} if isinstance(recipe[part], str) else dict(recipe[part])
-        base = settings.pop("recipe", None)
-        recipe[part] = _merged(read(base), settings) if base else settings
+        recipe[part] = _with_base({"recipe": recipe[part]} if isinstance(recipe[part], str) else recipe[part])
     return recipe
 
 

@@ -33,26 +33,26 @@ def _recipe_for(arguments: list[str], default: recipes.Choice | None) -> dict[st
             print(f"Recipe {name}: {default.reason}.")
     recipe = recipes.read(name) if name is not None else {}
     recipe["trainer"] = {**trainer_defaults(), **recipe.get("trainer", {})}
-    if any(argument.startswith("--data.budget") for argument in arguments):
-        recipe.get("data", {}).get("init_args", {}).pop("budget", None)  # one way of saying it replaces another
     return recipe
+
+
+def _choose(arguments: list[str]) -> recipes.Choice | None:
+    """The pre-training recipe for the images, unless the arguments say which settings to take."""
+    root = value_of(arguments, "--data.root")
+    told = any(value_of(arguments, option) is not None for option in ("--config", "-c", "--recipe"))
+    if root is None or told or "--resume" in " ".join(arguments):
+        return None
+    glance = datamodules.glance(root)
+    return recipes.choose(glance.num_images, glance.median_side, torch.cuda.is_available())
 
 
 def pretrain(arguments: list[str]) -> int:
     """``lit-splitmask pretrain``: learns a backbone from the images of a folder."""
     quiet()
-    root, config = value_of(arguments, "--data.root"), value_of(arguments, "--config")
-    choice = None
-    if (
-        root is not None
-        and config is None
-        and value_of(arguments, "--recipe") is None
-        and "--resume" not in " ".join(arguments)
-    ):
-        glance = datamodules.glance(root)
-        choice = recipes.choose(glance.num_images, glance.median_side, torch.cuda.is_available())
+    choice = _choose(arguments)
     arguments = _flag(arguments)
     cli = RunCLI(modules.Pretrain, arguments, _recipe_for(arguments, choice))
+    config = value_of(arguments, "--config")
     budget_given = config is not None or any(a.startswith(("--data.budget", "--trainer.max_")) for a in arguments)
     folder = _folder(cli, "pretrain")
     command = shlex.join(["lit-splitmask", "pretrain", *arguments])
@@ -74,10 +74,11 @@ def pretrain(arguments: list[str]) -> int:
         return 0
     if tokenizer is not None:
         tokenizer.save(folder.path / "codebook.safetensors")
-    root = data.root  # type: ignore[attr-defined]
+    root, recipe = data.root, value_of(arguments, "--recipe")  # type: ignore[attr-defined]
+    chosen = f" --recipe {recipes.finetuning(recipe).name}" if recipe in recipes.available() else ""
     print(
         f"Wrote {weights}, with halves.png, words.png, metrics.csv and checkpoints beside it. Go on with:\n"
-        f"  lit-splitmask finetune --weights {weights} --data.root {root}"
+        f"  lit-splitmask finetune --weights {weights} --data.root {root}{chosen}"
     )
     return 0
 
@@ -88,13 +89,13 @@ def finetune(arguments: list[str]) -> int:
     arguments = [
         a.replace("--weights", "--model.weights", 1) if a.startswith("--weights") else a for a in _flag(arguments)
     ]
-    choice = None
-    if value_of(arguments, "--config") is None:
-        choice = recipes.Choice("finetune", "the paper's fine-tuning recipe (Table 9, small sets)")
-    recipe = _recipe_for(arguments, choice)
+    pretraining = _choose(arguments)
+    recipe = _recipe_for(arguments, recipes.finetuning(pretraining.name) if pretraining else None)
     weights = value_of(arguments, "--model.weights")
     if weights is not None:
         info = load_weights(weights).info
+        if pretraining is not None:
+            recipe.get("model", {}).pop("backbone", None)  # a chosen recipe follows the weights, whatever their shape
         if "timm" in info:
             recipe.setdefault("data", {}).setdefault("init_args", {})["image_size"] = info["timm"]["img_size"]
     cli = RunCLI(modules.Classify, arguments, recipe)

@@ -235,6 +235,7 @@ class ImageData(LightningDataModule, ABC):
             steps_per_epoch=self.steps_per_epoch,
             global_step=self._global_step,
             seed=self.seed,
+            repeats=self.augment.repeats,
             rank=self._rank,
             world_size=self._world_size,
             accumulate=self._accumulate,

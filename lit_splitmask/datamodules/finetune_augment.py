@@ -28,20 +28,25 @@ class FinetuneAugment(Augment):
         hflip: Probability of a horizontal flip.
         rand_augment: timm's string, such as ``rand-m9-mstd0.5-inc1``; None for none.
         erase: Probability that a rectangle is overwritten with noise.
+        repeats: Repeated augmentation: so many differently augmented copies of an image in a row, 3 in DeiT and Table 9. As
+            many images are seen in all, fewer of them different.
 
     Raises:
-        UserError: A probability or share is outside [0, 1].
+        UserError: A probability or share is outside [0, 1], or an image is not repeated at least once.
     """
 
     min_scale: float = 0.08
     hflip: float = 0.5
     rand_augment: str | None = "rand-m9-mstd0.5-inc1"
     erase: float = 0.25
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         check_fractions(min_scale=self.min_scale, hflip=self.hflip, erase=self.erase)
         if self.min_scale == 0:
             raise UserError("The crop's min_scale=0.0 must be more than 0; the usual value is 0.08.")
+        if self.repeats < 1:
+            raise UserError(f"repeats={self.repeats}, but an image must come at least once; DeiT has 3.")
 
     def build(self, image_size: int) -> Transform:
         """Makes the function of an image and a seed.

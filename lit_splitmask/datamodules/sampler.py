@@ -8,7 +8,7 @@ from torch.utils.data import DistributedSampler
 from lit_splitmask.errors import UserError
 from lit_splitmask.seeding import derive_seed
 
-Key = tuple[int, int]  # (number of the pass, index of the image)
+Key = tuple[int, int]  # (number of the pass, which keys the augmentation, and index of the image)
 
 
 class WrapAroundSampler(DistributedSampler):
@@ -18,6 +18,9 @@ class WrapAroundSampler(DistributedSampler):
     place in that pass's permutation. No tail is dropped, a batch may be larger than the dataset, and a resume is exact
     at every optimizer step. Within a step, the first ``batch_size / accumulate`` positions are the first micro-batch,
     of which rank r reads the r-th block.
+
+    With ``repeats`` (repeated augmentation, Table 9), each image comes so many times in a row, under as many keys; the
+    positions stay what they are, so that a pass over the images takes ``repeats`` times as long, on any number of ranks.
 
     It is a ``DistributedSampler``, so that Lightning leaves it in place.
 
@@ -30,6 +33,7 @@ class WrapAroundSampler(DistributedSampler):
         world_size: Number of processes.
         accumulate: Micro-batches an optimizer step.
         global_step: Gives the number of optimizer steps taken; asked when an iteration starts.
+        repeats: Differently augmented copies of each image in a row.
 
     Raises:
         UserError: The batch cannot be shared out evenly.
@@ -43,6 +47,7 @@ class WrapAroundSampler(DistributedSampler):
         steps_per_epoch: int,
         global_step: Callable[[], int],
         seed: int = 0,
+        repeats: int = 1,
         rank: int = 0,
         world_size: int = 1,
         accumulate: int = 1,
@@ -54,6 +59,7 @@ class WrapAroundSampler(DistributedSampler):
         self.steps_per_epoch = steps_per_epoch
         self.global_step = global_step
         self.order_seed = seed
+        self.repeats = repeats
         self.accumulate = accumulate
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
@@ -73,12 +79,13 @@ class WrapAroundSampler(DistributedSampler):
                 yield self.key_at(position)
 
     def key_at(self, position: int) -> Key:
-        """The pass and the image at a position of the endless sequence."""
-        pass_number, place = divmod(position, self.num_images)
+        """The key at a position of the endless sequence."""
+        number, copy = divmod(position, self.repeats)
+        pass_number, place = divmod(number, self.num_images)
         if self._order[0] != pass_number:
             generator = np.random.default_rng(derive_seed(self.order_seed, "order", pass_number))
             self._order = (pass_number, generator.permutation(self.num_images))
-        return pass_number, int(self._order[1][place])
+        return pass_number * self.repeats + copy, int(self._order[1][place])
 
 
 class EvalSampler(DistributedSampler):

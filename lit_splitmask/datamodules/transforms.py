@@ -15,7 +15,13 @@ Transform = Callable[[np.ndarray, int], np.ndarray]
 
 
 class Augment(ABC):
-    """The settings of an augmentation; :meth:`build` makes the function, once the input size is known."""
+    """The settings of an augmentation; :meth:`build` makes the function, once the input size is known.
+
+    Attributes:
+        repeats: How many differently augmented copies of an image follow each other.
+    """
+
+    repeats: int = 1
 
     @abstractmethod
     def build(self, image_size: int) -> Transform:

@@ -80,3 +80,22 @@ def test_evaluation_sees_every_image_exactly_once(num_images: int, world_size: i
     found = [key for sampler in samplers for key in sampler]
     assert sorted(found) == [(0, index) for index in range(num_images)]
     assert sum(len(sampler) for sampler in samplers) == num_images
+
+
+@pytest.mark.parametrize("batch_size", [6, 8])
+def test_repeated_images_come_in_a_row_under_different_keys(batch_size: int) -> None:
+    plain = keys(10, batch_size, steps=15)
+    repeated = keys(10, batch_size, steps=15, repeats=3)
+    assert len(set(repeated)) == len(repeated)
+    assert [index for _, index in repeated[::3]] == [index for _, index in plain[: len(repeated[::3])]]
+    for start in range(0, len(repeated) - 2, 3):
+        assert len({index for _, index in repeated[start : start + 3]}) == 1
+    assert Counter(index for _, index in repeated[:30]) == dict.fromkeys(range(10), 3)  # a pass is 30 long
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_share_repeated_images_exactly(world_size: int) -> None:
+    whole = keys(10, 6, steps=4, repeats=3)
+    parts = [keys(10, 6, steps=4, repeats=3, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert sorted(key for part in parts for key in part) == sorted(whole)
+    assert keys(10, 6, steps=2, start=2, repeats=3) == whole[12:]

@@ -1,0 +1,233 @@
+"""What the border between two passes costs, in time and memory, and what file names cost in each worker.
+
+The images are one small constant, so that only the loader's own work remains. A border is the time from the last batch of
+a pass to the first of the next. Inside a trainer epoch of ours the sampler goes over to the next pass some batches ahead;
+what those steps take beyond the median step counts as the border's. Memory is measured in processes of their own, as Linux
+tells it: the peak of the resident set, and the anonymous part of it, which is all but mapped files. A worker's anonymous
+part counts pages that it still shares with the process it was forked from; its private part does not.
+
+    python benchmarks/loader_passes.py
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from timing import machine
+from torch.utils.data import DataLoader
+
+from lit_splitmask.datamodules.dataset import IndexedImages, Samples
+from lit_splitmask.datamodules.loader import make_loader
+from lit_splitmask.datamodules.sampler import WrapAroundSampler
+
+PIXELS = np.zeros((32, 32, 3), dtype=np.uint8)
+NUM_BORDERS = 5
+AFTER_PASSES = (1, 3, 10)
+FEW = 10
+OURS, ORDINARY = "ours", "DataLoader(shuffle=True)"
+
+
+class ListSamples:
+    """What a dataset ordinarily holds: a list of strings and one of numbers.
+
+    Args:
+        files: Names.
+        labels: One for each.
+    """
+
+    def __init__(self, files: Iterator[str], labels: np.ndarray) -> None:
+        self.files = list(files)
+        self.labels = labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+HOLDERS: dict[str, Callable[[Iterator[str], np.ndarray], Any]] = {"Samples": Samples, "list of strings": ListSamples}
+
+
+def read(file: str) -> np.ndarray:
+    """Reads nothing."""
+    return PIXELS
+
+
+def keep(image: np.ndarray, seed: int) -> np.ndarray:
+    """Crops nothing."""
+    return image
+
+
+def make_images(num_names: int, holder: str = "Samples") -> IndexedImages:
+    """A dataset of so many names, as long as those of iNaturalist."""
+    names = (f"train_val/plants/{number % 8000:04d}/{number:032x}.jpg" for number in range(num_names))
+    return IndexedImages(HOLDERS[holder](names, np.arange(num_names) % 8000), read, transform=keep)
+
+
+def open_ours(images: IndexedImages, args: argparse.Namespace, steps_per_epoch: int) -> DataLoader:
+    sampler = WrapAroundSampler(len(images), args.batch, steps_per_epoch=steps_per_epoch, global_step=lambda: 0)
+    return make_loader(images, sampler, batch_size=args.batch, num_workers=args.workers)
+
+
+def open_ordinary(images: IndexedImages, args: argparse.Namespace, *, persistent: bool = False) -> DataLoader:
+    return DataLoader(images, args.batch, shuffle=True, num_workers=args.workers, persistent_workers=persistent)
+
+
+def gaps(loader: DataLoader, num_epochs: int) -> list[float]:
+    """Seconds between batches over several epochs, without the wait for the very first batch."""
+    arrivals = []
+    for _ in range(num_epochs):
+        for _ in loader:
+            arrivals.append(time.perf_counter())
+    return np.diff(arrivals).tolist()
+
+
+def measure_borders(args: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
+    """Seconds of the median border and of the median step, by kind of border and round."""
+    per_pass = args.items // args.batch
+    images = make_images(args.items)
+    loaders = {
+        "ours, inside a trainer epoch": open_ours(images, args, per_pass * (NUM_BORDERS + 1)),
+        "ours, between trainer epochs": open_ours(images, args, per_pass),
+        f"{ORDINARY}, persistent workers": open_ordinary(images, args, persistent=True),
+        ORDINARY: open_ordinary(images, args),
+    }
+    measured: dict[str, list[tuple[float, float]]] = {name: [] for name in loaders}
+    for _ in range(args.rounds):
+        for name, loader in loaders.items():
+            inside = "inside" in name
+            seconds = gaps(loader, 1 if inside else NUM_BORDERS + 1)
+            ahead = 2 * args.workers if inside else 0  # batches that torch asks the sampler for in advance
+            at_border = [
+                range(number * per_pass - 1 - ahead, number * per_pass) for number in range(1, NUM_BORDERS + 1)
+            ]
+            taken = {place for places in at_border for place in places}
+            steps = [value for place, value in enumerate(seconds) if place not in taken]
+            step = statistics.median(steps)
+            borders = [step + sum(seconds[place] - step for place in places) for places in at_border]
+            measured[name].append((statistics.median(borders), step))
+    return measured
+
+
+def memory(pid: int | str) -> dict[str, float]:
+    """Peak resident, anonymous resident and private memory of a process, in MiB."""
+    fields = {}
+    for file in ("status", "smaps_rollup"):
+        for line in Path(f"/proc/{pid}/{file}").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            fields[name] = value.split()
+    wanted = {"peak": "VmHWM", "anonymous": "RssAnon", "private": "Private_Dirty"}
+    return {name: int(fields[field][0]) / 1024 for name, field in wanted.items()}
+
+
+def epochs(loader: DataLoader, num_epochs: int) -> Iterator[int]:
+    """After each epoch the process id of its first worker, while that is still alive."""
+    for _ in range(num_epochs):
+        iterator: Any = iter(loader)
+        for number, _ in enumerate(iterator, start=1):
+            if number == len(loader):
+                holder: Any = loader._iterator or iterator  # persistent workers belong to the loader's own
+                yield holder._workers[0].pid
+
+
+def measure_passes(args: argparse.Namespace, loader: str) -> dict[str, dict[str, float]]:
+    """Memory of this process and of a worker after some passes."""
+    images = make_images(args.items)
+    opened = open_ours(images, args, args.items // args.batch) if loader == OURS else open_ordinary(images, args)
+    result: dict[str, dict[str, float]] = {}
+    for number, pid in enumerate(epochs(opened, max(AFTER_PASSES)), start=1):
+        if number in AFTER_PASSES:
+            result |= {f"main {number}": memory("self"), f"worker {number}": memory(pid)}
+    return result
+
+
+def measure_names(args: argparse.Namespace, holder: str, num_names: int) -> dict[str, dict[str, float]]:
+    """Memory of a worker that has read as many images as there are names in the long list."""
+    loader = open_ours(make_images(num_names, holder), args, -(-args.names // args.batch))
+    return {"worker": memory(next(epochs(loader, 1)))}
+
+
+def in_own_process(rounds: int, *what: str) -> dict[str, dict[str, float]]:
+    """Medians over some runs of a measurement in a fresh process."""
+    runs = []
+    for _ in range(rounds):
+        command = [sys.executable, __file__, *sys.argv[1:], "--one", *what]
+        runs.append(
+            json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        )
+    return {
+        place: {name: statistics.median(run[place][name] for run in runs) for name in values}
+        for place, values in runs[0].items()
+    }
+
+
+def borders_table(args: argparse.Namespace) -> Table:
+    table = Table(
+        "border between two passes", "ms", "a step, ms", "ratio", title=f"{args.items:,} items, batches of {args.batch}"
+    )
+    for name, values in measure_borders(args).items():
+        border, step = (statistics.median(column) * 1000 for column in zip(*values, strict=True))
+        ratio = statistics.median(border / step for border, step in values)
+        table.add_row(name, f"{border:.2f}", f"{step:.2f}", f"{ratio:.1f}")
+    return table
+
+
+def passes_table(args: argparse.Namespace) -> Table:
+    table = Table(
+        "loader",
+        "process",
+        *(f"after pass {number}" for number in AFTER_PASSES),
+        title="MiB: peak resident / anonymous now / of it private",
+    )
+    for loader in (OURS, ORDINARY):
+        result = in_own_process(args.rounds, "passes", loader)
+        for process in ("main", "worker"):
+            cells = [result[f"{process} {number}"] for number in AFTER_PASSES]
+            table.add_row(loader, process, *(" / ".join(f"{value:.0f}" for value in cell.values()) for cell in cells))
+    return table
+
+
+def names_table(args: argparse.Namespace) -> Table:
+    table = Table(
+        "names held as", "anonymous", "of it private", title=f"MiB that {args.names:,} names cost in a worker"
+    )
+    for holder in HOLDERS:
+        many, few = (in_own_process(args.rounds, "names", holder, str(n))["worker"] for n in (args.names, FEW))
+        table.add_row(holder, *(f"{many[name] - few[name]:.1f}" for name in ("anonymous", "private")))
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=8000)
+    parser.add_argument("--names", type=int, default=450_000)
+    parser.add_argument(
+        "--workers", type=int, default=1, help="of more, batches come in bursts, and borders are unclear"
+    )
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.items % args.batch or args.workers < 1:
+        parser.error("--items must be a multiple of --batch, and --workers at least 1")
+    if args.one:
+        what, name, *number = args.one
+        print(json.dumps(measure_names(args, name, int(*number)) if what == "names" else measure_passes(args, name)))
+        return
+    console = Console()
+    for table in (borders_table, passes_table, names_table):
+        console.print(table(args))
+    console.print(
+        f"{machine()}; {args.workers} worker(s); medians of {args.rounds} rounds, of {NUM_BORDERS} borders in each"
+    )
+
+
+if __name__ == "__main__":
+    main()
