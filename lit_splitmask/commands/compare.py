@@ -138,21 +138,24 @@ class Comparison:
         }
         if self.options.weights is not None:
             starts["imagenet"] = lambda seed: (self.options.weights, 0.0)
-        arms = {}
+        arms, seconds = {}, []
         for name, start in starts.items():
-            scores = [
-                sum(self.finetune(name, share, seed, point, start(seed)[0])["val_accuracy"] for seed in backbones)
-                for point in self.grid
+            tuning = [
+                [self.finetune(name, share, seed, point, start(seed)[0]) for seed in backbones] for point in self.grid
             ]
+            seconds += [run["seconds"] for runs in tuning for run in runs]
+            scores = [sum(run["val_accuracy"] for run in runs) for runs in tuning]
             point = self.grid[scores.index(max(scores))]
             runs = {s: self.finetune(name, share, s, point, start(s)[0], test=True) for s in backbones}
             arms[name] = self._arm(name, runs, point, {s: start(s)[1] for s in backbones})
         if self.options.equal_time:
             point = _point_of(arms["scratch"], self.grid)
-            longer = {}
-            for seed in backbones:
-                ratio = arms["pretrained"].seconds[seed] / arms["scratch"].seconds[seed]
-                longer[seed] = self.finetune("scratch_long", share, seed, point, None, test=True, stretch=ratio)
+            # All runs of a stage do the same work: the fastest is the one that other programs disturbed least.
+            stretch = 1 + min(run["seconds"] for run in backbones.values()) / min(seconds)
+            longer = {
+                seed: self.finetune("scratch_long", share, seed, point, None, test=True, stretch=stretch)
+                for seed in backbones
+            }
             arms["scratch_long"] = self._arm("scratch_long", longer, point, dict.fromkeys(backbones, 0.0))
         return [arms[name] for name in LABELS if name in arms]
 

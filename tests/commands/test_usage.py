@@ -12,7 +12,7 @@ from lit_splitmask import __version__
 from lit_splitmask.cli import main
 from lit_splitmask.commands import recipes
 
-COMMANDS = ("pretrain", "finetune", "compare", "recipes", "fit", "validate", "test", "predict")
+COMMANDS = ("plan", "pretrain", "finetune", "compare", "recipes", "fit", "validate", "test", "predict")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
@@ -34,7 +34,7 @@ def test_an_unknown_command_is_answered_with_those_there_are(capsys: pytest.Capt
     assert all(command in error for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["pretrain", "finetune", "compare"])
+@pytest.mark.parametrize("command", ["plan", "pretrain", "finetune", "compare"])
 def test_each_command_has_a_help_that_names_its_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out
