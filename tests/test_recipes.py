@@ -160,10 +160,10 @@ def train(command: str, recipe: str, root: Path, options: str) -> int:
         (1_000_000, 32, True, "splitmask_tiny_images"),
         (2_000, 40, False, "splitmask_cpu"),
         (1_000_000, 500, False, "splitmask_cpu"),
-        (500, 500, True, "splitmask_small_set"),
-        (49_999, 224, True, "splitmask_small_set"),
-        (50_000, 224, True, "splitmask"),
-        (1_281_167, 400, True, "splitmask"),
+        (500, 500, True, "splitmask_own"),
+        (49_999, 224, True, "splitmask_own"),
+        (50_000, 224, True, "splitmask_own_large"),
+        (1_281_167, 400, True, "splitmask_own_large"),
     ],
 )
 def test_the_choice_follows_size_number_and_machine(num_images: int, median_side: int, gpu: bool, name: str) -> None:

@@ -68,9 +68,9 @@ def choose(num_images: int, median_side: int, gpu: bool) -> Choice:
         return Choice("splitmask_cpu", f"{found} and no GPU: a small network at 48 px that two CPU cores can train")
     if num_images < SMALL_SET:
         return Choice(
-            "splitmask_small_set", f"{found}: fewer than {SMALL_SET:,}, so the paper's recipe against overfitting"
+            "splitmask_own", f"{found}: fewer than {SMALL_SET:,}, so the paper's masks and augmentation for small sets"
         )
-    return Choice("splitmask", f"{found}: enough for the paper's recipe for large sets")
+    return Choice("splitmask_own_large", f"{found}: enough for the paper's masks and augmentation for large sets")
 
 
 def finetuning(pretraining: str) -> Choice:
