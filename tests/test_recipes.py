@@ -202,7 +202,15 @@ def test_the_page_of_datasets_is_made_from_what_the_code_uses() -> None:
 
 def test_table_9_is_the_papers() -> None:
     rows = {row[0]: row[1:] for row in tables.table_9()}
-    assert rows[""] == ["iNaturalist 2018", "iNaturalist 2019", "Food-101", "Stanford Cars", "Clipart", "Painting", "Sketch"]
+    assert rows[""] == [
+        "iNaturalist 2018",
+        "iNaturalist 2019",
+        "Food-101",
+        "Stanford Cars",
+        "Clipart",
+        "Painting",
+        "Sketch",
+    ]
     assert rows["learning rate"] == ["0.00014"] * 3 + ["0.004"] * 4
     assert rows["layer decay"] == ["none"] * 3 + ["0.65"] * 4
     assert rows["warm-up epochs"] == ["5"] * 3 + ["60"] * 4

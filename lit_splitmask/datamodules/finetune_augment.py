@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from lit_splitmask.datamodules.transforms import Augment, Transform, check_fractions, resize
+from lit_splitmask.datamodules.transforms import Augment, Transform, check_fractions, crop_box, resize_box
 from lit_splitmask.errors import UserError
 
 _IMAGENET_MEAN_PIXEL = (124, 116, 104)
@@ -78,7 +78,7 @@ class _Finetune:
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
         generator = np.random.default_rng(seed)
         box = crop_box(generator, image.shape[0], image.shape[1], min_scale=self.augment.min_scale)
-        crop = resize(image, self.image_size, box)
+        crop = resize_box(image, self.image_size, box)
         if generator.random() < self.augment.hflip:
             crop = crop[:, ::-1]
         if self.policy is not None:
@@ -113,26 +113,6 @@ def _seeded(seed: int) -> Iterator[None]:
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
-
-
-def crop_box(
-    generator: np.random.Generator, height: int, width: int, *, min_scale: float
-) -> tuple[float, float, float, float]:
-    """A random box of ``min_scale`` to all of the area and 3:4 to 4:3 in shape; after ten misses, the largest such box.
-
-    Returns:
-        Left, top, right and bottom.
-    """
-    for _ in range(10):
-        area = height * width * generator.uniform(min_scale, 1.0)
-        ratio = exp(generator.uniform(log(3 / 4), log(4 / 3)))
-        w, h = round(sqrt(area * ratio)), round(sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            left, top = int(generator.integers(width - w + 1)), int(generator.integers(height - h + 1))
-            return left, top, left + w, top + h
-    box_width, box_height = min(width, height * 4 / 3), min(height, width * 4 / 3)
-    edge, upper_edge = (width - box_width) / 2, (height - box_height) / 2
-    return edge, upper_edge, edge + box_width, upper_edge + box_height
 
 
 def erase(generator: np.random.Generator, image: np.ndarray) -> np.ndarray:

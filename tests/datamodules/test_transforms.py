@@ -5,9 +5,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from lit_splitmask.datamodules.finetune_augment import FinetuneAugment, crop_box, erase
-from lit_splitmask.datamodules.transforms import Augment, EvalTransform, PretrainAugment
+from lit_splitmask.datamodules.finetune_augment import FinetuneAugment, erase
+from lit_splitmask.datamodules.transforms import Augment, EvalTransform, PretrainAugment, crop_box, resize_box
 from lit_splitmask.errors import UserError
 
 STRONG = PretrainAugment(color_jitter=0.8, grayscale=0.2, blur=0.5, solarize=0.2)
@@ -51,6 +52,29 @@ def test_downscaling_antialiases(factor: float) -> None:
     crop = PretrainAugment(min_scale=1.0).build(56)(large, 0)
     assert crop.std() < noise.std() / 3
     assert EvalTransform(56)(noise).std() < noise.std() / 3
+
+
+@pytest.mark.parametrize("size", [16, 50, 96])
+def test_a_box_is_resized_as_pillow_does(size: int) -> None:
+    smooth = np.asarray(Image.fromarray(IMAGE).resize((200, 150), Image.Resampling.BICUBIC))
+    for box in ((0, 0, 200, 150), (13, 20, 60, 90), (199, 149, 200, 150)):
+        ours = resize_box(smooth, size, box).astype(int)
+        part = Image.fromarray(smooth).crop(box)  # Pillow's own box looks at pixels beyond it
+        pillows = np.asarray(part.resize((size, size), Image.Resampling.BICUBIC)).astype(int)
+        assert np.abs(ours - pillows).max() <= 3
+        assert np.abs(ours - pillows).mean() < 0.6
+
+
+@pytest.mark.parametrize("scales", [(0.08, 1.0), (0.05, 0.25), (0.3, 0.3)])
+@pytest.mark.parametrize("shape", [(100, 100), (20, 300), (300, 20), (3, 1)])
+def test_crop_boxes_keep_their_share_of_the_area(shape: tuple[int, int], scales: tuple[float, float]) -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(100):
+        left, top, right, bottom = crop_box(generator, *shape, min_scale=scales[0], max_scale=scales[1])
+        assert 0 <= left < right <= shape[1]
+        assert 0 <= top < bottom <= shape[0]
+        if min(shape) >= 20:
+            assert (right - left) * (bottom - top) <= 1.1 * scales[1] * shape[0] * shape[1]
 
 
 def test_the_steps_draw_independently() -> None:
