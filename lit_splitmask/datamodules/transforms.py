@@ -133,9 +133,9 @@ def crop_box(
         if 0 < w <= width and 0 < h <= height:
             left, top = int(generator.integers(width - w + 1)), int(generator.integers(height - h + 1))
             return left, top, left + w, top + h
-    w, h = min(width, height * 4 / 3), min(height, width * 4 / 3)
-    shrink = min(1.0, sqrt(max_scale * height * width / (w * h)))
-    w, h = max(1, int(w * shrink)), max(1, int(h * shrink))
+    most_w, most_h = min(width, height * 4 / 3), min(height, width * 4 / 3)
+    shrink = min(1.0, sqrt(max_scale * height * width / (most_w * most_h)))
+    w, h = max(1, int(most_w * shrink)), max(1, int(most_h * shrink))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
 
