@@ -74,11 +74,12 @@ def pretrain(arguments: list[str]) -> int:
         return 0
     if tokenizer is not None:
         tokenizer.save(folder.path / "codebook.safetensors")
-    root, recipe = data.root, value_of(arguments, "--recipe")  # type: ignore[attr-defined]
-    chosen = f" --recipe {recipes.finetuning(recipe).name}" if recipe in recipes.available() else ""
+    recipe = value_of(arguments, "--recipe")
+    chosen = ["--recipe", recipes.finetuning(recipe).name] if recipe in recipes.available() else []
+    images = [a for option in ("--data", "--data.root", "--data.manifest") for a in _given(arguments, option)]
     print(
         f"Wrote {weights}, with halves.png, words.png, metrics.csv and checkpoints beside it. Go on with:\n"
-        f"  lit-splitmask finetune --weights {weights} --data.root {root}{chosen}"
+        f"  {shlex.join(['lit-splitmask', 'finetune', '--weights', str(weights), *images, *chosen])}"
     )
     return 0
 
@@ -110,12 +111,19 @@ def finetune(arguments: list[str]) -> int:
     return 0
 
 
+def _given(arguments: list[str], option: str) -> list[str]:
+    """An option with its value, if it was given."""
+    value = value_of(arguments, option)
+    return [] if value is None else [option, value]
+
+
 def _folder(cli: RunCLI, command: str) -> RunFolder:
     """The run's folder, new or existing, with its configuration written."""
     config = cli.config
     if config.resume:
         return RunFolder.existing(config.runs_dir, config.name)
-    root = Path(config.data.init_args.root).resolve().name
+    settings = config.data.init_args
+    root = Path(settings.get("manifest") or settings.root).resolve().stem
     return RunFolder.new(config.runs_dir, config.name, f"{command}-{root}")
 
 

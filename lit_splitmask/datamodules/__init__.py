@@ -5,6 +5,7 @@ from lit_splitmask.datamodules.budget import Budget
 from lit_splitmask.datamodules.finetune_augment import FinetuneAugment
 from lit_splitmask.datamodules.folder import ImageFolder
 from lit_splitmask.datamodules.glance import Glance, glance
+from lit_splitmask.datamodules.manifest import Manifest
 from lit_splitmask.datamodules.published import (
     ADE20K,
     COCO,
@@ -32,6 +33,7 @@ __all__ = [
     "ImageData",
     "ImageFolder",
     "ImageNet",
+    "Manifest",
     "Painting",
     "PretrainAugment",
     "Sketch",

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -12,7 +12,7 @@ from typing import Any
 
 from lit_splitmask.datamodules.layout import LabelsMode, list_images, understand
 from lit_splitmask.datamodules.scan import FileRecord, examine, in_threads, scan
-from lit_splitmask.datamodules.split import Dropped, Splits, check_shares, cut, drop_shared, find_conflicts
+from lit_splitmask.datamodules.split import Dropped, Splits, check_shares, cut, drop_shared, find_conflicts, join
 from lit_splitmask.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -110,8 +110,8 @@ def load_or_make(root: str | Path, index_dir: str | Path, options: SplitOptions)
     if not path.exists():
         return make_index(Path(root), path, options)
     index = load_index(path)
-    _check_options(index, options)
-    return _check_unchanged(index)
+    check_options(index, options)
+    return check_unchanged(index, _known_or_inside(index, list_images(index.root)))
 
 
 def make_index(root: Path, path: Path, options: SplitOptions) -> FolderIndex:
@@ -120,34 +120,96 @@ def make_index(root: Path, path: Path, options: SplitOptions) -> FolderIndex:
     Raises:
         UserError: The folder cannot be used.
     """
-    check_shares(options.val_share, options.test_share or 0.0)
     layout = understand(root, options.labels)
-    records = scan(root, layout.files, options.max_bad_share)
-    files = {file: record for file, record in records.items() if record.hash}
-    hashes = {file: record.hash for file, record in files.items()}
-    labels = layout.labels()
-    given = {name: [file for file in members if file in files] for name, members in layout.given.items()}
-    splits, dropped = drop_shared(given, hashes)
-    test_share = options.test_share if options.test_share is not None else (0.2 if layout.classes else 0.0)
+    return make_from_lists(
+        root,
+        path,
+        options,
+        files=layout.files,
+        layout=layout.description,
+        classes=layout.classes,
+        labels=layout.labels(),
+        given=layout.given,
+        class_level=layout.class_level,
+    )
+
+
+def make_from_lists(
+    root: Path,
+    path: Path,
+    options: SplitOptions,
+    *,
+    files: Sequence[str],
+    layout: str,
+    classes: list[str],
+    labels: Mapping[str, int],
+    given: Mapping[str, Sequence[str]],
+    groups: Mapping[str, str] | None = None,
+    class_level: int | None = None,
+) -> FolderIndex:
+    """Scans listed images, cuts the splits that are missing, reports what is odd, and keeps the record at ``path``.
+
+    Args:
+        root: What the paths are relative to.
+        path: Where the record is kept.
+        options: How missing splits are cut.
+        files: Sorted.
+        layout: What was understood, in one line.
+        classes: Sorted class names; empty without labels.
+        labels: By file; not looked at without classes.
+        given: The images of each split that is given.
+        groups: By file; images of one group stay in one split.
+        class_level: Which part of a path names the class; None to keep ``labels`` in the record.
+
+    Raises:
+        UserError: The images cannot be used.
+    """
+    check_shares(options.val_share, options.test_share or 0.0)
+    records = scan(root, files, options.max_bad_share)
+    readable = {file: record for file, record in records.items() if record.hash}
+    hashes = {file: record.hash for file, record in readable.items()}
+    labels = labels if classes else dict.fromkeys(files, -1)
+    present = {name: [file for file in members if file in readable] for name, members in given.items()}
+    splits, dropped = drop_shared(present, hashes)
+    _warn_of_torn(splits, groups or {})
+    test_share = options.test_share if options.test_share is not None else (0.2 if classes else 0.0)
     wanted = {"test": test_share, "val": options.val_share}
     shares = {name: share for name, share in wanted.items() if share > 0 and name not in splits}
-    splits |= cut(splits.get("train", list(files)), hashes, labels, shares=shares, seed=options.seed)
+    together = join(hashes, groups or {})
+    splits |= cut(splits.get("train", list(readable)), together, labels, shares=shares, seed=options.seed)
     index = FolderIndex(
         root=root.resolve(),
         path=path,
         options=_deciding(options),
-        layout=layout.description,
-        classes=layout.classes,
-        class_level=layout.class_level,
-        files=files,
+        layout=layout,
+        classes=classes,
+        class_level=class_level or 0,
+        files=readable,
         unreadable={file: record for file, record in records.items() if not record.hash},
         splits={name: splits[name] for name in ("train", "val", "test") if splits.get(name)},
         dropped=dropped,
         conflicts=find_conflicts(splits["train"], hashes, labels),
+        given_labels={file: labels[file] for file in readable} if classes and class_level is None else {},
     )
     _report(index)
     save_index(index)
     return index
+
+
+def _warn_of_torn(splits: Splits, groups: Mapping[str, str]) -> None:
+    """Tells of groups that the given splits tear apart."""
+    places: dict[str, set[str]] = {}
+    for name, files in splits.items():
+        for file in files:
+            if file in groups:
+                places.setdefault(groups[file], set()).add(name)
+    torn = sorted(group for group, names in places.items() if len(names) > 1)
+    if torn:
+        log.warning(
+            "%d group(s) stand in more than one of the given splits, such as %s: scores will be too good.",
+            len(torn),
+            ", ".join(torn[:3]),
+        )
 
 
 def load_index(path: Path) -> FolderIndex:
@@ -197,7 +259,12 @@ def _deciding(options: SplitOptions) -> dict[str, Any]:
     return {name: value for name, value in asdict(options).items() if name != "max_bad_share"}
 
 
-def _check_options(index: FolderIndex, options: SplitOptions) -> None:
+def check_options(index: FolderIndex, options: SplitOptions) -> None:
+    """Checks that the record was made with these options.
+
+    Raises:
+        UserError: It was not.
+    """
     asked = _deciding(options)
     differing = [name for name in asked if asked[name] != index.options.get(name)]
     if differing:
@@ -208,13 +275,19 @@ def _check_options(index: FolderIndex, options: SplitOptions) -> None:
         )
 
 
-def _check_unchanged(index: FolderIndex) -> FolderIndex:
-    """Compares the folder with its record by names, sizes and times of change.
+def check_unchanged(index: FolderIndex, present: set[str]) -> FolderIndex:
+    """Compares the images with their record by names, sizes and times of change.
 
     A copied folder has new times; images with the same pixels as before are the same, and the record takes their times.
+
+    Args:
+        index: The record.
+        present: The images that there are now.
+
+    Raises:
+        UserError: They are not the same.
     """
     known = index.files | index.unreadable
-    present = _known_or_inside(index, list_images(index.root))
     touched = [file for file in sorted(present & known.keys()) if _differs(index.root / file, known[file])]
     examined = in_threads(lambda file: examine(index.root / file)[0], touched, f"Reading {index.root.name} again")
     now = dict(zip(touched, examined, strict=True))

@@ -69,6 +69,27 @@ def group_by_hash(files: Sequence[str], hashes: Mapping[str, str]) -> list[list[
     return list(groups.values())
 
 
+def join(hashes: Mapping[str, str], groups: Mapping[str, str]) -> dict[str, str]:
+    """A key by file, equal for files that must stay together: of the same pixels, or of one group, directly or in turn.
+
+    Args:
+        hashes: Of the pixels, by file.
+        groups: By file; files without one may be missing.
+    """
+    leader: dict[str, str] = {}
+
+    def find(node: str) -> str:
+        while leader.setdefault(node, node) != node:
+            leader[node] = leader[leader[node]]
+            node = leader[node]
+        return node
+
+    for file, digest in hashes.items():
+        if file in groups:
+            leader[find(f"pixels {digest}")] = find(f"group {groups[file]}")
+    return {file: find(f"pixels {digest}") for file, digest in hashes.items()}
+
+
 def cut(
     files: Sequence[str],
     hashes: Mapping[str, str],
@@ -79,12 +100,12 @@ def cut(
 ) -> Splits:
     """Cuts images into train and the named shares, class by class.
 
-    Pixel-identical images stay together and count once, under the label of the first. A class of at least three
-    distinct images has one in train and, sizes permitting, one in every share; a smaller one stays in train.
+    Files of one key stay together and count once, under the label of the first. A class of at least three distinct keys has
+    one in train and, sizes permitting, one in every share; a smaller one stays in train.
 
     Args:
         files: Sorted.
-        hashes: Of the pixels, by file.
+        hashes: A key by file: the hash of its pixels, or what :func:`join` makes of it.
         labels: By file; -1 is a class like any other.
         shares: Of each split to be cut off, such as ``{"test": 0.2, "val": 0.1}``.
         seed: Decides who goes where.

@@ -54,6 +54,17 @@ def test_pretraining_writes_what_it_promises(work: Path, capsys: pytest.CaptureF
     assert float(next(row["words/used"] for row in logged if row["words/used"])) == 16
 
 
+def test_images_of_a_manifest_are_trained_on(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"shapes/{file.relative_to('shapes')},{file.parent.name}" for file in sorted(Path("shapes").rglob("*.png"))]
+    Path("parts.csv").write_text("\n".join(["path,label", *rows]))
+    given = ["--data", "Manifest", "--data.manifest", "parts.csv"]
+    assert main(["pretrain", "--recipe", "pretrain.yaml", *given]) == 0
+    weights = "runs/pretrain-parts/backbone.safetensors"
+    assert f"lit-splitmask finetune --weights {weights} {' '.join(given)}" in capsys.readouterr().out
+    assert main(["finetune", "--recipe", "finetune.yaml", "--weights", weights, *given]) == 0
+    assert Path("runs/finetune-parts/classifier.safetensors").is_file()
+
+
 def test_the_progress_bar_can_be_switched_off(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*PRETRAIN_COMMAND, "p", "--trainer.enable_progress_bar=false"]) == 0
     assert "images/s" not in capsys.readouterr().err
