@@ -112,6 +112,14 @@ def markdown(groups: Mapping[float, Sequence[Arm]], title: str, notes: Sequence[
 
 
 def share_verdict(arms: Sequence[Arm]) -> str:
-    """The verdict on the arms of one share of the labels."""
+    """The verdict on the arms of one share of the labels: against scratch, and against scratch for as long in all."""
     by_name = {arm.name: arm for arm in arms}
-    return verdict(paired_difference(by_name["scratch"].accuracy, by_name["pretrained"].accuracy))
+    own = by_name["pretrained"].accuracy
+    first = verdict(paired_difference(by_name["scratch"].accuracy, own))
+    if "scratch_long" not in by_name:
+        return first
+    difference = paired_difference(by_name["scratch_long"].accuracy, own)
+    if difference.num_seeds < 2:
+        return first
+    found = "better" if difference.low > 0 else "worse" if difference.high < 0 else "no difference shown"
+    return f"{first} Against training from scratch for as long in all: {difference}, {found}."

@@ -96,6 +96,23 @@ def test_the_report_has_a_table_and_a_verdict_for_each_share() -> None:
     assert text.endswith("- a note\n")
 
 
-def test_further_arms_do_not_touch_the_verdict() -> None:
-    arms = [arm("scratch", 0.5, 0.6), arm("scratch_long", 0.9, 0.9), arm("pretrained", 0.3, 0.41)]
+def test_given_weights_do_not_touch_the_verdict() -> None:
+    arms = [arm("scratch", 0.5, 0.6), arm("imagenet", 0.9, 0.9), arm("pretrained", 0.3, 0.41)]
     assert share_verdict(arms) == share_verdict([arms[0], arms[2]])
+
+
+@pytest.mark.parametrize(
+    ("long", "found"),
+    [
+        ((0.5, 0.61, 0.55), "+20.0 [18.6, 21.4], better"),
+        ((0.7, 0.85, 0.72), "no difference shown"),
+        ((0.9, 1.0, 0.94), "worse"),
+    ],
+)
+def test_the_verdict_tells_of_training_from_scratch_for_as_long(long: tuple[float, ...], found: str) -> None:
+    arms = [arm("scratch", 0.5, 0.6, 0.55), arm("scratch_long", *long), arm("pretrained", 0.7, 0.8, 0.76)]
+    text = share_verdict(arms)
+    assert text.startswith(share_verdict([arms[0], arms[2]]))
+    assert "for as long in all" in text
+    assert found.split()[-1] in text
+    assert text.endswith(f"{found.split(', ')[-1]}.")
