@@ -12,7 +12,6 @@ The files are in the system's page cache by then, for all alike.
 import argparse
 import logging
 import math
-import random
 import statistics
 import tempfile
 import time
@@ -44,11 +43,10 @@ from lit_splitmask.datamodules.budget import Budget
 from lit_splitmask.datamodules.cache import Reader
 from lit_splitmask.datamodules.index import SplitOptions
 from lit_splitmask.datamodules.sampler import Key, WrapAroundSampler
-from lit_splitmask.datamodules.transforms import PretrainAugment, Transform
+from lit_splitmask.datamodules.transforms import PretrainAugment, Transform, crop_box
 from lit_splitmask.seeding import derive_seed
 
 SEED = 0
-RATIOS = (3 / 4, 4 / 3)
 PLAIN = PretrainAugment(min_scale=0.08)
 STRONG = PretrainAugment(min_scale=0.08, color_jitter=0.8, grayscale=0.2, blur=0.5, solarize=0.2)
 SHRINKS = {"enlarged": (0.0, 1.0), "shrunk < 1.5×": (1.0, 1.5), "shrunk ≥ 1.5×": (1.5, math.inf)}
@@ -71,26 +69,10 @@ class Crop:
 
 
 def draw_crop(key: Key, shape: tuple[int, int], augment: PretrainAugment) -> Crop:
-    """The crop that ours makes: the draws of its random resized crop and flip, in the same order.
-
-    With the strong augmentation ours draws other things between box and flip, so that there only the boxes are the same.
-    """
-    rng = random.Random(derive_seed(SEED, "augment", *key))
-    rng.random()  # whether to run at all
-    height, width = shape
-    area = height * width
-    for _ in range(10):
-        target = rng.uniform(augment.min_scale * area, augment.max_scale * area)
-        ratio = math.exp(rng.uniform(math.log(RATIOS[0]), math.log(RATIOS[1])))
-        crop_width, crop_height = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
-        if 0 < crop_width <= width and 0 < crop_height <= height:
-            top = int((height - crop_height + 1) * rng.random())
-            left = int((width - crop_width + 1) * rng.random())
-            break
-    else:  # the image is too narrow: the middle
-        crop_width, crop_height = min(width, round(height * RATIOS[1])), min(height, round(width / RATIOS[0]))
-        top, left = (height - crop_height) // 2, (width - crop_width) // 2
-    return Crop(top, left, crop_height, crop_width, rng.random() < augment.hflip)
+    """The crop that ours makes."""
+    rng = np.random.default_rng(derive_seed(SEED, "augment", *key))
+    left, top, right, bottom = crop_box(rng, *shape, min_scale=augment.min_scale, max_scale=augment.max_scale)
+    return Crop(top, left, bottom - top, right - left, rng.random() < augment.hflip)
 
 
 def read_tensor(path: str) -> Tensor:

@@ -206,8 +206,8 @@ def _one_image_classes(index: FolderIndex) -> list[str]:
 
 
 def _empty_classes(index: FolderIndex) -> list[str]:
-    """Paths of class folders, relative to the root."""
-    if not index.classes:
+    """Paths of class folders, relative to the root; none where lists, not folders, name the classes."""
+    if not index.classes or index.given_labels:
         return []
     known = [file.split("/") for file in index.files | index.unreadable]
     parents = {"/".join(parts[: index.class_level]) for parts in known}

@@ -7,12 +7,12 @@ from typing import Any, cast
 
 import torch
 
-from lit_splitmask import datamodules
 from lit_splitmask.commands import plan_cost, recipes
 from lit_splitmask.commands.run_cli import RunCLI, trainer_defaults
 from lit_splitmask.commands.runs import RunFolder
-from lit_splitmask.datamodules.cache import cache_of, choose_store_size
-from lit_splitmask.datamodules.index import FolderIndex, load_or_make
+from lit_splitmask.datamodules.cache import cache_of
+from lit_splitmask.datamodules.files import FileData
+from lit_splitmask.datamodules.index import FolderIndex
 from lit_splitmask.errors import UserError
 from lit_splitmask.modules.base import TrainModule
 
@@ -79,12 +79,12 @@ class Stage:
         run = RunCLI(module, [*arguments, "--trainer.logger=false"], recipe)
         self.trainer, built, data = run.build(RunFolder(scratch), [])
         self.module = cast(TrainModule, built)
-        if not isinstance(data, datamodules.ImageFolder):
+        if not isinstance(data, FileData):
             raise UserError(
-                f"plan looks at image folders, but the recipe reads {type(data).__name__}: give another --recipe."
+                f"plan looks at images in files, but the recipe reads {type(data).__name__}: give another --recipe."
             )
         self.data = data
-        self.index: FolderIndex = load_or_make(data.root, data.index_dir, data.split_options)
+        self.index: FolderIndex = data.load_or_make()
 
     def plan(self, choice: recipes.Choice, num_checkpoints: int) -> TrainingPlan:
         """Works the budget out, and times a few steps."""
@@ -92,8 +92,7 @@ class Stage:
         data.trainer = trainer  # whose devices and max_steps count in the budget
         data.setup("fit")
         schedule = data.schedule
-        shapes = [record.shape for record in index.files.values()]
-        store_size = choose_store_size(shapes, data.image_size, data.cache_gb * 2**30)
+        store_size = data.store_size(index)
         cache = None if store_size is None else cache_of(index, store_size)
         at_once = data.batch_size // (trainer.world_size * trainer.accumulate_grad_batches)
         timed = plan_cost.images_to_time(trainer.strategy.root_device.type, data.image_size, at_once)

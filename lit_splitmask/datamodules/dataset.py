@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from lit_splitmask.datamodules.names import Names
 from lit_splitmask.datamodules.sampler import Key
@@ -33,6 +33,13 @@ class Samples:
     def subset(self, places: Sequence[int]) -> "Samples":
         """The images at some places, in that order."""
         return Samples([self.files[place] for place in places], self.labels[list(places)])
+
+
+def collate(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """A batch of what :class:`IndexedImages` gives: ``image`` (B, 3, H, W) uint8 in the channels-last memory format."""
+    batch: dict[str, Tensor] = default_collate(samples)
+    batch["image"] = batch["image"].permute(0, 3, 1, 2)
+    return batch
 
 
 class IndexedImages(Dataset):
@@ -63,7 +70,7 @@ class IndexedImages(Dataset):
             key: Number of the pass and place in the split; a number alone means pass 0.
 
         Returns:
-            ``image`` (3, H, W) uint8, ``label`` and ``index`` () int64.
+            ``image`` (H, W, 3) uint8, ``label`` and ``index`` () int64.
 
         Raises:
             DecodeError: The file is gone or damaged.
@@ -72,7 +79,7 @@ class IndexedImages(Dataset):
         image = self.read(self.samples.files[index])
         crop = self.transform(image, derive_seed(self.seed, "augment", pass_number, index))
         return {
-            "image": torch.from_numpy(np.array(crop.transpose(2, 0, 1), order="C")),
+            "image": torch.from_numpy(np.require(crop, requirements=["C", "W"])),
             "label": torch.tensor(self.samples.labels[index]),
             "index": torch.tensor(index),
         }

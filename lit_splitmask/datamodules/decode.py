@@ -47,11 +47,15 @@ def decode(path: str | Path, draft_size: int | None = None) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
+            size, turn = image.size, _UPRIGHT.get(orientation(image))
             if draft_size is not None:
                 image.draft(None, (draft_size, draft_size))
+            if image.format == "JPEG" and image.mode == "RGB" and image.size == size and turn is None:
+                pixels = _decode_jpeg(Path(path))
+                if pixels is not None:
+                    return pixels
             image.load()
             rgb = _to_rgb(image)
-            turn = _UPRIGHT.get(orientation(image))
             return np.array(rgb if turn is None else rgb.transpose(turn))
     except FileNotFoundError:
         raise DecodeError(
@@ -63,6 +67,32 @@ def decode(path: str | Path, draft_size: int | None = None) -> np.ndarray:
             f"The image {path} cannot be decoded ({type(error).__name__}: {error}). Replace it by an intact copy, or "
             "take it out of the folder."
         ) from error
+
+
+def _decode_jpeg(path: Path) -> np.ndarray | None:
+    """The same pixels as Pillow's, faster; None where Pillow should try."""
+    import torch
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    data = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
+    try:
+        return decode_jpeg(data, mode=ImageReadMode.RGB).permute(1, 2, 0).contiguous().numpy()
+    except RuntimeError:
+        return None
+
+
+def read_shape(path: str | Path) -> tuple[int, int]:
+    """The height and width of an image, upright; its header alone is read.
+
+    Raises:
+        DecodeError: The file is gone or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            return (width, height) if orientation(image) >= 5 else (height, width)
+    except Exception as error:  # as in decode
+        raise DecodeError(f"The image {path} cannot be opened ({type(error).__name__}: {error}).") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -3,14 +3,14 @@
 import logging
 from abc import abstractmethod
 from pathlib import Path
+from typing import Any
 
 from lit_splitmask.datamodules.base import ImageData, Source
-from lit_splitmask.datamodules.budget import Budget
-from lit_splitmask.datamodules.cache import Reader, build, choose_store_size
+from lit_splitmask.datamodules.cache import Reader, StoreWhileScanning, build, choose_store_size
 from lit_splitmask.datamodules.dataset import Samples
 from lit_splitmask.datamodules.index import FolderIndex, load_index
+from lit_splitmask.datamodules.scan import Storing
 from lit_splitmask.datamodules.statistics import FIXED, StatisticsKind, dataset_statistics
-from lit_splitmask.datamodules.transforms import Augment
 from lit_splitmask.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -23,11 +23,11 @@ class FileData(ImageData):
 
     Args:
         root: The folder.
-        image_size, batch_size, eval_batch_size, budget, num_epochs, augment, crop_ratio, label_share, seed, num_workers: see
-            :class:`ImageData`.
+        image_size: Side of the crops.
         statistics: Mean and standard deviation for normalisation: ImageNet's, the train images' own, or 0.5 and 0.5.
         cache_gb: Disk space for decoded images, in GiB; 0 decodes them each time.
         index_dir: Where the record and decoded images are kept.
+        **settings: Those of :class:`ImageData`.
 
     Raises:
         UserError: A setting is out of its range.
@@ -38,31 +38,12 @@ class FileData(ImageData):
         root: str,
         image_size: int = 224,
         *,
-        batch_size: int = 256,
-        eval_batch_size: int | None = None,
-        budget: Budget | None = None,
-        num_epochs: int = 100,
-        augment: Augment | None = None,
-        crop_ratio: float = 0.875,
-        label_share: float = 1.0,
-        seed: int = 0,
-        num_workers: int | None = None,
         statistics: StatisticsKind = "imagenet",
         cache_gb: float = 8.0,
         index_dir: str = "runs/data",
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            image_size=image_size,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            budget=budget,
-            num_epochs=num_epochs,
-            augment=augment,
-            crop_ratio=crop_ratio,
-            label_share=label_share,
-            seed=seed,
-            num_workers=num_workers,
-        )
+        super().__init__(image_size=image_size, **settings)
         self.root = Path(root).expanduser()
         self.statistics: StatisticsKind = statistics
         self.cache_gb = cache_gb
@@ -75,8 +56,8 @@ class FileData(ImageData):
         """Where the record of the files is kept."""
 
     @abstractmethod
-    def load_or_make(self) -> FolderIndex:
-        """The record of the files, made the first time."""
+    def load_or_make(self, storing: Storing | None = None) -> FolderIndex:
+        """The record of the files, made the first time; if images are decoded for it, ``storing`` gets them."""
 
     def prepare_data(self) -> None:
         """Makes the record, stores decoded images, measures pixels; each only the first time.
@@ -84,8 +65,10 @@ class FileData(ImageData):
         Raises:
             UserError: The images cannot be used, or have changed.
         """
-        index = self.load_or_make()
-        store_size = self._store_size(index)
+        with StoreWhileScanning(self.record.parent, self.image_size, self.cache_gb * _GIB) as storing:
+            index = self.load_or_make(storing)
+            storing.keep(index)
+        store_size = self.store_size(index)
         if store_size is not None:
             build(index, store_size)
         elif self.cache_gb > 0:
@@ -111,7 +94,7 @@ class FileData(ImageData):
             splits=splits,
             predict=splits["test"] if "test" in splits else Samples(everything, index.labels(everything)),
             class_names=index.classes,
-            read=Reader(index, self.image_size, self._store_size(index)),
+            read=Reader(index, self.image_size, self.store_size(index)),
             mean=mean,
             std=std,
         )
@@ -123,6 +106,7 @@ class FileData(ImageData):
             raise UserError("The folder has not been read yet: call prepare_data() and setup() first.")
         return self._index
 
-    def _store_size(self, index: FolderIndex) -> int | None:
+    def store_size(self, index: FolderIndex) -> int | None:
+        """Short side at which decoded images are stored; None where they are decoded each time."""
         shapes = [record.shape for record in index.files.values()]
         return choose_store_size(shapes, self.image_size, self.cache_gb * _GIB)

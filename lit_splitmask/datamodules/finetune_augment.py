@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from lit_splitmask.datamodules.transforms import Augment, Transform, check_fractions, crop_box, resize_box
+from lit_splitmask.datamodules.transforms import Augment, Transform, check_fractions, crop_box, flip, resize_box
 from lit_splitmask.errors import UserError
 
 _IMAGENET_MEAN_PIXEL = (124, 116, 104)
@@ -80,7 +80,7 @@ class _Finetune:
         box = crop_box(generator, image.shape[0], image.shape[1], min_scale=self.augment.min_scale)
         crop = resize_box(image, self.image_size, box)
         if generator.random() < self.augment.hflip:
-            crop = crop[:, ::-1]
+            crop = flip(crop)
         if self.policy is not None:
             with _seeded(seed):
                 crop = np.asarray(self.policy(Image.fromarray(crop)))

@@ -9,15 +9,16 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
+from uuid import uuid4
 
 from lit_splitmask.datamodules.layout import LabelsMode, list_images, understand
-from lit_splitmask.datamodules.scan import FileRecord, examine, in_threads, scan
+from lit_splitmask.datamodules.scan import FileRecord, Storing, examine, in_threads, scan
 from lit_splitmask.datamodules.split import Dropped, Splits, check_shares, cut, drop_shared, find_conflicts, join
 from lit_splitmask.errors import UserError
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2  # 1 hashed pixels otherwise
 
 
 @dataclass(frozen=True)
@@ -100,21 +101,29 @@ def folder_in(index_dir: str | Path, root: Path) -> Path:
     return Path(index_dir) / f"{resolved.name}-{hashlib.blake2b(str(resolved).encode(), digest_size=4).hexdigest()}"
 
 
-def load_or_make(root: str | Path, index_dir: str | Path, options: SplitOptions) -> FolderIndex:
+def load_or_make(
+    root: str | Path, index_dir: str | Path, options: SplitOptions, storing: Storing | None = None
+) -> FolderIndex:
     """The record of a folder; only the first call decodes anything.
+
+    Args:
+        root: The folder.
+        index_dir: Where the records of all folders are kept.
+        options: How the folder is read and split.
+        storing: Gets the images when they are decoded.
 
     Raises:
         UserError: The folder cannot be used, has changed since, or was split with other options.
     """
     path = folder_in(index_dir, Path(root)) / "splits.json"
     if not path.exists():
-        return make_index(Path(root), path, options)
+        return make_index(Path(root), path, options, storing)
     index = load_index(path)
     check_options(index, options)
     return check_unchanged(index, _known_or_inside(index, list_images(index.root)))
 
 
-def make_index(root: Path, path: Path, options: SplitOptions) -> FolderIndex:
+def make_index(root: Path, path: Path, options: SplitOptions, storing: Storing | None = None) -> FolderIndex:
     """Scans a folder, splits it, reports what is odd about it, and keeps the record at ``path``.
 
     Raises:
@@ -131,6 +140,7 @@ def make_index(root: Path, path: Path, options: SplitOptions) -> FolderIndex:
         labels=layout.labels(),
         given=layout.given,
         class_level=layout.class_level,
+        storing=storing,
     )
 
 
@@ -146,6 +156,7 @@ def make_from_lists(
     given: Mapping[str, Sequence[str]],
     groups: Mapping[str, str] | None = None,
     class_level: int | None = None,
+    storing: Storing | None = None,
 ) -> FolderIndex:
     """Scans listed images, cuts the splits that are missing, reports what is odd, and keeps the record at ``path``.
 
@@ -160,12 +171,13 @@ def make_from_lists(
         given: The images of each split that is given.
         groups: By file; images of one group stay in one split.
         class_level: Which part of a path names the class; None to keep ``labels`` in the record.
+        storing: Gets the images when they are decoded.
 
     Raises:
         UserError: The images cannot be used.
     """
     check_shares(options.val_share, options.test_share or 0.0)
-    records = scan(root, files, options.max_bad_share)
+    records = scan(root, files, options.max_bad_share, storing)
     readable = {file: record for file, record in records.items() if record.hash}
     hashes = {file: record.hash for file, record in readable.items()}
     labels = labels if classes else dict.fromkeys(files, -1)
@@ -250,9 +262,17 @@ def save_index(index: FolderIndex) -> None:
 def write_atomically(path: Path, text: str) -> None:
     """Writes a file so that no reader ever sees a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    partial = partial_name(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def partial_name(path: Path) -> Path:
+    """A name beside a file, of this writer's own even where machines share the folder."""
+    return path.with_name(f"{path.name}.{uuid4().hex[:12]}.tmp")
 
 
 def _deciding(options: SplitOptions) -> dict[str, Any]:

@@ -7,19 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from PIL import Image
-
-from lit_splitmask.datamodules.budget import MAX_PASSES, Budget
-from lit_splitmask.datamodules.decode import orientation
+from lit_splitmask.datamodules.budget import MAX_PASSES
+from lit_splitmask.datamodules.decode import DecodeError, read_shape
 from lit_splitmask.datamodules.facts import Facts
 from lit_splitmask.datamodules.files import FileData
 from lit_splitmask.datamodules.index import FolderIndex, folder_in, load_index, save_index
-from lit_splitmask.datamodules.scan import FileRecord, in_threads
+from lit_splitmask.datamodules.scan import FileRecord, Storing, in_threads
 from lit_splitmask.datamodules.split import cut
-from lit_splitmask.datamodules.statistics import StatisticsKind
-from lit_splitmask.datamodules.transforms import Augment
 from lit_splitmask.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -51,13 +47,12 @@ class ListedData(FileData):
 
     Args:
         root: The folder that holds the dataset.
+        image_size: Side of the crops.
         val_share: Share of the training images that become the validation split, the same in each class.
         subset_list: A file that names the training images to use, one a line, by file name or by path relative to the
             root, such as ImageNet's published 1 % and 10 % lists.
         download: Fetch the files, where a maintained loader still has a source.
-        image_size, batch_size, eval_batch_size, budget, num_epochs, augment, crop_ratio, label_share, seed, num_workers: see
-            :class:`ImageData`; the default budget is Table 3's.
-        statistics, cache_gb, index_dir: see :class:`FileData`.
+        **settings: Those of :class:`FileData` and :class:`ImageData`; the default budget is Table 3's.
 
     Raises:
         UserError: A setting is out of its range.
@@ -70,38 +65,12 @@ class ListedData(FileData):
         root: str,
         image_size: int = 224,
         *,
-        batch_size: int = 256,
-        eval_batch_size: int | None = None,
-        budget: Budget | None = None,
-        num_epochs: int = 100,
-        augment: Augment | None = None,
-        crop_ratio: float = 0.875,
-        label_share: float = 1.0,
-        seed: int = 0,
-        num_workers: int | None = None,
-        statistics: StatisticsKind = "imagenet",
         val_share: float = 0.0,
         subset_list: str | None = None,
         download: bool = False,
-        cache_gb: float = 8.0,
-        index_dir: str = "runs/data",
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            root,
-            image_size,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            budget=budget,
-            num_epochs=num_epochs,
-            augment=augment,
-            crop_ratio=crop_ratio,
-            label_share=label_share,
-            seed=seed,
-            num_workers=num_workers,
-            statistics=statistics,
-            cache_gb=cache_gb,
-            index_dir=index_dir,
-        )
+        super().__init__(root, image_size, **settings)
         if not 0 <= val_share < 1:
             raise UserError(
                 f"val_share={val_share} must be at least 0 and less than 1, so that images are left to train on."
@@ -159,7 +128,7 @@ class ListedData(FileData):
             )
         return [self.root / name for name in names]
 
-    def load_or_make(self) -> FolderIndex:
+    def load_or_make(self, storing: Storing | None = None) -> FolderIndex:
         """The record of the listed files; it is made anew whenever the lists or the files have changed.
 
         Raises:
@@ -254,10 +223,7 @@ def _header(path: Path) -> FileRecord:
     except OSError:
         return FileRecord(-1, 0, "", (0, 0))
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = orientation(image) >= 5
-    except (OSError, ValueError, SyntaxError):  # Pillow's ways of saying that it is no image
+        shape = read_shape(path)
+    except DecodeError:
         return FileRecord(status.st_size, status.st_mtime_ns, "", (0, 0))
-    shape = (width, height) if turned else (height, width)
     return FileRecord(status.st_size, status.st_mtime_ns, f"{status.st_size}-{status.st_mtime_ns}", shape)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, DistributedSampler
 
-from lit_splitmask.datamodules.dataset import IndexedImages
+from lit_splitmask.datamodules.dataset import IndexedImages, collate
 from lit_splitmask.errors import UserError
 
 _MOST_WORKERS = 8
@@ -58,6 +58,7 @@ def make_loader(
     return Loader(
         dataset,
         batch_size=batch_size,
+        collate_fn=collate,
         sampler=sampler,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,

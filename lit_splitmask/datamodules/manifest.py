@@ -4,8 +4,8 @@ import csv
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from lit_splitmask.datamodules.budget import Budget
 from lit_splitmask.datamodules.files import FileData
 from lit_splitmask.datamodules.folder import DEFAULT_SPLITS
 from lit_splitmask.datamodules.index import (
@@ -18,8 +18,7 @@ from lit_splitmask.datamodules.index import (
     make_from_lists,
 )
 from lit_splitmask.datamodules.layout import SPLIT_NAMES
-from lit_splitmask.datamodules.statistics import StatisticsKind
-from lit_splitmask.datamodules.transforms import Augment
+from lit_splitmask.datamodules.scan import Storing
 from lit_splitmask.errors import UserError
 
 COLUMNS = ("path", "label", "split", "group")
@@ -51,10 +50,9 @@ class Manifest(FileData):
     Args:
         manifest: The CSV file, with a header.
         root: The folder that relative paths start from; by default that of the CSV file.
+        image_size: Side of the crops.
         splits: How missing splits are cut; ``labels=none`` ignores the label column.
-        image_size, batch_size, eval_batch_size, budget, num_epochs, augment, crop_ratio, label_share, seed, num_workers: see
-            :class:`ImageData`.
-        statistics, cache_gb, index_dir: see :class:`FileData`.
+        **settings: Those of :class:`FileData` and :class:`ImageData`.
 
     Raises:
         UserError: A setting is out of its range.
@@ -66,36 +64,10 @@ class Manifest(FileData):
         root: str | None = None,
         image_size: int = 224,
         *,
-        batch_size: int = 256,
-        eval_batch_size: int | None = None,
-        budget: Budget | None = None,
-        num_epochs: int = 100,
-        augment: Augment | None = None,
-        crop_ratio: float = 0.875,
-        label_share: float = 1.0,
-        seed: int = 0,
-        num_workers: int | None = None,
-        statistics: StatisticsKind = "imagenet",
         splits: SplitOptions = DEFAULT_SPLITS,
-        cache_gb: float = 8.0,
-        index_dir: str = "runs/data",
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            str(Path(manifest).parent) if root is None else root,
-            image_size,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            budget=budget,
-            num_epochs=num_epochs,
-            augment=augment,
-            crop_ratio=crop_ratio,
-            label_share=label_share,
-            seed=seed,
-            num_workers=num_workers,
-            statistics=statistics,
-            cache_gb=cache_gb,
-            index_dir=index_dir,
-        )
+        super().__init__(str(Path(manifest).parent) if root is None else root, image_size, **settings)
         self.manifest = Path(manifest).expanduser()
         self.split_options = splits
 
@@ -104,7 +76,7 @@ class Manifest(FileData):
         """Where the record of the files is kept."""
         return folder_in(self.index_dir, self.manifest) / "splits.json"
 
-    def load_or_make(self) -> FolderIndex:
+    def load_or_make(self, storing: Storing | None = None) -> FolderIndex:
         """Reads the manifest, scans its images and cuts missing splits, the first time.
 
         Raises:
@@ -112,7 +84,7 @@ class Manifest(FileData):
         """
         rows = read_manifest(self.manifest, use_labels=self.split_options.labels != "none")
         if not self.record.exists():
-            return self._make(rows)
+            return self._make(rows, storing)
         index = load_index(self.record)
         check_options(index, self.split_options)
         listed = index.files.keys() | index.unreadable.keys()
@@ -124,7 +96,7 @@ class Manifest(FileData):
             )
         return check_unchanged(index, {file for file in listed if (self.root / file).exists()})
 
-    def _make(self, rows: Rows) -> FolderIndex:
+    def _make(self, rows: Rows, storing: Storing | None) -> FolderIndex:
         classes = sorted(set(rows.labels.values()))
         number = {name: label for label, name in enumerate(classes)}
         given: dict[str, list[str]] = {}
@@ -140,6 +112,7 @@ class Manifest(FileData):
             labels={file: number[name] for file, name in rows.labels.items()},
             given=given,
             groups=rows.groups,
+            storing=storing,
         )
 
 

@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lit_splitmask.datamodules import cache
-from lit_splitmask.datamodules.cache import Reader, build, cache_of, choose_store_size, stored_shape
+from lit_splitmask.datamodules import ImageFolder, cache, scan
+from lit_splitmask.datamodules.cache import (
+    PartialCache,
+    Reader,
+    build,
+    cache_of,
+    choose_store_size,
+    read_shrunk,
+    stored_shape,
+)
 from lit_splitmask.datamodules.decode import decode
 from lit_splitmask.datamodules.index import FolderIndex, SplitOptions, load_or_make
 
@@ -64,7 +72,7 @@ def test_storing_antialiases(tmp_path: Path) -> None:
 
 def test_it_is_built_once(index: FolderIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     build(index, 24)
-    monkeypatch.setattr(cache, "_write", None)
+    monkeypatch.setattr(cache, "PartialCache", None)
     build(index, 24)
     assert [path.suffix for path in sorted(index.path.parent.glob("pixels-24-*"))] == [".bin", ".json"]
 
@@ -78,6 +86,103 @@ def test_a_truncated_file_is_rebuilt(index: FolderIndex) -> None:
     assert Reader(index, 16, 24).cache is None
     build(index, 24)
     assert stored.path.read_bytes() == whole
+
+
+def test_a_file_that_somebody_changed_is_rebuilt(index: FolderIndex) -> None:
+    build(index, 24)
+    stored = cache_of(index, 24)
+    whole = stored.path.read_bytes()
+    with stored.path.open("r+b") as stream:
+        stream.write(b"damage")
+    assert not stored.is_whole
+    build(index, 24)
+    assert stored.is_whole
+    assert stored.path.read_bytes() == whole
+
+
+def test_a_cache_of_another_version_is_replaced(index: FolderIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "VERSION", 1)
+    build(index, 24)
+    build(index, 32)
+    old, other_size = cache_of(index, 24), cache_of(index, 32)
+    monkeypatch.setattr(cache, "VERSION", 2)
+    assert Reader(index, 16, 24).cache is None
+    build(index, 24)
+    assert Reader(index, 16, 24).cache is not None
+    assert not old.path.exists()
+    assert not old.path.with_suffix(".json").exists()
+    assert other_size.path.exists()
+
+
+def test_two_runs_may_build_it_at_once(index: FolderIndex) -> None:
+    stored = cache_of(index, 24)
+    pixels = [read_shrunk(index.root / file, record.shape, 24) for file, record in index.files.items()]
+    partials = [PartialCache(stored.path.parent, 24, stored.num_bytes) for _ in range(3)]
+    for image in pixels:
+        for partial in partials[:2]:
+            partial.write(image)
+    for partial in partials[:2]:
+        partial.keep(index)
+    for partial in partials:  # the third was interrupted
+        partial.close()
+    assert len(list(stored.path.parent.glob("pixels-*"))) == 2  # the file and what is said about it
+    reader = Reader(index, 16, 24)
+    assert reader.cache is not None
+    for file, image in zip(index.files, pixels, strict=True):
+        np.testing.assert_array_equal(reader(file), image)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that were decoded, in order of time."""
+    names: list[str] = []
+
+    def count(path: Path, *args: object, **settings: object) -> np.ndarray:
+        names.append(Path(path).name)
+        return decode(path, *args, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(scan, "decode", count)
+    monkeypatch.setattr(cache, "decode", count)
+    return names
+
+
+@pytest.mark.parametrize("image_size", [4, 8, 32], ids=["shrunk far", "shrunk", "as they are"])
+def test_scanning_stores_the_same_pixels_as_building(
+    flat_folder: MakeFolder, tmp_path: Path, image_size: int, decoded: list[str]
+) -> None:
+    root = flat_folder(9)
+    (root / "broken.png").write_bytes(b"no image")
+    data = ImageFolder(str(root), image_size, index_dir=str(tmp_path / "a"), splits=SplitOptions(max_bad_share=0.2))
+    data.prepare_data()
+    if image_size > 4:
+        assert sorted(decoded) == sorted({*decoded})
+    data.setup()
+    index = data.index
+    store_size = data.store_size(index)
+    assert store_size is not None
+    stored = cache_of(index, store_size)
+    assert stored.is_whole
+    scanned = stored.path.read_bytes()
+    stored.path.unlink()
+    build(index, store_size)
+    assert stored.path.read_bytes() == scanned
+
+
+def test_a_wrong_guess_of_the_store_size_costs_time_only(
+    flat_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = flat_folder(9)
+    Image.new("RGB", (4000, 3000)).save(root / "000a.png")
+    monkeypatch.setattr(cache, "_LOOKED_AT", 1)  # 000.png, which is small
+    data = ImageFolder(str(root), 100, cache_gb=0.0005, index_dir=str(tmp_path / "a"))
+    data.prepare_data()
+    data.setup()
+    store_size = data.store_size(data.index)
+    assert store_size is not None
+    assert store_size < 400
+    assert isinstance(data.source.read, Reader)
+    assert data.source.read.cache is not None
+    assert len(list(data.index.path.parent.glob("pixels-*"))) == 2
 
 
 def test_a_worker_gets_no_copy_of_the_pixels(index: FolderIndex) -> None:
