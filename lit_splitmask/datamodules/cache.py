@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +26,7 @@ STORE_FACTORS = (4.0, 3.0, 2.0, 1.5, 1.15)
 
 VERSION = 2  # of the way pixels are decoded, shrunk and laid out
 _WRITTEN = 946_684_800  # the time of change that a finished file is given, in seconds; any change of it shows
+_SYNCED_AT_ONCE = 2**26  # bytes
 _LOOKED_AT = 200  # images whose sizes are looked at to guess that of the file
 
 
@@ -161,6 +163,9 @@ class PartialCache:
     def __init__(self, folder: Path, store_size: int, num_bytes: int) -> None:
         self.store_size = store_size
         self._num_written = 0
+        self._pool = ThreadPoolExecutor(1)  # brings the file to the disk while it is being written
+        self._syncing_to = 0
+        self._syncing: Future[Any] = self._pool.submit(int)
         self._path = partial_name(folder / f"pixels-{store_size}")
         self._stream: BinaryIO | None = None
         try:
@@ -197,6 +202,10 @@ class PartialCache:
             return
         try:
             self._num_written += self._stream.write(np.ascontiguousarray(image).data)
+            if self._num_written > self._syncing_to + _SYNCED_AT_ONCE and self._syncing.done():
+                self._syncing.result()
+                self._syncing_to = self._num_written
+                self._syncing = self._pool.submit(os.fsync, self._stream.fileno())
         except OSError as error:
             self._give_up(error)
 
@@ -208,6 +217,7 @@ class PartialCache:
         about = {"store_size": self.store_size, "record": index.path.name, "images": len(index.files)}
         try:
             self._stream.flush()
+            self._syncing.result()
             os.fsync(self._stream.fileno())
             self._stream.close()
             os.utime(self._path, (_WRITTEN, _WRITTEN))
@@ -221,6 +231,7 @@ class PartialCache:
 
     def close(self) -> None:
         """Removes what has not been kept."""
+        self._pool.shutdown()
         if self._stream is not None:
             with suppress(OSError):  # of what a full disk did not take
                 self._stream.close()

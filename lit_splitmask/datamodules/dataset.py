@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset, get_worker_info
 
 from lit_splitmask.datamodules.names import Names
 from lit_splitmask.datamodules.sampler import Key
 from lit_splitmask.datamodules.transforms import Transform
 from lit_splitmask.seeding import derive_seed
+
+NUM_BUFFERS = 3
 
 
 class Samples:
@@ -35,11 +37,28 @@ class Samples:
         return Samples([self.files[place] for place in places], self.labels[list(places)])
 
 
-def collate(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """A batch of what :class:`IndexedImages` gives: ``image`` (B, 3, H, W) uint8 in the channels-last memory format."""
-    batch: dict[str, Tensor] = default_collate(samples)
-    batch["image"] = batch["image"].permute(0, 3, 1, 2)
-    return batch
+class Buffers:
+    """Where a worker puts its batches: a few pieces of memory by turns, shared with the main process.
+
+    New shared memory for each batch, as is usual, costs as much time as a crop. A loader may prefetch one batch less than there
+    are buffers, and must copy a batch before it asks for the next.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: list[Tensor] = []
+        self._turn = 0
+
+    def next(self, shape: tuple[int, ...]) -> Tensor:
+        """A tensor of uint8 to write to; outside workers, or for another shape than the first, a new one."""
+        if get_worker_info() is None:
+            return torch.empty(shape, dtype=torch.uint8)
+        if len(self._buffers) < NUM_BUFFERS:
+            self._buffers.append(torch.empty(shape, dtype=torch.uint8).share_memory_())
+        buffer = self._buffers[self._turn % NUM_BUFFERS]
+        if buffer.shape != shape:
+            return torch.empty(shape, dtype=torch.uint8)
+        self._turn += 1
+        return buffer
 
 
 class IndexedImages(Dataset):
@@ -59,27 +78,43 @@ class IndexedImages(Dataset):
         self.read = read
         self.transform = transform
         self.seed = seed
+        self._buffers = Buffers()
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, key: Key | int) -> dict[str, Tensor]:
-        """One image.
+        """One image, as :meth:`__getitems__` gives several, without the first dimension."""
+        return {name: values[0] for name, values in self.__getitems__([key]).items()}
+
+    def __getitems__(self, keys: Sequence[Key | int]) -> dict[str, Tensor]:
+        """A batch.
 
         Args:
-            key: Number of the pass and place in the split; a number alone means pass 0.
+            keys: Numbers of the pass and places in the split; a place alone means pass 0.
 
         Returns:
-            ``image`` (H, W, 3) uint8, ``label`` and ``index`` () int64.
+            ``image`` (B, 3, H, W) uint8 in the channels-last memory format, ``label`` and ``index`` (B,) int64. A worker
+            writes over an earlier batch's pixels, see :class:`Buffers`.
 
         Raises:
-            DecodeError: The file is gone or damaged.
+            DecodeError: A file is gone or damaged.
         """
-        pass_number, index = (0, key) if isinstance(key, int) else key
-        image = self.read(self.samples.files[index])
-        crop = self.transform(image, derive_seed(self.seed, "augment", pass_number, index))
+        images: Tensor | None = None
+        indices = []
+        for place, key in enumerate(keys):
+            pass_number, index = (0, key) if isinstance(key, int) else key
+            crop = self.transform(
+                self.read(self.samples.files[index]), derive_seed(self.seed, "augment", pass_number, index)
+            )
+            if images is None:
+                images = self._buffers.next((len(keys), *crop.shape))
+            images[place] = torch.from_numpy(np.require(crop, requirements="W"))
+            indices.append(index)
+        assert images is not None
+        index_tensor = torch.tensor(indices)
         return {
-            "image": torch.from_numpy(np.require(crop, requirements=["C", "W"])),
-            "label": torch.tensor(self.samples.labels[index]),
-            "index": torch.tensor(index),
+            "image": images.permute(0, 3, 1, 2),
+            "label": torch.from_numpy(self.samples.labels[index_tensor.numpy()]),
+            "index": index_tensor,
         }

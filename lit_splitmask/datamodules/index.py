@@ -254,9 +254,9 @@ def _record(entry: dict[str, Any]) -> FileRecord:
 
 def save_index(index: FolderIndex) -> None:
     """Writes a record to its ``path``."""
-    stored = {"version": VERSION, **asdict(index), "root": str(index.root)}
+    stored = {"version": VERSION, **vars(index), "root": str(index.root)}
     del stored["path"]
-    write_atomically(index.path, json.dumps(stored, ensure_ascii=False))
+    write_atomically(index.path, json.dumps(stored, ensure_ascii=False, default=vars))  # of the dataclasses inside
 
 
 def write_atomically(path: Path, text: str) -> None:

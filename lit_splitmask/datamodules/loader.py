@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
-from lit_splitmask.datamodules.dataset import IndexedImages, collate
+from lit_splitmask.datamodules.dataset import NUM_BUFFERS, IndexedImages
 from lit_splitmask.errors import UserError
 
 _MOST_WORKERS = 8
@@ -31,8 +32,14 @@ class Loader(DataLoader):
         Raises:
             UserError: An image is gone or damaged.
         """
+        held: dict[int, Tensor] = {}  # the workers' buffers, which are mapped anew unless somebody holds on to them
         try:
-            yield from super().__iter__()
+            for batch in super().__iter__():
+                image = batch["image"]
+                if self.num_workers and not self.pin_memory:  # pinning has copied it already
+                    held[image.data_ptr()] = image
+                    batch["image"] = torch.from_numpy(image.numpy().copy(order="K"))  # torch would wake all its threads
+                yield batch
         except UserError as error:  # from a worker, its text is a stack trace
             raise type(error)(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from None
 
@@ -58,7 +65,8 @@ def make_loader(
     return Loader(
         dataset,
         batch_size=batch_size,
-        collate_fn=collate,
+        collate_fn=_as_it_is,
+        prefetch_factor=NUM_BUFFERS - 1 if num_workers else None,
         sampler=sampler,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
@@ -66,6 +74,10 @@ def make_loader(
         worker_init_fn=_limit_threads,
         generator=torch.Generator().manual_seed(0),  # otherwise an iterator draws from torch's global generator
     )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _limit_threads(worker: int) -> None:
