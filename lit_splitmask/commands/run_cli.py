@@ -117,6 +117,7 @@ class RunCLI(LightningCLI):
         parser.add_argument("--recipe", type=str | None, default=None, help="a recipe by name or path (see: recipes)")
         if self.model_class is modules.Pretrain:
             parser.link_arguments("data.init_args.image_size", "model.backbone.image_size")
+            parser.link_arguments("data.init_args.channels", "model.backbone.in_chans")
 
     def instantiate_classes(self) -> None:
         """Builds nothing yet: the run's folder must be known first."""

@@ -38,12 +38,13 @@ def _recipe_for(arguments: list[str], default: recipes.Choice | None) -> dict[st
 
 def _choose(arguments: list[str]) -> recipes.Choice | None:
     """The pre-training recipe for the images, unless the arguments say which settings to take."""
-    root = value_of(arguments, "--data.root")
+    root, pool = value_of(arguments, "--data.root"), value_of(arguments, "--data.pool")
     told = any(value_of(arguments, option) is not None for option in ("--config", "-c", "--recipe"))
     if root is None or told or "--resume" in " ".join(arguments):
         return None
-    glance = datamodules.glance(root)
-    return recipes.choose(glance.num_images, glance.median_side, torch.cuda.is_available())
+    glances = [datamodules.glance(folder) for folder in (root, *yaml.safe_load(pool or "[]"))]
+    num_images = sum(glance.num_images for glance in glances)
+    return recipes.choose(num_images, glances[0].median_side, torch.cuda.is_available())
 
 
 def pretrain(arguments: list[str]) -> int:
@@ -98,7 +99,8 @@ def finetune(arguments: list[str]) -> int:
         if pretraining is not None:
             recipe.get("model", {}).pop("backbone", None)  # a chosen recipe follows the weights, whatever their shape
         if "timm" in info:
-            recipe.setdefault("data", {}).setdefault("init_args", {})["image_size"] = info["timm"]["img_size"]
+            images = recipe.setdefault("data", {}).setdefault("init_args", {})
+            images["image_size"], images["channels"] = info["timm"]["img_size"], info["timm"]["in_chans"]
     cli = RunCLI(modules.Classify, arguments, recipe)
     folder = _folder(cli, "finetune")
     best = ModelCheckpoint(
@@ -190,7 +192,7 @@ def _write_predict_config(path: Path, weights: Path, data: ImageData) -> None:
         "model": {"class_path": "Classify", "init_args": {"weights": str(weights), "keep_head": True}},
         "data": {
             "class_path": f"{type(data).__module__}.{type(data).__name__}",
-            "init_args": {"image_size": data.image_size, "crop_ratio": data.crop_ratio},
+            "init_args": {"image_size": data.image_size, "channels": data.channels, "crop_ratio": data.crop_ratio},
         },
     }
     write_atomically(path, yaml.safe_dump(settings, sort_keys=False).encode())

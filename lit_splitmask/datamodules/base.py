@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
@@ -21,6 +21,7 @@ from lit_splitmask.datamodules.transforms import Augment, EvalTransform, Pretrai
 from lit_splitmask.errors import UserError
 
 _MOST_EVAL_IMAGES = 256
+_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow converts
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Source:
 
 
 class ImageData(LightningDataModule, ABC):
-    """Batches of ``image`` (B, 3, H, W) uint8, ``label`` and ``index`` (B,) int64.
+    """Batches of ``image`` (B, C, H, W) uint8, ``label`` and ``index`` (B,) int64.
 
     Training is counted in optimizer steps: the budget is resolved to steps, which are cut into ``num_epochs`` trainer
     epochs of equal length whatever the dataset's size. Use it with ``Trainer(max_epochs=-1)``, which gets the budget's
@@ -53,6 +54,7 @@ class ImageData(LightningDataModule, ABC):
 
     Args:
         image_size: Side of the crops.
+        channels: 3, or 1 for the luminance alone (X-rays, say; colours are lost).
         batch_size: Images an optimizer step sees, over all processes and accumulated micro-batches.
         eval_batch_size: Images a process evaluates at once; None means ``batch_size``, at most 256.
         budget: How long to train; None for the paper's default.
@@ -71,6 +73,7 @@ class ImageData(LightningDataModule, ABC):
         self,
         *,
         image_size: int = 224,
+        channels: Literal[1, 3] = 3,
         batch_size: int = 256,
         eval_batch_size: int | None = None,
         budget: Budget | None = None,
@@ -89,7 +92,10 @@ class ImageData(LightningDataModule, ABC):
                 raise UserError(f"{name}={value}, but it must be at least 1.")
         if not 0 < crop_ratio <= 1:
             raise UserError(f"crop_ratio={crop_ratio} must be more than 0 and at most 1; the usual value is 0.875.")
+        if channels not in (1, 3):
+            raise UserError(f"channels={channels}, but images have 3 channels, or 1 where their luminance is enough.")
         self.image_size = image_size
+        self.channels = channels
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.budget = budget
@@ -198,14 +204,19 @@ class ImageData(LightningDataModule, ABC):
         return len(self.class_names)
 
     @property
-    def pixel_mean(self) -> Colour:
-        """Red, green and blue, of pixels in [0, 1]."""
-        return self.source.mean
+    def pixel_mean(self) -> tuple[float, ...]:
+        """Of each channel, of pixels in [0, 1]."""
+        return self._by_channel(self.source.mean)
 
     @property
-    def pixel_std(self) -> Colour:
-        """Red, green and blue, of pixels in [0, 1]."""
-        return self.source.std
+    def pixel_std(self) -> tuple[float, ...]:
+        """Of each channel, of pixels in [0, 1]."""
+        return self._by_channel(self.source.std)
+
+    def _by_channel(self, colour: Colour) -> tuple[float, ...]:
+        if self.channels == 3:
+            return colour
+        return (sum(weight * value for weight, value in zip(_LUMINANCE, colour, strict=True)),)
 
     @property
     def train_samples(self) -> Samples:
@@ -241,7 +252,9 @@ class ImageData(LightningDataModule, ABC):
             accumulate=self._accumulate,
         )
         transform = self.augment.build(self.image_size)
-        images = IndexedImages(self.train_samples, self.source.read, transform=transform, seed=self.seed)
+        images = IndexedImages(
+            self.train_samples, self.source.read, transform=transform, channels=self.channels, seed=self.seed
+        )
         return make_loader(images, sampler, batch_size=sampler.loader_batch_size, num_workers=self.num_workers)
 
     def fitting_dataloader(self, num_crops: int | None = None) -> DataLoader:
@@ -259,7 +272,9 @@ class ImageData(LightningDataModule, ABC):
             seed=self.seed,
         )
         transform = self.augment.build(self.image_size)
-        images = IndexedImages(self.train_samples, self.source.read, transform=transform, seed=self.seed)
+        images = IndexedImages(
+            self.train_samples, self.source.read, transform=transform, channels=self.channels, seed=self.seed
+        )
         return make_loader(images, sampler, batch_size=batch_size, num_workers=self.num_workers)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
@@ -290,6 +305,7 @@ class ImageData(LightningDataModule, ABC):
 
     def eval_loader(self, samples: Samples) -> DataLoader:
         """A loader of centre crops, each image once over all processes."""
-        images = IndexedImages(samples, self.source.read, transform=EvalTransform(self.image_size, self.crop_ratio))
+        transform = EvalTransform(self.image_size, self.crop_ratio)
+        images = IndexedImages(samples, self.source.read, transform=transform, channels=self.channels)
         sampler = EvalSampler(len(samples), rank=self._rank, world_size=self._world_size)
         return make_loader(images, sampler, batch_size=self.eval_batch_size, num_workers=self.num_workers)

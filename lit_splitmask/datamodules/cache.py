@@ -120,7 +120,7 @@ def cache_of(index: FolderIndex, store_size: int) -> PixelCache:
     """The cache of a folder at a store size, whether it exists yet or not."""
     digest = hashlib.blake2b(f"version {VERSION}".encode(), digest_size=6)
     for file, record in index.files.items():
-        digest.update(f"{file}\0{record.hash}\n".encode())
+        digest.update(f"{file}\0{record.hash}\n".encode("utf-8", "surrogatepass"))
     shapes = np.array([stored_shape(record.shape, store_size) for record in index.files.values()], dtype=np.int64)
     return PixelCache(index.path.parent / f"pixels-{store_size}-{digest.hexdigest()}.bin", Names(index.files), shapes)
 

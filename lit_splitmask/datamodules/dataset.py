@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
@@ -68,15 +69,23 @@ class IndexedImages(Dataset):
         samples: The split.
         read: Gives an image by its name, (H, W, 3) uint8.
         transform: Crops it.
+        channels: 3, or 1 for the luminance alone.
         seed: Of the augmentation.
     """
 
     def __init__(
-        self, samples: Samples, read: Callable[[str], np.ndarray], *, transform: Transform, seed: int = 0
+        self,
+        samples: Samples,
+        read: Callable[[str], np.ndarray],
+        *,
+        transform: Transform,
+        channels: int = 3,
+        seed: int = 0,
     ) -> None:
         self.samples = samples
         self.read = read
         self.transform = transform
+        self.channels = channels
         self.seed = seed
         self._buffers = Buffers()
 
@@ -94,7 +103,7 @@ class IndexedImages(Dataset):
             keys: Numbers of the pass and places in the split; a place alone means pass 0.
 
         Returns:
-            ``image`` (B, 3, H, W) uint8 in the channels-last memory format, ``label`` and ``index`` (B,) int64. A worker
+            ``image`` (B, C, H, W) uint8 in the channels-last memory format, ``label`` and ``index`` (B,) int64. A worker
             writes over an earlier batch's pixels, see :class:`Buffers`.
 
         Raises:
@@ -104,9 +113,10 @@ class IndexedImages(Dataset):
         indices = []
         for place, key in enumerate(keys):
             pass_number, index = (0, key) if isinstance(key, int) else key
-            crop = self.transform(
-                self.read(self.samples.files[index]), derive_seed(self.seed, "augment", pass_number, index)
-            )
+            image = self.read(self.samples.files[index])
+            crop = self.transform(image, derive_seed(self.seed, "augment", pass_number, index))
+            if self.channels == 1:
+                crop = np.asarray(Image.fromarray(crop).convert("L"))[:, :, None]
             if images is None:
                 images = self._buffers.next((len(keys), *crop.shape))
             images[place] = torch.from_numpy(np.require(crop, requirements="W"))

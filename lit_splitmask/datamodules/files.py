@@ -2,13 +2,17 @@
 
 import logging
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lit_splitmask.datamodules.base import ImageData, Source
 from lit_splitmask.datamodules.cache import Reader, StoreWhileScanning, build, choose_store_size
 from lit_splitmask.datamodules.dataset import Samples
-from lit_splitmask.datamodules.index import FolderIndex, load_index
+from lit_splitmask.datamodules.index import FolderIndex, SplitOptions, folder_in, load_index, load_or_make
 from lit_splitmask.datamodules.scan import Storing
 from lit_splitmask.datamodules.statistics import FIXED, StatisticsKind, dataset_statistics
 from lit_splitmask.errors import UserError
@@ -16,6 +20,29 @@ from lit_splitmask.errors import UserError
 log = logging.getLogger(__name__)
 
 _GIB = 2**30
+_SEPARATOR = "\0"  # which no file name holds
+_POOL = "pool.json"
+_OF_POOLS = SplitOptions(labels="none", val_share=0.0, test_share=0.0)
+
+
+class PooledReader:
+    """Reads the images of several folders.
+
+    Args:
+        readers: Those of the folders; the names of images of the first stand alone, those of the others follow their number.
+    """
+
+    def __init__(self, readers: Sequence[Callable[[str], np.ndarray]]) -> None:
+        self.readers = readers
+
+    def __call__(self, name: str) -> np.ndarray:
+        """An image, (H, W, 3) uint8.
+
+        Raises:
+            DecodeError: It is gone or damaged.
+        """
+        number, separator, file = name.partition(_SEPARATOR)
+        return self.readers[int(number)](file) if separator else self.readers[0](name)
 
 
 class FileData(ImageData):
@@ -24,8 +51,10 @@ class FileData(ImageData):
     Args:
         root: The folder.
         image_size: Side of the crops.
+        pool: Folders of more images to pre-train on; their labels do not count. An image with the same pixels as one of val
+            or test is left out.
         statistics: Mean and standard deviation for normalisation: ImageNet's, the train images' own, or 0.5 and 0.5.
-        cache_gb: Disk space for decoded images, in GiB; 0 decodes them each time.
+        cache_gb: Disk space for decoded images, in GiB, of each folder; 0 decodes them each time.
         index_dir: Where the record and decoded images are kept.
         **settings: Those of :class:`ImageData`.
 
@@ -38,6 +67,7 @@ class FileData(ImageData):
         root: str,
         image_size: int = 224,
         *,
+        pool: Sequence[str] = (),
         statistics: StatisticsKind = "imagenet",
         cache_gb: float = 8.0,
         index_dir: str = "runs/data",
@@ -45,6 +75,7 @@ class FileData(ImageData):
     ) -> None:
         super().__init__(image_size=image_size, **settings)
         self.root = Path(root).expanduser()
+        self.pool = [Path(folder).expanduser() for folder in pool]
         self.statistics: StatisticsKind = statistics
         self.cache_gb = cache_gb
         self.index_dir = Path(index_dir)
@@ -65,16 +96,24 @@ class FileData(ImageData):
         Raises:
             UserError: The images cannot be used, or have changed.
         """
-        with StoreWhileScanning(self.record.parent, self.image_size, self.cache_gb * _GIB) as storing:
-            index = self.load_or_make(storing)
+        index = self._store(self.record.parent, self.load_or_make)
+        for root in self.pool:
+            load_or_make_pool = partial(load_or_make, root, self.index_dir, _OF_POOLS, name=_POOL)
+            self._store(folder_in(self.index_dir, root), load_or_make_pool)
+        if self.statistics == "dataset":
+            dataset_statistics(index)
+
+    def _store(self, folder: Path, load_or_make: Callable[[Storing], FolderIndex]) -> FolderIndex:
+        """Makes a folder's record and stores its images."""
+        with StoreWhileScanning(folder, self.image_size, self.cache_gb * _GIB) as storing:
+            index = load_or_make(storing)
             storing.keep(index)
         store_size = self.store_size(index)
         if store_size is not None:
             build(index, store_size)
         elif self.cache_gb > 0:
             log.warning("Decoded images do not fit into cache_gb=%g, and are decoded each time.", self.cache_gb)
-        if self.statistics == "dataset":
-            dataset_statistics(index)
+        return index
 
     def open_source(self) -> Source:
         """Opens what :meth:`prepare_data` has prepared.
@@ -90,14 +129,32 @@ class FileData(ImageData):
         splits = {name: Samples(files, index.labels(files)) for name, files in index.splits.items()}
         mean, std = dataset_statistics(index) if self.statistics == "dataset" else FIXED[self.statistics]
         everything = list(index.files)
-        return Source(
-            splits=splits,
-            predict=splits["test"] if "test" in splits else Samples(everything, index.labels(everything)),
-            class_names=index.classes,
-            read=Reader(index, self.image_size, self.store_size(index)),
-            mean=mean,
-            std=std,
-        )
+        predict = splits["test"] if "test" in splits else Samples(everything, index.labels(everything))
+        read: Callable[[str], np.ndarray] = self._reader(index)
+        if self.pool:
+            splits["train"], pools = self._with_pool(index, splits["train"])
+            read = PooledReader([read, *map(self._reader, pools)])
+        return Source(splits, predict, index.classes, read, mean, std)
+
+    def _reader(self, index: FolderIndex) -> Reader:
+        return Reader(index, self.image_size, self.store_size(index))
+
+    def _with_pool(self, index: FolderIndex, train: Samples) -> tuple[Samples, list[FolderIndex]]:
+        """The training images and those of the pool, which are named by the number of their reader too."""
+        held_out = {index.files[file].hash for name in ("val", "test") for file in index.splits.get(name, [])}
+        files, pools = list(train.files), []
+        for number, root in enumerate(self.pool, start=1):
+            pool = load_index(folder_in(self.index_dir, root) / _POOL)
+            kept = [file for file, record in pool.files.items() if record.hash not in held_out]
+            if len(kept) < len(pool.files):
+                log.warning(
+                    "%d images of %s are left out: they are identical to images of val or test.",
+                    len(pool.files) - len(kept),
+                    root,
+                )
+            files += [f"{number}{_SEPARATOR}{file}" for file in kept]
+            pools.append(pool)
+        return Samples(files, [*train.labels.tolist(), *[-1] * (len(files) - len(train))]), pools
 
     @property
     def index(self) -> FolderIndex:

@@ -102,7 +102,11 @@ def folder_in(index_dir: str | Path, root: Path) -> Path:
 
 
 def load_or_make(
-    root: str | Path, index_dir: str | Path, options: SplitOptions, storing: Storing | None = None
+    root: str | Path,
+    index_dir: str | Path,
+    options: SplitOptions,
+    storing: Storing | None = None,
+    name: str = "splits.json",
 ) -> FolderIndex:
     """The record of a folder; only the first call decodes anything.
 
@@ -111,11 +115,12 @@ def load_or_make(
         index_dir: Where the records of all folders are kept.
         options: How the folder is read and split.
         storing: Gets the images when they are decoded.
+        name: Of the record.
 
     Raises:
         UserError: The folder cannot be used, has changed since, or was split with other options.
     """
-    path = folder_in(index_dir, Path(root)) / "splits.json"
+    path = folder_in(index_dir, Path(root)) / name
     if not path.exists():
         return make_index(Path(root), path, options, storing)
     index = load_index(path)
@@ -256,7 +261,7 @@ def save_index(index: FolderIndex) -> None:
     """Writes a record to its ``path``."""
     stored = {"version": VERSION, **vars(index), "root": str(index.root)}
     del stored["path"]
-    write_atomically(index.path, json.dumps(stored, ensure_ascii=False, default=vars))  # of the dataclasses inside
+    write_atomically(index.path, json.dumps(stored, default=vars))  # of the dataclasses inside
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -46,7 +46,7 @@ def list_images(root: Path) -> list[str]:
     """Sorted relative paths of all image files: hidden ones left out, links followed.
 
     Raises:
-        UserError: The folder does not exist, is a file, or holds no images.
+        UserError: The folder does not exist, is a file, holds no images, or one that cannot be read.
     """
     if root.is_file():
         raise UserError(f"The data folder {root} is a file. Pass the folder that holds the images.")
@@ -61,7 +61,7 @@ def list_images(root: Path) -> list[str]:
 
 def _walk(root: Path) -> Iterator[str]:
     seen: set[str] = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
+    for folder, folders, names in os.walk(root, followlinks=True, onerror=_refuse):
         real = os.path.realpath(folder)
         if real in seen:  # a link that leads back up
             folders.clear()
@@ -72,6 +72,14 @@ def _walk(root: Path) -> Iterator[str]:
         for name in names:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS:
                 yield (relative / name).as_posix()
+
+
+def _refuse(error: OSError) -> None:
+    """What ``os.walk`` would pass over in silence."""
+    raise UserError(
+        f"The folder {error.filename} cannot be read ({error.strerror}): its images would be missing. Give yourself the "
+        "right to read it, or move it away."
+    )
 
 
 def understand(root: Path, mode: LabelsMode = "auto") -> Layout:

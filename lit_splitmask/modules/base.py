@@ -30,7 +30,7 @@ class TrainModule(LightningModule):
 
     def __init__(self, optim: OptimConfig, seed: int, in_chans: int) -> None:
         super().__init__()
-        self.optim, self.seed = optim, seed
+        self.optim, self.seed, self.in_chans = optim, seed, in_chans
         self.has_statistics = False
         three = in_chans == 3
         self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN if three else [0.5] * in_chans))
@@ -62,15 +62,25 @@ class TrainModule(LightningModule):
         return int(batch_size) * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
     def setup(self, stage: str) -> None:
-        """Takes the pixel statistics of the datamodule, if it has any and no weights brought theirs."""
+        """Takes the pixel statistics of the datamodule, if it has any and no weights brought theirs.
+
+        Raises:
+            UserError: The images have another number of channels than the network.
+        """
+        channels = getattr(self.data, "channels", None)
+        if channels is not None and channels != self.in_chans:
+            raise UserError(
+                f"The datamodule gives images of {channels} channel(s), but the network takes {self.in_chans}: set "
+                "data.channels and the backbone's in_chans to the same."
+            )
         mean, std = getattr(self.data, "pixel_mean", None), getattr(self.data, "pixel_std", None)
         if stage == "fit" and mean is not None and std is not None and not self.has_statistics:
             self.set_statistics(mean, std)
 
     def set_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Sets the mean and standard deviation with which images are normalised, per channel, of pixels in [0, 1]."""
-        self.pixel_mean.copy_(torch.tensor(mean))
-        self.pixel_std.copy_(torch.tensor(std))
+        self.pixel_mean = self.pixel_mean.new_tensor(mean)
+        self.pixel_std = self.pixel_std.new_tensor(std)
         self.has_statistics = True
 
     def normalise(self, images: Tensor) -> Tensor:

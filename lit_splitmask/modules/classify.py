@@ -77,6 +77,10 @@ class Classify(TrainModule):
         return self.vit.num_classes
 
     def setup(self, stage: str) -> None:
+        channels = getattr(self.data, "channels", None)
+        if channels is not None and self.network is None:
+            self._config = replace(self._config, in_chans=channels)
+            self.in_chans = channels
         super().setup(stage)
         num_classes = getattr(self.data, "num_classes", None)
         image_size = getattr(self.data, "image_size", None)
@@ -104,6 +108,10 @@ class Classify(TrainModule):
             )
 
     def _check_data(self, image_size: int | None) -> None:
+        if getattr(self.data, "pool", None):
+            raise UserError(
+                f"The images of data.pool ({', '.join(map(str, self.data.pool))}) have no labels: leave it out when fine-tuning."
+            )
         num_classes = getattr(self.data, "num_classes", None)
         if num_classes and num_classes != self.num_classes:
             raise UserError(f"The network has {self.num_classes} classes, but the images have {num_classes}.")

@@ -65,6 +65,36 @@ def test_images_of_a_manifest_are_trained_on(work: Path, capsys: pytest.CaptureF
     assert Path("runs/finetune-parts/classifier.safetensors").is_file()
 
 
+def test_one_channel_images_from_pretraining_to_predictions(work: Path) -> None:
+    assert main([*PRETRAIN_COMMAND, "p", "--data.channels=1"]) == 0
+    weights = load_weights("runs/p/backbone.safetensors")
+    assert weights.info["timm"]["in_chans"] == 1
+    assert len(weights.info["pixel_mean"]) == 1
+    assert main([*FINETUNE_COMMAND, "f", "--weights", "runs/p/backbone.safetensors"]) == 0
+    assert main([*FINETUNE_COMMAND, "scratch", "--data.channels=1"]) == 0
+    assert main(["predict", "--config", "runs/f/predict.yaml", "--data.root", "shapes"]) == 0
+
+
+def test_channels_that_do_not_fit_the_weights_are_refused(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*PRETRAIN_COMMAND, "p"]) == 0
+    command = [*FINETUNE_COMMAND, "f", "--weights", "runs/p/backbone.safetensors", "--data.channels=1"]
+    assert main(command) == 1
+    assert "patch size and channels as the weights" in capsys.readouterr().err
+
+
+def test_a_pool_is_pretrained_on_and_not_fine_tuned_on(
+    work: Path, flat_folder: Any, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    flat_folder(33, name="more")
+    assert main([*PRETRAIN_COMMAND, "p", "--data.pool=[more]", "--data.budget.passes=1"]) == 0
+    assert "3 images of more are left out: they are identical" in caplog.text
+    checkpoint = torch.load("runs/p/checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 6  # of 8, over 15 images of shapes and 30 of more
+    assert main([*FINETUNE_COMMAND, "f", "--data.pool=[more]"]) == 1
+    assert "data.pool (more) have no labels" in capsys.readouterr().err
+    assert not Path("runs/f").exists()
+
+
 def test_the_progress_bar_can_be_switched_off(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*PRETRAIN_COMMAND, "p", "--trainer.enable_progress_bar=false"]) == 0
     assert "images/s" not in capsys.readouterr().err

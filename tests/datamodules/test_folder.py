@@ -1,3 +1,4 @@
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,8 @@ import jsonargparse
 import numpy as np
 import pytest
 import torch
+from conftest import draw_shape
+from PIL import Image
 from torch import Tensor
 
 from lit_splitmask.datamodules import Budget, FinetuneAugment, ImageFolder
@@ -206,6 +209,64 @@ def test_a_file_that_vanishes_later_is_named(make_data: MakeData, num_workers: i
         list(data.train_dataloader())
 
 
+def test_names_may_be_of_any_script_and_even_no_text(tmp_path: Path) -> None:
+    root = tmp_path / "bilder"
+    names = [b"\xe5\x9b\xbe\xe5\x83\x8f", "é".encode(), "e\u0301".encode(), b"\xff\xfe", b"a b\nc", "😀".encode()]
+    for label in ("α", "β"):
+        for number, name in enumerate(names):
+            path = root / label / os.fsdecode(name + b".png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw_shape("disc" if label == "α" else "square", number)).save(path)
+    data = ready(ImageFolder(str(root), 16, batch_size=4, num_workers=1, index_dir=str(tmp_path / "runs")))
+    again = ready(ImageFolder(str(root), 16, batch_size=4, num_workers=0, index_dir=str(tmp_path / "runs")))
+    assert data.class_names == ["α", "β"]
+    assert sum(map(len, data.index.splits.values())) == 12
+    assert same(batches(data, 2), batches(again, 2))
+
+
+def test_a_pool_adds_images_to_pre_train_on(make_data: MakeData, tmp_path: Path) -> None:
+    alone = ready(make_data())
+    pool = tmp_path / "more" / "deep"
+    pool.mkdir(parents=True)
+    for number in range(100, 105):
+        Image.fromarray(draw_shape("disc", number)).save(pool / f"{number} ü.png")
+    data = ready(make_data(pool=[str(tmp_path / "more")], budget=Budget(passes=1), batch_size=13, num_epochs=1))
+    assert len(data.train_samples) == 21 + 5
+    assert data.train_samples.labels.tolist() == [*alone.train_samples.labels.tolist(), *[-1] * 5]
+    assert data.index.splits == alone.index.splits
+    assert data.class_names == alone.class_names
+    for place, number in enumerate(range(100, 105), start=21):
+        np.testing.assert_array_equal(data.source.read(data.train_samples.files[place]), draw_shape("disc", number))
+    assert data.source.read(data.train_samples.files[0]).shape == alone.source.read(alone.train_samples.files[0]).shape
+    seen = torch.cat([batch["index"] for batch in data.train_dataloader()])
+    assert sorted(seen.tolist()) == list(range(26))
+
+
+def test_a_pools_image_that_is_tested_on_is_left_out(
+    make_data: MakeData, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    alone = ready(make_data())
+    held_out = [alone.index.splits["test"][0], alone.index.splits["val"][0]]
+    pool = tmp_path / "more"
+    pool.mkdir()
+    for number, file in enumerate([*held_out, alone.index.splits["train"][0]]):
+        Image.open(alone.index.root / file).save(pool / f"{number}.bmp")  # the same pixels in another file
+    data = ready(make_data(pool=[str(pool)]))
+    assert len(data.train_samples) == 21 + 1
+    assert f"2 images of {pool} are left out" in caplog.text
+
+
+def test_one_channel_is_the_luminance(make_data: MakeData) -> None:
+    colour, grey = (ready(make_data(channels=channels)) for channels in (3, 1))
+    (one,), (other,) = batches(colour, 1), batches(grey, 1)
+    assert other["image"].shape == (8, 1, 16, 16)
+    weights = torch.tensor([0.299, 0.587, 0.114])
+    expected = torch.einsum("bchw,c->bhw", one["image"].float(), weights)
+    assert (other["image"][:, 0] - expected).abs().max() <= 0.6
+    assert grey.pixel_mean == (pytest.approx(sum(w * m for w, m in zip(weights, colour.pixel_mean, strict=True))),)
+    assert len(grey.pixel_std) == 1
+
+
 def test_using_it_too_early_is_a_users_error(make_data: MakeData) -> None:
     data = make_data()
     for use in (lambda: data.schedule, lambda: data.num_classes, lambda: data.index, lambda: data.setup("fit")):
@@ -214,7 +275,15 @@ def test_using_it_too_early_is_a_users_error(make_data: MakeData) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", [{"image_size": 0}, {"batch_size": -1}, {"eval_batch_size": 0}, {"num_epochs": 0}, {"crop_ratio": 1.5}]
+    "setting",
+    [
+        {"image_size": 0},
+        {"batch_size": -1},
+        {"eval_batch_size": 0},
+        {"num_epochs": 0},
+        {"crop_ratio": 1.5},
+        {"channels": 2},
+    ],
 )
 def test_impossible_settings_are_refused(make_data: MakeData, setting: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(setting))):

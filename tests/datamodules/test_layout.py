@@ -1,4 +1,6 @@
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,6 +88,20 @@ def test_unsorted_test_images_are_an_error(tmp_path: Path) -> None:
 def test_two_folders_for_one_split_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="two folders for the same split"):
         understand(touch(tmp_path, "train/1.jpg", "val/2.jpg", "valid/3.jpg"))
+
+
+def test_a_folder_without_the_right_to_read_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a/1.png", "b/2.png")
+    scandir = os.scandir
+
+    def forbid(path: str) -> Any:
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbid)  # the tests may run as a user who may read everything
+    with pytest.raises(UserError, match=rf"folder {tmp_path / 'b'} cannot be read \(Permission denied\)"):
+        understand(tmp_path)
 
 
 def test_folders_that_cannot_be_used_are_told_apart(tmp_path: Path) -> None:
