@@ -23,7 +23,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 from timing import machine
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from lit_splitmask.datamodules.dataset import IndexedImages, Samples
 from lit_splitmask.datamodules.loader import make_loader
@@ -76,8 +77,25 @@ def open_ours(images: IndexedImages, args: argparse.Namespace, steps_per_epoch: 
     return make_loader(images, sampler, batch_size=args.batch, num_workers=args.workers)
 
 
+class OneByOne(Dataset):
+    """Images as an ordinary dataset gives them.
+
+    Args:
+        images: The images.
+    """
+
+    def __init__(self, images: IndexedImages) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return self.images[index]
+
+
 def open_ordinary(images: IndexedImages, args: argparse.Namespace, *, persistent: bool = False) -> DataLoader:
-    return DataLoader(images, args.batch, shuffle=True, num_workers=args.workers, persistent_workers=persistent)
+    return DataLoader(OneByOne(images), args.batch, shuffle=True, num_workers=args.workers, persistent_workers=persistent)
 
 
 def gaps(loader: DataLoader, num_epochs: int) -> list[float]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from replicas import REPLICAS
 from tiny_runs import PRETRAIN
 
 from lit_splitmask import modules
@@ -151,6 +152,20 @@ def test_the_recipe_is_chosen_as_pretrain_does(untimed: list[Job], capsys: pytes
     assert list(Path("elsewhere").glob("shapes-*/splits.json"))
     assert not Path("runs").exists()
     assert "--data.index_dir elsewhere" in plan["commands"][0]
+
+
+@pytest.mark.parametrize(("name", "finetuning"), [("StanfordCars", "finetune_cars"), ("COCO", None)])
+def test_a_published_dataset_is_planned_with_its_recipe(
+    untimed: list[Job], capsys: pytest.CaptureFixture[str], name: str, finetuning: str | None
+) -> None:
+    REPLICAS[name](Path("data"))
+    recipe = {"StanfordCars": "splitmask_cars", "COCO": "splitmask_coco"}[name]
+    assert main(["plan", "data", "--recipe", recipe, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["pretraining"]["recipe"] == recipe
+    assert plan["pretraining"]["num_images"] == 6
+    assert (plan["finetuning"] or {}).get("recipe") == finetuning
+    assert plan["images"]["empty_classes"] == []
 
 
 @pytest.mark.parametrize(
