@@ -38,7 +38,7 @@ OURS, ORDINARY = "ours", "DataLoader(shuffle=True)"
 
 
 class ListSamples:
-    """What a dataset ordinarily holds: a list of strings and one of numbers.
+    """What a dataset ordinarily holds: a list of strings.
 
     Args:
         files: Names.
@@ -47,7 +47,7 @@ class ListSamples:
 
     def __init__(self, files: Iterator[str], labels: np.ndarray) -> None:
         self.files = list(files)
-        self.labels = labels.tolist()
+        self.labels = labels
 
     def __len__(self) -> int:
         return len(self.files)
@@ -95,7 +95,9 @@ class OneByOne(Dataset):
 
 
 def open_ordinary(images: IndexedImages, args: argparse.Namespace, *, persistent: bool = False) -> DataLoader:
-    return DataLoader(OneByOne(images), args.batch, shuffle=True, num_workers=args.workers, persistent_workers=persistent)
+    return DataLoader(
+        OneByOne(images), args.batch, shuffle=True, num_workers=args.workers, persistent_workers=persistent
+    )
 
 
 def gaps(loader: DataLoader, num_epochs: int) -> list[float]:

@@ -3,7 +3,7 @@
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -140,10 +140,11 @@ class ListedData(FileData):
         problem = self.facts.explain_counts(len(listing.train), len(listing.test), len(listing.class_names))
         if problem is not None and self.subset_list is None:
             log.warning("%s Training goes on with what is there.", problem)
-        index = _index(self.root.resolve(), self.record, listing, val_share=self.val_share)
-        if self.record.exists() and load_index(self.record) == index:
-            return index
-        save_index(index)
+        stored = load_index(self.record) if self.record.exists() else None
+        known = {} if stored is None else stored.files
+        index = _index(self.root.resolve(), self.record, listing, known, val_share=self.val_share)
+        if index != stored:
+            save_index(index)
         return index
 
     def _subset(self, listing: Listing) -> Listing:
@@ -176,9 +177,11 @@ def read_lines(path: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _index(root: Path, path: Path, listing: Listing, *, val_share: float) -> FolderIndex:
+def _index(
+    root: Path, path: Path, listing: Listing, known: Mapping[str, FileRecord], *, val_share: float
+) -> FolderIndex:
     labels = listing.train | listing.test
-    records = _read_headers(root, sorted(labels))
+    records = _read_headers(root, sorted(labels), known)
     files = {file: record for file, record in records.items() if record.hash}
     train = [file for file in sorted(listing.train) if file in files]
     hashes = {file: file for file in files}  # the lists are trusted: no two files are taken for the same image
@@ -198,10 +201,9 @@ def _index(root: Path, path: Path, listing: Listing, *, val_share: float) -> Fol
     )
 
 
-def _read_headers(root: Path, files: Sequence[str]) -> dict[str, FileRecord]:
-    records = dict(
-        zip(files, in_threads(lambda file: _header(root / file), files, f"Reading {root.name}"), strict=True)
-    )
+def _read_headers(root: Path, files: Sequence[str], known: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
+    headers = in_threads(lambda file: _header(root / file, known.get(file)), files, f"Reading {root.name}")
+    records = dict(zip(files, headers, strict=True))
     absent = [file for file, record in records.items() if record.size < 0]
     if absent:
         raise UserError(
@@ -216,12 +218,17 @@ def _read_headers(root: Path, files: Sequence[str]) -> dict[str, FileRecord]:
     return records
 
 
-def _header(path: Path) -> FileRecord:
-    """Size and shape of an image, without decoding it; its size and time of change stand for its content."""
+def _header(path: Path, known: FileRecord | None) -> FileRecord:
+    """Size and shape of an image, without decoding it; its size and time of change stand for its content.
+
+    A file that has not changed since it was ``known`` is not opened.
+    """
     try:
         status = os.stat(path)
     except OSError:
         return FileRecord(-1, 0, "", (0, 0))
+    if known is not None and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns):
+        return known
     try:
         shape = read_shape(path)
     except DecodeError:

@@ -9,6 +9,7 @@ import pytest
 from replicas import REPLICAS, domain, draw, food
 
 from lit_splitmask import datamodules
+from lit_splitmask.datamodules import listed
 from lit_splitmask.datamodules.facts import FACTS, table_3
 from lit_splitmask.datamodules.listed import ListedData
 from lit_splitmask.errors import UserError
@@ -158,6 +159,12 @@ def test_many_damaged_images_are_refused_and_one_of_many_is_left_out(
         data.prepare_data()
     monkeypatch.setattr("lit_splitmask.datamodules.listed.MOST_UNREADABLE", 0.1)
     assert len(ready(data).train_samples) == 5
+
+
+def test_a_second_start_opens_no_image(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = make("Clipart").load_or_make()
+    monkeypatch.setattr(listed, "read_shape", lambda path: pytest.fail(f"{path} was opened again"))
+    assert make("Clipart", replica=False).load_or_make() == first
 
 
 def test_a_second_start_reads_the_record_and_a_change_renews_it(make: Make, tmp_path: Path) -> None:
