@@ -1,0 +1,148 @@
+"""What frozen features are worth: RankMe, k-nearest neighbours, a linear classifier. Pure functions of tensors."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lit_splitmask.errors import UserError
+
+CHUNK = 1024
+"""Images whose similarities to all training images are held at once."""
+
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
+"""Weight decays that the linear probe chooses among."""
+
+
+def rankme(features: Tensor) -> float:
+    """The effective rank of features: the exponential of the entropy of their singular values (RankMe, Eq. 1).
+
+    Args:
+        features: (N, D) float.
+
+    Returns:
+        Between 1 and min(N, D).
+    """
+    centred = features.double()
+    singular = torch.linalg.eigvalsh(centred.T @ centred).clamp(min=0).sqrt()
+    share = singular / singular.sum().clamp(min=1e-12)
+    return float(torch.exp(-(share * torch.log(share.clamp(min=1e-12))).sum()))
+
+
+def knn_predict(
+    train: Tensor, labels: Tensor, queries: Tensor, num_classes: int, *, k: int = 20, temperature: float = 0.07
+) -> Tensor:
+    """Classes by the vote of the nearest neighbours, weighted by exp(cosine / temperature), as in DINO.
+
+    Args:
+        train: (N, D) float features, ``labels`` (N,) int64.
+        queries: (M, D) float features.
+        num_classes: Number of classes.
+        k: Neighbours that vote; all N where there are fewer.
+        temperature: Of the weights.
+
+    Returns:
+        (M,) int64.
+    """
+    check_probe(labels, num_classes)
+    train, queries = F.normalize(train.float(), dim=1), F.normalize(queries.float(), dim=1)
+    predicted = []
+    for chunk in queries.split(CHUNK):
+        similarity, nearest = (chunk @ train.T).topk(min(k, len(train)), dim=1)
+        votes = chunk.new_zeros(len(chunk), num_classes)
+        votes.scatter_add_(1, labels[nearest], torch.exp((similarity - 1) / temperature))
+        predicted.append(votes.argmax(dim=1))
+    return torch.cat(predicted) if predicted else labels.new_zeros(0)
+
+
+class LinearProbe:
+    """A linear classifier on frozen features: multinomial logistic regression, fitted to the optimum by L-BFGS.
+
+    The features are standardised by the training images' mean and deviation, as MAE's batch norm without affine parameters does;
+    where MAE trains with LARS for 90 epochs, the convex problem is solved instead. The weight decay is chosen on a fifth of the
+    training images.
+
+    Args:
+        features: (N, D) float.
+        labels: (N,) int64.
+        num_classes: Number of classes.
+
+    Raises:
+        UserError: Fewer than two classes are there.
+    """
+
+    def __init__(self, features: Tensor, labels: Tensor, num_classes: int) -> None:
+        check_probe(labels, num_classes)
+        features = features.float()
+        self.mean = features.mean(dim=0)
+        self.std = features.std(dim=0, correction=0).clamp(min=1e-6)
+        standard = (features - self.mean) / self.std
+        held_out = _every_fifth_of_each_class(labels)
+        self.penalty = PENALTIES[1]
+        if 0 < int(held_out.sum()) and len(labels[~held_out].unique()) > 1:
+            scores = []
+            weights = None
+            for penalty in reversed(PENALTIES):  # from strong to weak: each solution is a good start for the next
+                weights = _fit(standard[~held_out], labels[~held_out], num_classes, penalty, weights)
+                right = _logits(standard[held_out], weights).argmax(dim=1) == labels[held_out]
+                scores.append((int(right.sum()), penalty))
+            self.penalty = max(scores)[1]
+        self.weights = _fit(standard, labels, num_classes, self.penalty, None)
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Classes of (M, D) features: (M,) int64."""
+        return _logits((features.float() - self.mean) / self.std, self.weights).argmax(dim=1)
+
+
+def accuracy(predicted: Tensor, labels: Tensor) -> tuple[float, float]:
+    """The share of right predictions, and its binomial standard error."""
+    num = len(labels)
+    if num == 0:
+        return float("nan"), float("nan")
+    share = float((predicted == labels).double().mean())
+    smoothed = (share * num + 1) / (num + 2)  # so that neither 0 nor 1 is certain
+    return share, float((smoothed * (1 - smoothed) / num) ** 0.5)
+
+
+def check_probe(labels: Tensor, num_classes: int) -> None:
+    """Checks that a classifier can be fitted.
+
+    Raises:
+        UserError: There are fewer than two classes, or labels beyond them.
+    """
+    present = sorted(set(labels.tolist()))
+    if len(present) < 2 or present[0] < 0 or present[-1] >= num_classes:
+        shown: Sequence[int] = present[:5]
+        raise UserError(
+            f"A probe needs training images of at least two of the {num_classes} classes, but their labels are {shown}: give "
+            "labelled images, or leave the signals that need labels out."
+        )
+
+
+def _every_fifth_of_each_class(labels: Tensor) -> Tensor:
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        chosen[(labels == label).nonzero()[:, 0][4::5]] = True
+    return chosen
+
+
+def _logits(features: Tensor, weights: Tensor) -> Tensor:
+    return features @ weights[:-1] + weights[-1]
+
+
+def _fit(features: Tensor, labels: Tensor, num_classes: int, penalty: float, start: Tensor | None) -> Tensor:
+    """The weights (D + 1, classes) that minimise cross-entropy plus half the penalty times their squares."""
+    shape = (features.shape[1] + 1, num_classes)
+    weights = (features.new_zeros(shape) if start is None else start.clone()).requires_grad_()
+    solver = torch.optim.LBFGS([weights], max_iter=100, tolerance_grad=1e-5, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        loss = F.cross_entropy(_logits(features, weights), labels) + penalty / 2 * weights[:-1].square().sum()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        solver.step(closure)
+    return weights.detach()
