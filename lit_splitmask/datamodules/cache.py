@@ -227,7 +227,12 @@ class PartialCache:
         except OSError as error:
             self._give_up(error)
             return
-        log.info("Pixel cache: %s, %.2f GiB.", cache.path, cache.num_bytes / 2**30)
+        log.info(
+            "Pixel cache: %s, %.2f GiB, short sides of at most %d px.",
+            cache.path,
+            cache.num_bytes / 2**30,
+            self.store_size,
+        )
 
     def close(self) -> None:
         """Removes what has not been kept."""

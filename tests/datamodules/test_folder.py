@@ -90,8 +90,9 @@ def test_constructing_does_nothing(tmp_path: Path) -> None:
 def test_workers_change_nothing(make_data: MakeData, augment: FinetuneAugment | None, cache_gb: float) -> None:
     settings = {"augment": augment, "cache_gb": cache_gb}
     alone = ready(make_data(**settings))
-    helped = ready(make_data(**settings, num_workers=2))
-    assert same(batches(alone, 4), batches(helped, 4))
+    for num_workers in (1, 4):
+        helped = ready(make_data(**settings, num_workers=num_workers))
+        assert same(batches(alone, 8), batches(helped, 8))  # each buffer of each worker is used again
     for name in ("val_dataloader", "test_dataloader", "predict_dataloader"):
         assert same(list(getattr(alone, name)()), list(getattr(helped, name)()))
 
