@@ -72,3 +72,9 @@ def broadcast_from_zero(tensor: Tensor) -> None:
     """Overwrites ``tensor`` in place with that of process zero."""
     if world_size() > 1:
         dist.broadcast(tensor, src=0)
+
+
+def sum_over_processes(tensor: Tensor) -> None:
+    """Overwrites ``tensor`` in place with the sum over the processes."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)

@@ -80,7 +80,7 @@ class LinearProbe:
         standard = (features - self.mean) / self.std
         held_out = _every_fifth_of_each_class(labels)
         self.penalty = PENALTIES[1]
-        if 0 < int(held_out.sum()) and len(labels[~held_out].unique()) > 1:
+        if int(held_out.sum()) > 0 and len(labels[~held_out].unique()) > 1:
             scores = []
             weights = None
             for penalty in reversed(PENALTIES):  # from strong to weak: each solution is a good start for the next

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "lit_splitmask"
 
 LAYERS = [
     {"errors", "seeding", "distributed", "views", "masking", "losses"},
-    {"models", "tokenizers", "optim", "checkpoints"},
+    {"models", "tokenizers", "optim", "checkpoints", "probing", "selection"},
     {"objectives"},
     {"modules", "datamodules", "callbacks"},
     {"comparison", "commands", "cli", "demo", "recipes"},

@@ -1,4 +1,4 @@
-"""What watches a run: progress, time estimate, pictures, exported weights, predictions."""
+"""What watches a run: progress, time estimate, signals, checkpoint selection, pictures, weights, predictions."""
 
 from lit_splitmask.callbacks.clock import TrainingClock
 from lit_splitmask.callbacks.estimate import EstimateTime
@@ -6,13 +6,22 @@ from lit_splitmask.callbacks.export import ExportWeights
 from lit_splitmask.callbacks.pictures import HalvesPicture
 from lit_splitmask.callbacks.predictions import PredictionWriter
 from lit_splitmask.callbacks.progress import RunProgress, clock
+from lit_splitmask.callbacks.selection import OverfitAwareCheckpoint, OverfitAwareEarlyStopping
+from lit_splitmask.callbacks.signals import KNN, HeldOutLoss, Linear, RankMe, ShortFinetune
 
 __all__ = [
+    "KNN",
     "EstimateTime",
     "ExportWeights",
     "HalvesPicture",
+    "HeldOutLoss",
+    "Linear",
+    "OverfitAwareCheckpoint",
+    "OverfitAwareEarlyStopping",
     "PredictionWriter",
+    "RankMe",
     "RunProgress",
+    "ShortFinetune",
     "TrainingClock",
     "clock",
 ]

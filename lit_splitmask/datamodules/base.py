@@ -303,9 +303,13 @@ class ImageData(LightningDataModule, ABC):
         """Names of the images that :meth:`predict_dataloader` gives, by index."""
         return self.source.predict.files
 
+    def eval_images(self, samples: Samples) -> IndexedImages:
+        """Centre crops, not augmented."""
+        transform = EvalTransform(self.image_size, self.crop_ratio)
+        return IndexedImages(samples, self.source.read, transform=transform, channels=self.channels)
+
     def eval_loader(self, samples: Samples) -> DataLoader:
         """A loader of centre crops, each image once over all processes."""
-        transform = EvalTransform(self.image_size, self.crop_ratio)
-        images = IndexedImages(samples, self.source.read, transform=transform, channels=self.channels)
+        images = self.eval_images(samples)
         sampler = EvalSampler(len(samples), rank=self._rank, world_size=self._world_size)
         return make_loader(images, sampler, batch_size=self.eval_batch_size, num_workers=self.num_workers)

@@ -1,0 +1,342 @@
+"""Chooses the checkpoint to keep while a network trains, and stops training that has stopped to help."""
+
+import json
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lit_splitmask.callbacks.signals import (
+    KNN,
+    NUM_MASKS,
+    HeldOutLoss,
+    Images,
+    Linear,
+    Material,
+    RankMe,
+    Signal,
+    undisturbed,
+)
+from lit_splitmask.callbacks.signals import measure as measure_signals
+from lit_splitmask.checkpoints import write_atomically
+from lit_splitmask.errors import UserError
+from lit_splitmask.selection import DIRECTIONS, Decision, Reading, Rule, decide
+
+log = logging.getLogger(__name__)
+
+FORWARD_SHARE = 1 / 3
+"""Of a training step's time, the part that its forward pass takes, about."""
+
+
+class OverfitAwareCheckpoint(ModelCheckpoint):
+    """Measures signals along the way, and keeps the checkpoint that a rule chooses by them.
+
+    It writes ``last.ckpt`` after every trainer epoch, ``best.ckpt`` whenever the rule finds a new best, up to ``keep`` earlier
+    bests as ``step-….ckpt``, and what it knows as ``selection.json``; the curves follow as ``selection.png`` when training
+    ends. The signals are measured on images that are not augmented, in the same way on one process and on many, and leave the
+    module, its modes and all random states as they were. ``trainer.fit(…, ckpt_path="last")`` goes on with the same decisions.
+
+    Without held-out images it measures nothing and keeps the last checkpoint.
+
+    Args:
+        dirpath: Where everything goes.
+        signals: What is measured; those that need labels are left out where there are none.
+        rule: How the signals decide.
+        evaluations: How often, over the whole budget; fewer where they would cost more than ``most_cost``.
+        most_cost: Share of the training time that the evaluations may take, as estimated from the images that they see.
+        keep: Number of earlier bests to keep.
+        most_images: Training images, and held-out ones, that are looked at.
+        images: Training and held-out images for modules that train without a datamodule of this project: datasets that give
+            dicts with ``image`` (C, H, W) uint8 and ``label``.
+        num_classes: Their number of classes; 0 without labels.
+
+    Raises:
+        UserError: The rule names signals that are not measured.
+    """
+
+    def __init__(
+        self,
+        dirpath: str,
+        *,
+        signals: Sequence[Signal] | None = None,
+        rule: Rule | None = None,
+        evaluations: int = 20,
+        most_cost: float = 0.05,
+        keep: int = 2,
+        most_images: int = 5_000,
+        images: tuple[Any, Any] | None = None,
+        num_classes: int = 0,
+    ) -> None:
+        super().__init__(dirpath, filename="best", save_on_train_epoch_end=True, enable_version_counter=False)
+        self.signals = [HeldOutLoss(), RankMe(), KNN(), Linear()] if signals is None else list(signals)
+        self.rule = rule or Rule()
+        names = [signal.name for signal in self.signals]
+        unknown = [name for name in self.rule.signals if name not in names]
+        if unknown:
+            raise UserError(
+                f"The rule decides by {', '.join(unknown)}, which is not measured: measured are {', '.join(names)}."
+            )
+        if evaluations < 1 or keep < 0:
+            raise UserError(f"evaluations={evaluations} must be at least 1, and keep={keep} at least 0.")
+        self.evaluations, self.most_cost, self.keep = evaluations, most_cost, keep
+        self.most_images, self.images, self.num_classes = most_images, images, num_classes
+        self.stops = False  # an OverfitAwareEarlyStopping sets it
+        self.history: list[Reading] = []
+        self.seconds = 0.0
+        self._best_step: int | None = None
+        self._kept: list[int] = []
+        self._parts: tuple[Images, Images] | None = None
+        self._every = 1
+
+    # What decides
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What must not change on a resume, so that it decides as the run would have."""
+        names = [signal.name for signal in self.signals]
+        return {"signals": names, "rule": json.loads(json.dumps(asdict(self.rule))), "evaluations": self.evaluations}
+
+    def decision(self, trainer: Trainer, module: LightningModule) -> Decision:
+        """The rule's word on what has been measured so far."""
+        total = int(trainer.estimated_stepping_batches)
+        warmup = getattr(getattr(module, "optim", None), "warmup", 0.0)
+        return decide(self.history, total_steps=total, warmup_steps=round(warmup * total), rule=self.rule)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Checks the folder.
+
+        Raises:
+            UserError: It holds the checkpoints of another run.
+        """
+        folder = Path(str(self.dirpath))
+        if trainer.ckpt_path is None and (folder / "last.ckpt").exists() and trainer.is_global_zero:
+            raise UserError(
+                f"{folder} holds checkpoints of another run: give another dirpath, or go on with that run "
+                '(ckpt_path="last"), or delete them.'
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Finds the images, and works out how often to look at them."""
+        self._parts = self._find_images(trainer)
+        if self._parts is None:
+            log.warning("There are no held-out images to judge checkpoints on: the last one is kept.")
+            return
+        train, held_out = self._parts
+        passes = 1 + NUM_MASKS * any(isinstance(signal, HeldOutLoss) for signal in self.signals)
+        seen = len(held_out) * passes + len(train)
+        steps = int(trainer.estimated_stepping_batches)
+        per_step = getattr(pl_module, "images_per_step", 1)
+        affordable = int(self.most_cost * steps * per_step / FORWARD_SHARE / max(1, seen))
+        steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        num_epochs = math.ceil(steps / max(1, steps_per_epoch))
+        self._every = max(1, math.ceil(num_epochs / max(1, min(self.evaluations, affordable))))
+
+    def _find_images(self, trainer: Trainer) -> tuple[Images, Images] | None:
+        data: Any = getattr(trainer, "datamodule", None)
+        if self.images is not None:
+            train, held_out = self.images
+        elif hasattr(data, "eval_images") and "val" in data.source.splits:
+            train, held_out = data.eval_images(data.train_samples), data.eval_images(data.source.splits["val"])
+            labelled = bool((data.train_samples.labels >= 0).all())
+            self.num_classes = data.num_classes if labelled else 0
+        else:
+            return None
+        parts = Images(train, self.most_images), Images(held_out, self.most_images)
+        return parts if all(len(part) for part in parts) else None
+
+    # When it is done: one place orders signals, decision and saving
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measures, decides, saves, and stops."""
+        if trainer.fast_dev_run or trainer.sanity_checking:  # type: ignore[attr-defined]
+            return
+        is_last = trainer.global_step >= trainer.estimated_stepping_batches
+        known = (
+            bool(self.history) and self.history[-1].step == trainer.global_step
+        )  # Lightning ends an epoch again on a resume
+        due = self._parts is not None and not known and ((trainer.current_epoch + 1) % self._every == 0 or is_last)
+        decision = None
+        if due:
+            self._measure(trainer, pl_module)
+            decision = self.decision(trainer, pl_module)
+            if decision.best_step == trainer.global_step:
+                self._save_best(trainer, decision)
+        self._save(trainer, "last")
+        self.last_model_path = self._path("last")
+        if decision is not None:
+            self._write(trainer, decision)
+            if self.stops and decision.stop:
+                trainer.should_stop = True
+                if trainer.is_global_zero:
+                    log.info("Training stops at step %d: %s.", trainer.global_step, decision.reason)
+
+    def _measure(self, trainer: Trainer, module: LightningModule) -> None:
+        assert self._parts is not None
+        started = time.perf_counter()
+        with undisturbed(module), trainer.precision_plugin.val_step_context():
+            material = Material(module, *self._parts, self.num_classes, getattr(module, "seed", 0))
+            values, errors = measure_signals(self.signals, material)
+        seconds = time.perf_counter() - started
+        self.seconds += seconds
+        self.history.append(Reading(trainer.global_step, values, errors))
+        logged = {f"signal/{name}": value for name, value in values.items() if math.isfinite(value)}
+        for logger in trainer.loggers:
+            logger.log_metrics({**logged, "signal/seconds": seconds}, step=trainer.global_step)
+
+    # Files
+
+    def _path(self, name: str) -> str:
+        return str(Path(str(self.dirpath)) / f"{name}.ckpt")
+
+    def _save_best(self, trainer: Trainer, decision: Decision) -> None:
+        best, before = Path(self._path("best")), self._best_step
+        if trainer.is_global_zero and self.keep and before is not None and best.exists():
+            earlier = Path(self._path(f"step-{before:08d}"))
+            if not earlier.exists():
+                _link(best, earlier)
+            self._kept.append(before)
+        for step in self._kept[: -self.keep or None]:
+            if trainer.is_global_zero:
+                Path(self._path(f"step-{step:08d}")).unlink(missing_ok=True)
+        self._kept = self._kept[-self.keep :] if self.keep else []
+        self.best_model_path = str(best)
+        value = self.history[-1].values.get(decision.signal or "")
+        self.best_model_score = None if value is None else torch.tensor(value)
+        self._best_step = trainer.global_step
+        self._save(trainer, "best")
+
+    def _save(self, trainer: Trainer, name: str) -> None:
+        """Writes a checkpoint, whole or not at all."""
+        try:
+            trainer.save_checkpoint(self._path(name))
+        except OSError as error:
+            raise UserError(
+                f"The checkpoint {self._path(name)} cannot be written ({error}): those before are kept. Free some space and "
+                "resume the run."
+            ) from error
+
+    def _write(self, trainer: Trainer, decision: Decision) -> None:
+        if not trainer.is_global_zero:
+            return
+        known = {
+            **asdict(decision),
+            "checkpoint": self.best_model_path,
+            "step": trainer.global_step,
+            "seconds": round(self.seconds, 1),
+            "settings": self.settings,
+            "history": [_plain(reading) for reading in self.history],
+        }
+        write_atomically(Path(str(self.dirpath)) / "selection.json", json.dumps(known, indent=1).encode())
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the curves, and says which checkpoint to keep."""
+        if not trainer.is_global_zero or not self.history:
+            return
+        decision = self.decision(trainer, pl_module)
+        draw_selection(Path(str(self.dirpath)) / "selection.png", self.history, decision)
+        pl_module.print(self.summary(trainer, decision))
+
+    def summary(self, trainer: Trainer, decision: Decision) -> str:
+        """What a person should know, in one paragraph."""
+        schedule = getattr(getattr(trainer, "datamodule", None), "schedule", None)
+        passes = ""
+        if schedule is not None and decision.best_step is not None:
+            passes = f" (pass {decision.best_step * schedule.batch_size / schedule.num_images:,.0f})"
+        return f"Keep step {decision.best_step:,}{passes}, {self.best_model_path}: {decision.reason}."
+
+    # Resuming
+
+    def state_dict(self) -> dict[str, Any]:
+        history = [_plain(reading) for reading in self.history]
+        ours = {"history": history, "settings": self.settings, "kept": self._kept, "seconds": self.seconds}
+        return {**super().state_dict(), **ours, "best_step": self._best_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up the history.
+
+        Raises:
+            UserError: The run decided by other settings.
+        """
+        stored = state_dict["settings"]
+        differing = [name for name, value in self.settings.items() if stored.get(name) != value]
+        if differing:
+            told = "; ".join(f"{name} was {stored.get(name)}, and is {self.settings[name]}" for name in differing)
+            raise UserError(
+                f"The run that is resumed chose its checkpoints by other settings: {told}. Resume with the same."
+            )
+        super().load_state_dict(state_dict)
+        self.history = [
+            Reading(entry["step"], _numbers(entry["values"]), _numbers(entry["errors"]))
+            for entry in state_dict["history"]
+        ]
+        self._kept, self.seconds, self._best_step = state_dict["kept"], state_dict["seconds"], state_dict["best_step"]
+
+
+class OverfitAwareEarlyStopping(Callback):
+    """Stops training when the rule of the trainer's :class:`OverfitAwareCheckpoint` says so."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finds the checkpoint callback.
+
+        Raises:
+            UserError: There is none.
+        """
+        found = [callback for callback in trainer.callbacks if isinstance(callback, OverfitAwareCheckpoint)]  # type: ignore[attr-defined]
+        if not found:
+            raise UserError("OverfitAwareEarlyStopping needs an OverfitAwareCheckpoint among the trainer's callbacks.")
+        for callback in found:
+            callback.stops = True
+
+
+def draw_selection(path: Path, history: Sequence[Reading], decision: Decision) -> None:
+    """Draws each signal over the steps, with its error, and a line at the chosen step."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = [name for name in DIRECTIONS if any(math.isfinite(r.values.get(name, math.nan)) for r in history)]
+    names += sorted({name for reading in history for name in reading.values} - set(DIRECTIONS))
+    figure = Figure(figsize=(4 * max(1, len(names)), 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, name in enumerate(names, start=1):
+        axes = figure.add_subplot(1, len(names), place)
+        steps = [reading.step for reading in history]
+        values = [reading.values.get(name, math.nan) for reading in history]
+        errors = [reading.errors.get(name, math.nan) for reading in history]
+        axes.errorbar(steps, values, yerr=[0.0 if math.isnan(e) else e for e in errors], marker=".", capsize=2)
+        if decision.best_step is not None:
+            axes.axvline(decision.best_step, color="tab:green", linestyle="--")
+        axes.set_title(f"{name}{' (decides)' if name == decision.signal else ''}")
+        axes.set_xlabel("step")
+    temporary = path.with_suffix(".tmp.png")
+    figure.savefig(temporary, dpi=100)
+    os.replace(temporary, path)
+
+
+def _plain(reading: Reading) -> dict[str, Any]:
+    """For JSON, which has no NaN."""
+
+    def finite(numbers: Any) -> dict[str, float | None]:
+        return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+
+    return {"step": reading.step, "values": finite(reading.values), "errors": finite(reading.errors)}
+
+
+def _numbers(stored: dict[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in stored.items()}
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file that will be replaced, or a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -1,0 +1,89 @@
+"""Probes of features, against slow and obvious references."""
+
+import math
+
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from lit_splitmask import probing
+from lit_splitmask.errors import UserError
+from lit_splitmask.probing import LinearProbe, accuracy, knn_predict, rankme
+
+
+def clusters(num: int, width: int = 12, classes: int = 3, spread: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    centres = 2 * torch.randn(classes, width, generator=torch.Generator().manual_seed(99))
+    labels = torch.arange(num) % classes
+    return centres[labels] + spread * torch.randn(num, width, generator=generator), labels
+
+
+@pytest.mark.parametrize("rank", [1, 3, 8])
+def test_rankme_of_equal_directions_is_their_number(rank: int) -> None:
+    directions = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))[0][:rank]
+    assert rankme(directions.repeat(10, 1)) == pytest.approx(rank, rel=1e-4)
+
+
+def test_rankme_is_its_definition() -> None:
+    features = clusters(40)[0]
+    singular = torch.linalg.svdvals(features.double())
+    share = singular / singular.sum()
+    assert rankme(features) == pytest.approx(math.exp(-float((share * share.log()).sum())), rel=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+@pytest.mark.parametrize("k", [1, 5, 500])
+def test_neighbours_vote_as_a_loop_says(monkeypatch: pytest.MonkeyPatch, chunk: int, k: int) -> None:
+    monkeypatch.setattr(probing, "CHUNK", chunk)
+    train, labels = clusters(60, spread=3.0)
+    queries, _ = clusters(20, spread=3.0, seed=1)
+    expected = []
+    for query in queries:
+        similarity = torch.stack([torch.cosine_similarity(query, other, dim=0) for other in train])
+        votes = torch.zeros(3)
+        for place in similarity.argsort(descending=True)[:k].tolist():
+            votes[labels[place]] += math.exp(similarity[place] / 0.07)
+        expected.append(int(votes.argmax()))
+    assert knn_predict(train, labels, queries, 3, k=k).tolist() == expected
+
+
+def test_the_linear_probe_is_scikit_learns_optimum() -> None:
+    train, labels = clusters(120, spread=3.0)
+    queries, truth = clusters(300, spread=3.0, seed=1)
+    probe = LinearProbe(train, labels, 3)
+    standard = (train - train.mean(0)) / train.std(0, correction=0)
+    reference = LogisticRegression(C=1 / (probe.penalty * len(train)), max_iter=1000, tol=1e-8).fit(standard, labels)
+    theirs = torch.from_numpy(reference.predict((queries - train.mean(0)) / train.std(0, correction=0)))
+    assert (probe.predict(queries) == theirs).double().mean() > 0.99
+    assert (probe.predict(queries) == truth).double().mean() > 0.7
+
+
+def test_the_scale_of_features_does_not_matter_to_the_linear_probe() -> None:
+    train, labels = clusters(60)
+    queries, _ = clusters(30, seed=1)
+    scale = torch.logspace(-3, 3, 12)
+    expected = LinearProbe(train, labels, 3).predict(queries)
+    assert torch.equal(LinearProbe(train * scale + 5, labels, 3).predict(queries * scale + 5), expected)
+
+
+def test_few_images_of_a_class_are_enough() -> None:
+    train, labels = clusters(4)
+    assert LinearProbe(train, labels, 3).predict(train).tolist() == labels.tolist()
+    assert knn_predict(train, labels, train, 3).shape == (4,)
+
+
+@pytest.mark.parametrize("labels", [[0, 0], [-1, 1], [0, 7]])
+def test_labels_that_are_none_are_refused(labels: list[int]) -> None:
+    with pytest.raises(UserError, match="at least two of the 3 classes"):
+        LinearProbe(torch.randn(2, 4), torch.tensor(labels), 3)
+    with pytest.raises(UserError, match="at least two of the 3 classes"):
+        knn_predict(torch.randn(2, 4), torch.tensor(labels), torch.randn(1, 4), 3)
+
+
+def test_the_error_of_an_accuracy_is_that_of_a_share() -> None:
+    value, error = accuracy(torch.tensor([1] * 75 + [0] * 25), torch.ones(100))
+    assert value == 0.75
+    assert error == pytest.approx((0.75 * 0.25 / 100) ** 0.5, rel=0.02)
+    assert accuracy(torch.ones(10), torch.ones(10))[1] > 0.05
+    assert all(map(math.isnan, accuracy(torch.ones(0), torch.ones(0))))
