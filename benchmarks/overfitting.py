@@ -24,8 +24,15 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import spearmanr
+from scipy.stats import t as student
 
-from lit_splitmask.callbacks import ExportWeights
+from lit_splitmask.callbacks import KNN, ExportWeights, HeldOutLoss, Linear, RankMe, ShortFinetune
+from lit_splitmask.callbacks.signals import Images, Material, measure, undisturbed
 from lit_splitmask.checkpoints import write_atomically
 from lit_splitmask.datamodules import Budget, FinetuneAugment, ImageFolder, PretrainAugment
 from lit_splitmask.demo import write_digits
@@ -34,6 +41,7 @@ from lit_splitmask.models import ViTConfig
 from lit_splitmask.modules import Classify, Pretrain
 from lit_splitmask.objectives import SplitMask
 from lit_splitmask.optim import OptimConfig
+from lit_splitmask.selection import DIRECTIONS, Reading, Rule, decide
 from lit_splitmask.tokenizers import KMeans
 
 PASSES = 2000
@@ -44,7 +52,7 @@ STEPS_A_PASS = 3
 
 
 @dataclass(frozen=True)
-class Images:
+class Setting:
     """A set of images, 300 of which are trained on.
 
     Attributes:
@@ -61,7 +69,27 @@ class Images:
     hflip: float
 
 
-SETS = {"trashnet": Images(0.17, 32, 8, 512, 0.5), "digits": Images(0.238, 16, 4, 64, 0.0)}
+@dataclass(frozen=True)
+class Run:
+    """What one run's checkpoints gave.
+
+    Attributes:
+        history: The signals, by rising step.
+        accuracies: On test, after fine-tuning, by step; the mean over fine-tunings.
+        train_losses: The inpainting loss of the passes before, by step.
+    """
+
+    history: list[Reading]
+    accuracies: dict[int, float]
+    train_losses: dict[int, float]
+
+    def regret(self, step: int) -> float:
+        """How much worse a checkpoint is than the best one after the start."""
+        return max(self.accuracies[reading.step] for reading in self.history) - self.accuracies[step]
+
+
+SIGNALS = [HeldOutLoss(), RankMe(), KNN(), Linear(), ShortFinetune()]
+SETS = {"trashnet": Setting(0.17, 32, 8, 512, 0.5), "digits": Setting(0.238, 16, 4, 64, 0.0)}
 
 
 def make_data(args: argparse.Namespace, *, passes: float, finetune: bool) -> ImageFolder:
@@ -184,11 +212,35 @@ def finetune(args: argparse.Namespace, folder: Path, path: Path, seed: int) -> f
     return float(trainer.test(classifier, datamodule=data, verbose=False)[0]["test/accuracy"])
 
 
+def look(args: argparse.Namespace, folder: Path) -> None:
+    """Measures the signals at every checkpoint."""
+    data = make_data(args, passes=1, finetune=False)
+    data.prepare_data()
+    data.setup("fit")
+    module = make_module(args.set, args.seed)
+    train, held_out = (
+        Images(data.eval_images(samples), 10_000) for samples in (data.train_samples, data.source.splits["val"])
+    )
+    for path in sorted(folder.glob("at-*.pt")):
+        result = path.with_suffix(".json")
+        found = json.loads(result.read_text()) if result.exists() else {}
+        if "values" in found:
+            continue
+        kept = torch.load(path, weights_only=True)
+        module.load_state_dict(kept["state"])
+        with undisturbed(module):
+            material = Material(module, train, held_out, data.num_classes, seed=0)
+            found["values"], found["errors"] = measure(SIGNALS, material)
+        found["train_inpaint"] = kept["train_inpaint"]
+        write_atomically(result, json.dumps(found).encode())
+
+
 def run(args: argparse.Namespace) -> None:
     """All stages of one seed."""
     folder = args.out / args.set / f"seed{args.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     pretrain(args, folder)
+    look(args, folder)
     for path in sorted(folder.glob("at-*.pt")):
         result = path.with_suffix(".json")
         found = json.loads(result.read_text()) if result.exists() else {}
@@ -197,6 +249,91 @@ def run(args: argparse.Namespace) -> None:
             accuracies.append(finetune(args, folder, path, seed=1000 * args.seed + len(accuracies)))
             write_atomically(result, json.dumps(found).encode())
         print(path.stem, [round(100 * value, 1) for value in accuracies], flush=True)
+
+
+# The report
+
+
+def read_runs(out: Path) -> dict[str, list[Run]]:
+    """The finished runs of each set."""
+    runs: dict[str, list[Run]] = {}
+    for name in SETS:
+        for folder in sorted((out / name).glob("seed*")):
+            found = {int(path.stem[3:]): json.loads(path.read_text()) for path in sorted(folder.glob("at-*.json"))}
+            if len(found) == len(AT_PASSES) and all(
+                len(entry["accuracies"]) >= FINETUNE_SEEDS for entry in found.values()
+            ):
+                history = [Reading(step, entry["values"], entry["errors"]) for step, entry in found.items()]
+                accuracies = {step: statistics.mean(entry["accuracies"]) for step, entry in found.items()}
+                losses = {step: entry["train_inpaint"] for step, entry in found.items()}
+                runs.setdefault(name, []).append(Run(history[1:], accuracies, losses))  # the start is no choice
+    return runs
+
+
+def choices(run: Run) -> dict[str, int]:
+    """The step that each rule keeps."""
+    total = PASSES * STEPS_A_PASS
+    chosen = {"last": run.history[-1].step}
+    for signal in [signal.name for signal in SIGNALS]:
+        for margin in (0.0, 1.0):
+            rule = Rule((signal,), margin=margin)
+            step = decide(run.history, total_steps=total, rule=rule).best_step
+            assert step is not None
+            chosen[f"{signal}, beyond {margin:g} errors"] = step
+    return chosen
+
+
+def report(out: Path) -> None:
+    """Prints correlations and regrets, and draws the curves."""
+    runs = read_runs(out)
+    console = Console(width=130)
+    for name, of_set in runs.items():
+        table = Table("signal", "rank correlation with fine-tuned accuracy, run by run", "mean", title=name)
+        for signal in SIGNALS:
+            direction = 1 if DIRECTIONS[signal.name] == "max" else -1
+            found = []
+            for one in of_set:
+                values = [direction * reading.values[signal.name] for reading in one.history]
+                found.append(float(spearmanr(values, [one.accuracies[r.step] for r in one.history]).statistic))
+            table.add_row(signal.name, ", ".join(f"{value:+.2f}" for value in found), interval(found))
+        console.print(table)
+        table = Table("rule", "steps kept", "regret, points", title=f"{name}: best checkpoint minus the rule's")
+        steps_kept = [choices(one) for one in of_set]
+        for rule in steps_kept[0]:
+            regrets = [100 * one.regret(kept[rule]) for one, kept in zip(of_set, steps_kept, strict=True)]
+            table.add_row(rule, ", ".join(f"{kept[rule]:,}" for kept in steps_kept), interval(regrets))
+        at_random = [100 * statistics.mean(one.regret(r.step) for r in one.history) for one in of_set]
+        table.add_row("a random one", "", interval(at_random))
+        console.print(table)
+    draw(runs, out / "overfitting.png")
+
+
+def interval(values: list[float]) -> str:
+    """Mean and, of three or more, Student's 95 % interval."""
+    mean = statistics.mean(values)
+    if len(values) < 3:
+        return f"{mean:.2f}"
+    half = float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{mean:.2f} [{mean - half:.2f}, {mean + half:.2f}]"
+
+
+def draw(runs: dict[str, list[Run]], path: Path) -> None:
+    """Curves of accuracy, losses and signals over the passes, a row a set and a line a run."""
+    signals = [signal.name for signal in SIGNALS]
+    figure = Figure(figsize=(3.2 * (2 + len(signals)), 2.8 * len(runs)), layout="constrained")
+    grid = figure.subplots(len(runs), 2 + len(signals), squeeze=False)
+    for row, (name, of_set) in zip(grid, runs.items(), strict=True):
+        for one in of_set:
+            steps = [reading.step for reading in one.history]
+            passes = [step / STEPS_A_PASS for step in steps]
+            row[0].plot(passes, [100 * one.accuracies[step] for step in steps], marker=".")
+            row[1].plot(passes, [one.train_losses[step] for step in steps], marker=".")
+            for axes, signal in zip(row[2:], signals, strict=True):
+                axes.plot(passes, [reading.values[signal] for reading in one.history], marker=".")
+        for axes, title in zip(row, ["fine-tuned accuracy, %", "training loss", *signals], strict=True):
+            axes.set(title=f"{name}: {title}", xscale="log", xlabel="passes")
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=80)
 
 
 def main() -> None:
@@ -213,7 +350,10 @@ def main() -> None:
         args.root = str(args.out / "digits-images")
         if not Path(args.root).exists():
             write_digits(Path(args.root))
-    run(args)
+    if args.stage == "report":
+        report(args.out)
+    else:
+        run(args)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,10 @@ DIRECTIONS: dict[str, Direction] = {
 """Whether more or less of a signal is better."""
 
 
+LEAST_READINGS = 3
+"""After the best, before training is stopped."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """Signals at one step.
@@ -36,13 +40,17 @@ class Reading:
 class Rule:
     """How signals decide.
 
+    The default order is that of ``docs/overfitting.md``: a linear probe where there are labels, RankMe where there are none. The
+    held-out loss comes last: it was found to rise long before fine-tuning suffers.
+
     Args:
         signals: In order of preference; the first that could be measured decides alone.
         margin: Standard errors that an improvement must exceed; of the difference, where both are known.
-        patience: Share of the budget without an improvement after which training stops.
+        patience: Share of the budget without an improvement after which training stops, if at least three readings say so and
+            the last is no better than the best, not even within the noise.
     """
 
-    signals: Sequence[str] = ("held_out_loss",)
+    signals: Sequence[str] = ("linear", "rankme", "held_out_loss")
     margin: float = 1.0
     patience: float = 0.25
 
@@ -89,8 +97,9 @@ def decide(history: Sequence[Reading], *, total_steps: int, warmup_steps: int = 
             best = reading
     overfits_from = _overfits_from(signal, best, readings, rule.margin)
     last = history[-1].step
-    waited = last - max(best.step, warmup_steps)
-    stop = last > warmup_steps and waited >= rule.patience * total_steps
+    since = [reading for reading in readings if reading.step > best.step]
+    waited = last - max(best.step, warmup_steps) >= rule.patience * total_steps
+    stop = waited and len(since) >= LEAST_READINGS and _gain(signal, best, readings[-1]) <= 0
     return Decision(best.step, stop, _words(signal, best, readings, overfits_from), signal, overfits_from)
 
 

@@ -62,6 +62,12 @@ def test_it_does_not_stop_before_the_warm_up_and_the_patience_are_over() -> None
     assert stops == [False, False, False, False, True, True]  # 200 steps of warm-up, then 250 of patience
 
 
+def test_it_does_not_stop_on_few_readings_or_while_the_signal_creeps_up() -> None:
+    assert not on(curve("knn", [0.5, 0.4, 0.4], 0.03), KNN).stop
+    assert on(curve("knn", [0.5, 0.4, 0.4, 0.4], 0.03), KNN).stop
+    assert not on(curve("knn", [0.5, 0.505, 0.51, 0.515, 0.52], 0.03), KNN).stop
+
+
 def test_the_first_signal_that_was_ever_measured_decides_for_good() -> None:
     rule = Rule(("linear", "held_out_loss"))
     without = [Reading(100, {"held_out_loss": 3.0}), Reading(200, {"held_out_loss": 2.0})]

@@ -50,7 +50,7 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
     Args:
         dirpath: Where everything goes.
         signals: What is measured; those that need labels are left out where there are none.
-        rule: How the signals decide.
+        rule: How the signals decide; by default in the order of :class:`Rule`, as far as they are measured.
         evaluations: How often, over the whole budget; fewer where they would cost more than ``most_cost``.
         most_cost: Share of the training time that the evaluations may take, as estimated from the images that they see.
         keep: Number of earlier bests to keep.
@@ -78,8 +78,8 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
     ) -> None:
         super().__init__(dirpath, filename="best", save_on_train_epoch_end=True, enable_version_counter=False)
         self.signals = [HeldOutLoss(), RankMe(), KNN(), Linear()] if signals is None else list(signals)
-        self.rule = rule or Rule()
         names = [signal.name for signal in self.signals]
+        self.rule = rule or Rule([name for name in Rule().signals if name in names] or names)
         unknown = [name for name in self.rule.signals if name not in names]
         if unknown:
             raise UserError(
@@ -182,8 +182,9 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
     def _measure(self, trainer: Trainer, module: LightningModule) -> None:
         assert self._parts is not None
         started = time.perf_counter()
-        with undisturbed(module), trainer.precision_plugin.val_step_context():
-            material = Material(module, *self._parts, self.num_classes, getattr(module, "seed", 0))
+        with undisturbed(module):
+            precision = trainer.precision_plugin.val_step_context
+            material = Material(module, *self._parts, self.num_classes, getattr(module, "seed", 0), precision)
             values, errors = measure_signals(self.signals, material)
         seconds = time.perf_counter() - started
         self.seconds += seconds

@@ -3,8 +3,8 @@
 import copy
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, cast
 
@@ -70,11 +70,20 @@ class Material:
         train, held_out: The images.
         num_classes: Number of classes; 0 without labels.
         seed: Of the masks.
+        precision: What the network computes within, such as the trainer's ``precision_plugin.val_step_context``.
     """
 
-    def __init__(self, module: LightningModule, train: Images, held_out: Images, num_classes: int, seed: int) -> None:
+    def __init__(
+        self,
+        module: LightningModule,
+        train: Images,
+        held_out: Images,
+        num_classes: int,
+        seed: int,
+        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
         self.module, self.train, self.held_out = module, train, held_out
-        self.num_classes, self.seed = num_classes, seed
+        self.num_classes, self.seed, self.precision = num_classes, seed, precision
 
     @cached_property
     def train_features(self) -> tuple[Tensor, Tensor]:
@@ -92,7 +101,7 @@ class Material:
         labels = torch.zeros(len(images), dtype=torch.int64, device=self.module.device)
         for number in images.mine() or range(min(1, images.num_batches)):  # all must know the width
             batch = images.batch(number)
-            with alone():
+            with alone(), self.precision():
                 found = cast(Any, self.module).features(batch["image"].to(self.module.device)).float()
             if features is None:
                 features = found.new_zeros(len(images), found.shape[1])
@@ -144,7 +153,7 @@ class HeldOutLoss(Signal):
             seen = module.views(images.batch(number)["image"].to(module.device))
             for draw in range(NUM_MASKS):
                 generator = generator_for(material.seed, "signal masks", draw, number)
-                with alone():
+                with alone(), material.precision():
                     losses[draw, number] = float(objective(seen, generator)[wanted])
         losses = losses.to(module.device if module.device.type != "mps" else "cpu")
         sum_over_processes(losses)
@@ -225,7 +234,8 @@ class ShortFinetune(Signal):
                 for group in optimizer.param_groups:
                     group["lr"] = self.lr * (1 - step / self.steps)
                 chosen = torch.randint(len(images), (self.batch_size,), generator=generator)
-                loss = F.cross_entropy(logits(images[chosen]), labels[chosen.to(labels.device)])
+                with material.precision():
+                    loss = F.cross_entropy(logits(images[chosen]), labels[chosen.to(labels.device)])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

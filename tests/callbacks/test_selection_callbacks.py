@@ -105,6 +105,12 @@ def test_a_run_with_probes_ends_with_the_weights_of_one_without(root: Path, tmp_
     assert same_tensors(probed.state_dict(), plain.state_dict())
 
 
+def test_only_the_network_computes_in_the_trainers_precision(root: Path, tmp_path: Path) -> None:
+    keeper = OverfitAwareCheckpoint(str(tmp_path / "c"), signals=[make() for make in ALL], most_cost=1e9)
+    train(root, keeper, epochs=1, precision="bf16-mixed")
+    assert all(math.isfinite(value) for value in keeper.history[0].values.values())
+
+
 @pytest.mark.parametrize("epoch", [1, 2, 4, 5])
 def test_an_interrupted_run_decides_as_a_whole_one(root: Path, tmp_path: Path, epoch: int) -> None:
     class Interrupt(ModelCheckpoint):
@@ -203,6 +209,7 @@ def test_without_labels_the_signals_that_need_none_serve(flat_folder: MakeFolder
     keeper = OverfitAwareCheckpoint(str(tmp_path / "c"), most_cost=1e9)
     train(flat_folder(20), keeper, epochs=2)
     assert keeper.history[0].values.keys() == {"held_out_loss", "rankme"}
+    assert json.loads((tmp_path / "c" / "selection.json").read_text())["signal"] == "rankme"
 
 
 def test_missing_values_are_passed_over_and_written_as_null(root: Path, tmp_path: Path) -> None:
