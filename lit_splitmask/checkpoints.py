@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,13 +16,16 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from lit_splitmask.errors import UserError
-from lit_splitmask.models.vit import ViT
+from lit_splitmask.models.vit import ViT, ViTConfig
 
 FORMAT = "lit_splitmask"
 HEAD = ("head.", "fc_norm.", "norm.")
 """Parts of a ViT after its blocks. ``norm`` becomes ``fc_norm`` (after pooling) in a classifier, trained anew."""
 BODY = ("patch_embed.", "blocks.", "norm_pre.", "reg_token", "dist_token")
 """What takes part in a ViT's features, here or in relatives of it: weights that have more of it do not fit."""
+
+
+_SIZES: dict[int, Literal["tiny", "small", "base", "large"]] = {192: "tiny", 384: "small", 768: "base", 1024: "large"}
 
 
 @dataclass
@@ -106,6 +109,42 @@ def load_weights(path: str | Path) -> Weights:
             f"{path} holds no Vision Transformer of timm's naming (it holds {names}, …): give the weights of a ViT."
         )
     return weights
+
+
+def config_of(weights: Weights | None) -> ViTConfig:
+    """The shape that a weights file tells; of files of other origin what their tensors show, with 64 channels a head."""
+    if weights is None:
+        return ViTConfig()
+    if "timm" not in weights.info:
+        return _shown_config(weights.state)
+    args = weights.info["timm"]
+    return ViTConfig(
+        size=args["model_name"].split("_")[1],
+        patch_size=args["patch_size"],
+        image_size=args["img_size"],
+        in_chans=args["in_chans"],
+        class_token=args["class_token"],
+        positions=weights.info.get("positions", "learned"),
+        embed_dim=args["embed_dim"],
+        depth=args["depth"],
+        num_heads=args["num_heads"],
+    )
+
+
+def _shown_config(state: dict[str, Tensor]) -> ViTConfig:
+    width, channels, patch_size, _ = state["patch_embed.proj.weight"].shape
+    has_class_token = "cls_token" in state
+    side = math.isqrt(state["pos_embed"].shape[1] - has_class_token)
+    return ViTConfig(
+        size=_SIZES.get(width, "tiny"),
+        patch_size=patch_size,
+        image_size=side * patch_size,
+        in_chans=channels,
+        class_token=has_class_token,
+        embed_dim=width,
+        depth=len({name.split(".")[1] for name in state if name.startswith("blocks.")}),
+        num_heads=max(1, width // 64),
+    )
 
 
 def load_into(vit: ViT, weights: Weights) -> None:

@@ -17,6 +17,7 @@ Pre-train a Vision Transformer on your own images, fine-tune it, and see whether
   pretrain   learn a backbone from images alone:        lit-splitmask pretrain --data.root DIR
   finetune   train a classifier, from it or scratch:    lit-splitmask finetune --weights W --data.root DIR
   compare    was pre-training worth it? seeds, table:   lit-splitmask compare --data.root DIR
+  probe      what are frozen features worth?            lit-splitmask probe --weights W --data.root DIR
   recipes    list the settings that come along
 
   fit | validate | test | predict
@@ -84,6 +85,21 @@ Is pre-training on these images worth it? Fine-tunes from own pre-training and t
   --set_pretrain '["--data.budget.passes=50"]', --set_finetune '[…]'
                                options of those commands that are set over the recipe's
 """,
+    "probe": """\
+usage: lit-splitmask probe [--weights FILE] --data.root DIR [options]
+
+What are a backbone's frozen features worth? k-NN, a linear probe, and a linear probe of each block (Figure 5), fitted on the
+training images and scored on the test images (or on val). Writes a table, probe.json and probe.png.
+
+  --weights FILE               backbone.safetensors, weights of a timm ViT, or a checkpoint; random weights without it
+  --data.root DIR              the folder of images, with labels; --data CLASS for another datamodule
+  --data.image_size PIXELS     the size at which images are seen; by default that of the weights
+  --out DIR                    where the results go (runs/probe-<weights>-<images>)
+  --k N                        neighbours that vote (20)
+  --blocks true|false          also probe each block (true)
+  --most_images N              training images that are used (20,000)
+  --seed N                     of random weights
+""",
 }
 
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
@@ -146,6 +162,10 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from lit_splitmask.commands.compare import compare
 
         return compare
+    if name == "probe":
+        from lit_splitmask.commands.probe import probe
+
+        return probe
     if name == "recipes":
         from lit_splitmask.commands.recipes import list_recipes
 
@@ -154,7 +174,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from lit_splitmask.commands.lightning_commands import lightning
 
         return lambda arguments: lightning([name, *arguments])
-    known = "plan, pretrain, finetune, compare, recipes, fit, validate, test, predict"
+    known = "plan, pretrain, finetune, compare, probe, recipes, fit, validate, test, predict"
     print(f"error: there is no command {name!r}; the commands are {known}.", file=sys.stderr)
     raise SystemExit(2)
 

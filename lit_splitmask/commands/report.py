@@ -28,6 +28,18 @@ def draw(groups: Mapping[float, Sequence[Arm]], title: str, path: Path) -> None:
     _write(figure, path)
 
 
+def draw_blocks(blocks: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Writes a PNG: the linear probe's accuracy on the output of each block, with its standard error."""
+    figure, axes = _panels(1)
+    numbers = range(1, len(blocks) + 1)
+    errors = [100 * block["error"] for block in blocks]
+    axes[0].errorbar(numbers, [100 * block["accuracy"] for block in blocks], yerr=errors, marker="o", capsize=3)
+    axes[0].set_xticks(list(numbers))
+    axes[0].set_xlabel("block")
+    axes[0].set_ylabel("linear probe, %")
+    _write(figure, path)
+
+
 def draw_curves(groups: Mapping[float, Sequence[Arm]], out: Path, path: Path) -> None:
     """Writes a PNG: the losses of the pre-trainings over steps, then a panel a share with val accuracy over steps.
 

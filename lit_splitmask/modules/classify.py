@@ -10,7 +10,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 from torchvision.transforms import v2
 
-from lit_splitmask.checkpoints import Weights, load_into, load_weights
+from lit_splitmask.checkpoints import config_of, load_into, load_weights
 from lit_splitmask.errors import UserError
 from lit_splitmask.models.vit import ViT, ViTConfig
 from lit_splitmask.modules.base import TrainModule
@@ -51,7 +51,7 @@ class Classify(TrainModule):
         seed: int = 0,
     ) -> None:
         loaded = load_weights(weights) if weights is not None else None
-        config = replace(backbone or _config_of(loaded), drop_path=drop_path).resolved()
+        config = replace(backbone or config_of(loaded), drop_path=drop_path).resolved()
         super().__init__(optim, seed, config.in_chans)
         if loaded is not None and "pixel_mean" in loaded.info:
             self.set_statistics(loaded.info["pixel_mean"], loaded.info["pixel_std"])
@@ -209,21 +209,3 @@ class Classify(TrainModule):
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Class probabilities (B, classes) and the images' indices (B,)."""
         return {"probabilities": self(batch["image"]).float().softmax(dim=1), "index": batch["index"]}
-
-
-def _config_of(weights: Weights | None) -> ViTConfig:
-    """The shape that a weights file tells, or the default."""
-    if weights is None or "timm" not in weights.info:
-        return ViTConfig()
-    args = weights.info["timm"]
-    return ViTConfig(
-        size=args["model_name"].split("_")[1],
-        patch_size=args["patch_size"],
-        image_size=args["img_size"],
-        in_chans=args["in_chans"],
-        class_token=args["class_token"],
-        positions=weights.info.get("positions", "learned"),
-        embed_dim=args["embed_dim"],
-        depth=args["depth"],
-        num_heads=args["num_heads"],
-    )

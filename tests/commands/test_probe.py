@@ -1,0 +1,89 @@
+"""``lit-splitmask probe``: frozen features of any weights, block by block."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+from lit_splitmask.checkpoints import config_of, load_weights
+from lit_splitmask.cli import main
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
+
+PROBE = ["probe", "--data.root", "shapes", "--data.image_size=32", "--data.num_workers=0", "--out", "out"]
+
+
+def test_a_backbone_is_probed_block_by_block(
+    pretrained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(pretrained.parents[1])
+    weights = str(pretrained / "backbone.safetensors")
+    command = [
+        "probe",
+        "--weights",
+        weights,
+        "--data.root",
+        "shapes",
+        "--data.num_workers=0",
+        "--out",
+        str(tmp_path / "p"),
+    ]
+    assert main(command) == 0
+    found = json.loads((tmp_path / "p" / "probe.json").read_text())
+    assert (found["split"], found["classes"], len(found["blocks"])) == ("test", 2, 2)
+    assert found["train_images"] + found["held_out_images"] < 16
+    for one in (found["knn"], found["linear"], *found["blocks"]):
+        assert 0 <= one["accuracy"] <= 1
+        assert one["error"] > 0
+    assert (tmp_path / "p" / "probe.png").stat().st_size > 1000
+    assert "linear, block 2" in capsys.readouterr().out
+    assert main(command) == 1
+    assert "holds a probe already" in capsys.readouterr().err
+
+
+def test_random_weights_are_the_same_for_a_seed(work: Path) -> None:
+    scores = []
+    for seed in ("0", "0", "1"):
+        command = [*PROBE[:-1], f"out{len(scores)}", "--seed", seed, "--blocks=false", "--data.image_size=16"]
+        assert main(command) == 0
+        found = json.loads(Path(f"out{len(scores)}/probe.json").read_text())
+        assert found["blocks"] == []
+        scores.append(found["rankme"])
+    assert scores[0] == scores[1] != scores[2]
+
+
+@pytest.mark.parametrize("class_token", [True, False])
+def test_weights_of_timm_are_probed_at_the_shape_that_they_show(work: Path, class_token: bool) -> None:
+    settings: dict[str, Any] = {"img_size": 48, "patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 1}
+    model = timm.create_model("vit_tiny_patch16_224", **settings, class_token=class_token, global_pool="avg")
+    torch.save(model.state_dict(), "theirs.pth")
+    config = config_of(load_weights("theirs.pth"))
+    assert (config.image_size, config.patch_size, config.embed_dim, config.depth) == (48, 8, 64, 3)
+    assert (config.num_heads, config.class_token) == (1, class_token)
+    assert (
+        main(["probe", "--weights", "theirs.pth", "--data.root", "shapes", "--data.num_workers=0", "--out", "o"]) == 0
+    )
+    assert len(json.loads(Path("o/probe.json").read_text())["blocks"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--weights", "no.safetensors"], "There is no file no.safetensors"),
+        (["--data.root", "no/such"], "does not exist"),
+        (["--data.splits.labels=none"], "needs labelled training images"),
+        (["--nonsense=1"], "nonsense"),
+        (["--data.image_size=33"], "cannot be cut into patches"),
+    ],
+)
+def test_mistakes_are_told_in_one_paragraph(
+    work: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    assert main([*PROBE, *arguments]) in (1, 2)
+    error = capsys.readouterr().err
+    assert says in error
+    assert "Traceback" not in error
+    assert not Path("out").exists()
