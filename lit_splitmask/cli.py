@@ -18,6 +18,7 @@ Pre-train a Vision Transformer on your own images, fine-tune it, and see whether
   finetune   train a classifier, from it or scratch:    lit-splitmask finetune --weights W --data.root DIR
   compare    was pre-training worth it? seeds, table:   lit-splitmask compare --data.root DIR
   probe      what are frozen features worth?            lit-splitmask probe --weights W --data.root DIR
+  embed      features of all images, and a map:         lit-splitmask embed --weights W --data.root DIR
   recipes    list the settings that come along
 
   fit | validate | test | predict
@@ -100,6 +101,18 @@ training images and scored on the test images (or on val). Writes a table, probe
   --most_images N              training images that are used (20,000)
   --seed N                     of random weights
 """,
+    "embed": """\
+usage: lit-splitmask embed [--weights FILE] --data.root DIR [options]
+
+Writes a backbone's features of all images as NPZ: features (N, D), path, label, split, class_names; and a map of some as PNG.
+
+  --weights FILE               backbone.safetensors, weights of a timm ViT, or a checkpoint; random weights without it
+  --data.root DIR              the folder of images; --data CLASS for another datamodule
+  --data.image_size PIXELS     the size at which images are seen; by default that of the weights
+  --out FILE.npz               the file (runs/embed-<weights>-<images>.npz); the map has the same name
+  --most_on_map N              images on the map (2,000)
+  --seed N                     of random weights
+""",
 }
 
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
@@ -166,6 +179,10 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from lit_splitmask.commands.probe import probe
 
         return probe
+    if name == "embed":
+        from lit_splitmask.commands.embed import embed
+
+        return embed
     if name == "recipes":
         from lit_splitmask.commands.recipes import list_recipes
 
@@ -174,7 +191,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from lit_splitmask.commands.lightning_commands import lightning
 
         return lambda arguments: lightning([name, *arguments])
-    known = "plan, pretrain, finetune, compare, probe, recipes, fit, validate, test, predict"
+    known = "plan, pretrain, finetune, compare, probe, embed, recipes, fit, validate, test, predict"
     print(f"error: there is no command {name!r}; the commands are {known}.", file=sys.stderr)
     raise SystemExit(2)
 

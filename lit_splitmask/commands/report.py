@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lit_splitmask.checkpoints import write_atomically
 from lit_splitmask.comparison import Arm, mean_and_sd, share_verdict
 
@@ -25,6 +27,22 @@ def draw(groups: Mapping[float, Sequence[Arm]], title: str, path: Path) -> None:
         axis.set_ylabel("test accuracy, %")
         axis.set_title(f"{share:.0%} of the labels\n{share_verdict(arms).split(':')[0]}", fontsize=10)
     figure.suptitle(title)
+    _write(figure, path)
+
+
+def draw_map(features: np.ndarray, labels: np.ndarray, class_names: Sequence[str], path: Path) -> None:
+    """Writes a PNG: t-SNE of features (n, D), a dot an image, coloured by label (n,)."""
+    from sklearn.manifold import TSNE
+
+    places = TSNE(perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=0).fit_transform(features)
+    figure, axes = _panels(1)
+    for label in np.unique(labels):
+        chosen = labels == label
+        name = class_names[label] if label >= 0 else "no label"
+        axes[0].scatter(places[chosen, 0], places[chosen, 1], s=6, label=name, color=f"C{label % 10}")
+    if len(np.unique(labels)) <= 20:
+        axes[0].legend(fontsize=7, markerscale=2)
+    axes[0].set_axis_off()
     _write(figure, path)
 
 

@@ -1,9 +1,10 @@
-"""``lit-splitmask probe``: frozen features of any weights, block by block."""
+"""``lit-splitmask probe`` and ``embed``: frozen features of any weights."""
 
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -87,3 +88,47 @@ def test_mistakes_are_told_in_one_paragraph(
     assert says in error
     assert "Traceback" not in error
     assert not Path("out").exists()
+
+
+EMBED = ["embed", "--data.root", "shapes", "--data.image_size=32", "--data.num_workers=0", "--data.eval_batch_size=5"]
+
+
+def test_features_of_all_images_are_written_in_order(work: Path) -> None:
+    assert main([*EMBED, "--out", "o/all.npz"]) == 0
+    found = np.load("o/all.npz")
+    assert found["features"].shape == (24, 384)
+    assert found["features"].dtype == np.float32
+    assert sorted(found["path"]) == sorted(str(path.relative_to("shapes")) for path in Path("shapes").rglob("*.png"))
+    assert [found["class_names"][label] for label in found["label"]] == [path.split("/")[0] for path in found["path"]]
+    assert {name: int((found["split"] == name).sum()) for name in ("train", "val", "test")} == {
+        "train": 15,
+        "val": 3,
+        "test": 6,
+    }
+    assert Path("o/all.png").stat().st_size > 1000
+    assert main([*EMBED, "--out", "o/again.npz", "--data.eval_batch_size=24"]) == 0
+    np.testing.assert_allclose(np.load("o/again.npz")["features"], found["features"], atol=1e-4)
+
+
+@pytest.mark.parametrize("most", ["1", "7", "100"])
+def test_the_map_shows_evenly_spaced_images(work: Path, monkeypatch: pytest.MonkeyPatch, most: str) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("lit_splitmask.commands.embed.draw_map", lambda *given: drawn.append(given))
+    assert main([*EMBED, "--out", "o/all.npz", "--most_on_map", most]) == 0
+    found = np.load("o/all.npz")
+    step = -(-24 // int(most))
+    if most == "1":
+        assert not drawn
+        return
+    features, labels, _, _ = drawn[0]
+    np.testing.assert_array_equal(features, found["features"][::step])
+    np.testing.assert_array_equal(labels, found["label"][::step])
+
+
+def test_nothing_is_written_over(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("all.npz").write_text("mine")
+    assert main([*EMBED, "--out", "all.npz"]) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert main([*EMBED, "--out", "all.csv"]) == 1
+    assert "does not end in .npz" in capsys.readouterr().err
+    assert Path("all.npz").read_text() == "mine"

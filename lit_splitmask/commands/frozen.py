@@ -1,0 +1,105 @@
+"""A backbone's frozen features over a datamodule's images: what ``probe`` and ``embed`` share."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from lit_splitmask.checkpoints import Weights, config_of, load_into, load_weights
+from lit_splitmask.commands.arguments import value_of
+from lit_splitmask.commands.parser import shorten
+from lit_splitmask.commands.run_cli import instantiate
+from lit_splitmask.datamodules.base import ImageData
+from lit_splitmask.datamodules.dataset import Samples
+from lit_splitmask.errors import UserError
+from lit_splitmask.models.vit import ViT
+from lit_splitmask.seeding import derive_seed
+from lit_splitmask.views import IMAGENET_MEAN, IMAGENET_STD, network_view
+
+Options = TypeVar("Options")
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
+        """One paragraph instead of a nested report."""
+        raise UserError(shorten(message))
+
+
+class Frozen:
+    """A backbone that is not trained any more, and the images that it looks at.
+
+    Args:
+        command: For messages.
+        arguments: Those of the command: ``--weights``, ``--data…`` and the fields of ``options``.
+        options: A dataclass of the command's other options.
+
+    Attributes:
+        options: As given.
+        data: The datamodule, set up.
+        vit: The backbone.
+        name: Of the weights and the images together, for files.
+        images: The folder or list of the images.
+    """
+
+    def __init__(self, command: str, arguments: list[str], options: type[Options]) -> None:
+        path = value_of(arguments, "--weights")
+        weights = None if path is None else load_weights(path)
+        config = config_of(weights)
+        channels = [] if config.in_chans == 3 else [f"--data.channels={config.in_chans}"]
+        parser = _Parser(prog=f"lit-splitmask {command}")
+        parser.add_argument("--weights", type=str | None, default=None)
+        parser.add_argument("--seed", type=int, default=0)
+        parser.add_class_arguments(options, as_group=False)
+        parser.add_subclass_arguments(ImageData, "data")
+        given = ["--data=ImageFolder", f"--data.image_size={config.image_size}", *channels, *arguments]
+        parsed = parser.parse_args(given)
+        self.options: Any = options(**{field.name: parsed[field.name] for field in fields(cast(Any, options))})
+        images = value_of(arguments, "--data.root") or value_of(arguments, "--data.manifest")
+        if images is None:
+            raise UserError(f"{command} needs images: --data.root DIR.")
+        self.images, self.weights_path, self._weights = images, path, weights
+        of = "random" if path is None else Path(path).resolve().parent.name
+        self.name = f"{of}-{Path(images).resolve().stem}"
+        self.data = cast(ImageData, instantiate(cast(Any, parser), parsed)["data"])
+        self._seed = parsed.seed
+
+    def open(self) -> None:
+        """Reads the images, and builds the network."""
+        self.data.prepare_data()
+        self.data.setup("test")
+        self.vit = _network(self._weights, self.data.image_size, self._seed)
+        info = {} if self._weights is None else self._weights.info
+        self._mean = torch.tensor(info.get("pixel_mean", IMAGENET_MEAN))
+        self._std = torch.tensor(info.get("pixel_std", IMAGENET_STD))
+
+    def features(
+        self, samples: Samples, title: str, blocks: Sequence[int] = ()
+    ) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """Batch by batch: (B, D) float32 of each block and of the whole network, the mean over patches; and labels (B,)."""
+        device = self.vit.pos_embed.device
+        loader = self.data.eval_loader(samples)
+        for batch in track(loader, title, console=Console(stderr=True), transient=True):
+            with torch.no_grad():
+                images = network_view(batch["image"].to(device), self._mean.to(device), self._std.to(device))
+                outputs = [
+                    *(self.vit.blocks_features(images, list(blocks)) if blocks else []),
+                    self.vit.features(images),
+                ]
+                yield [output.float().mean(dim=1).cpu() for output in outputs], batch["label"]
+
+
+def _network(weights: Weights | None, image_size: int, seed: int) -> ViT:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "initial weights"))
+        vit = ViT(config_of(weights))
+    if weights is not None:
+        load_into(vit, weights)
+    if vit.config.image_size != image_size:
+        vit.resize(image_size)
+    return vit.eval().to("cuda" if torch.cuda.is_available() else "cpu")
