@@ -14,8 +14,10 @@ Every stage goes on where it was stopped. Stages of one seed, two at a time on t
 import argparse
 import json
 import logging
+import math
 import statistics
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -260,9 +262,8 @@ def read_runs(out: Path) -> dict[str, list[Run]]:
     for name in SETS:
         for folder in sorted((out / name).glob("seed*")):
             found = {int(path.stem[3:]): json.loads(path.read_text()) for path in sorted(folder.glob("at-*.json"))}
-            if len(found) == len(AT_PASSES) and all(
-                len(entry["accuracies"]) >= FINETUNE_SEEDS for entry in found.values()
-            ):
+            done = [len(one.get("accuracies", [])) >= FINETUNE_SEEDS and "values" in one for one in found.values()]
+            if len(done) == len(AT_PASSES) and all(done):
                 history = [Reading(step, entry["values"], entry["errors"]) for step, entry in found.items()]
                 accuracies = {step: statistics.mean(entry["accuracies"]) for step, entry in found.items()}
                 losses = {step: entry["train_inpaint"] for step, entry in found.items()}
@@ -275,11 +276,11 @@ def choices(run: Run) -> dict[str, int]:
     total = PASSES * STEPS_A_PASS
     chosen = {"last": run.history[-1].step}
     for signal in [signal.name for signal in SIGNALS]:
-        for margin in (0.0, 1.0):
-            rule = Rule((signal,), margin=margin)
+        for window, margin in ((1, 0.0), (1, 1.0), (Rule.window, Rule.margin)):
+            rule = Rule((signal,), window=window, margin=margin)
             step = decide(run.history, total_steps=total, rule=rule).best_step
             assert step is not None
-            chosen[f"{signal}, beyond {margin:g} errors"] = step
+            chosen[f"{signal}, mean of {window}, beyond {margin:g} errors"] = step
     return chosen
 
 
@@ -306,6 +307,18 @@ def report(out: Path) -> None:
         table.add_row("a random one", "", interval(at_random))
         console.print(table)
     draw(runs, out / "overfitting.png")
+    stored = {name: [as_json(one) for one in of_set] for name, of_set in runs.items()}
+    write_atomically(out / "overfitting.json", json.dumps(stored, indent=1).encode())
+
+
+def as_json(run: Run) -> dict[str, Any]:
+    """A run as the table of recorded curves reads it."""
+
+    def finite(values: Mapping[str, float]) -> dict[str, float | None]:
+        return {name: round(value, 5) if math.isfinite(value) else None for name, value in values.items()}
+
+    history = [{"step": r.step, "values": finite(r.values), "errors": finite(r.errors)} for r in run.history]
+    return {"history": history, "accuracies": [round(run.accuracies[r.step], 5) for r in run.history]}
 
 
 def interval(values: list[float]) -> str:

@@ -41,17 +41,20 @@ class Rule:
     """How signals decide.
 
     The default order is that of ``docs/overfitting.md``: a linear probe where there are labels, RankMe where there are none. The
-    held-out loss comes last: it was found to rise long before fine-tuning suffers.
+    held-out loss comes last: it was found to rise long before fine-tuning suffers. Window and margin lose the least over the
+    synthetic curves there.
 
     Args:
         signals: In order of preference; the first that could be measured decides alone.
-        margin: Standard errors that an improvement must exceed; of the difference, where both are known.
+        window: A signal counts as its mean over so many readings, up to the one that is judged.
+        margin: Standard errors of that mean that an improvement must exceed.
         patience: Share of the budget without an improvement after which training stops, if at least three readings say so and
             the last is no better than the best, not even within the noise.
     """
 
     signals: Sequence[str] = ("linear", "rankme", "held_out_loss")
-    margin: float = 1.0
+    window: int = 2
+    margin: float = 0.25
     patience: float = 0.25
 
 
@@ -90,17 +93,16 @@ def decide(history: Sequence[Reading], *, total_steps: int, warmup_steps: int = 
     if signal is None:
         latest = history[-1].step if history else None
         return Decision(latest, False, f"none of {', '.join(rule.signals)} could be measured: the latest is kept")
-    readings = [reading for reading in history if math.isfinite(reading.values.get(signal, math.nan))]
-    best = readings[0]
-    for reading in readings[1:]:
-        if _gain(signal, best, reading) > rule.margin * _noise(signal, best, reading):
-            best = reading
-    overfits_from = _overfits_from(signal, best, readings, rule.margin)
-    last = history[-1].step
-    since = [reading for reading in readings if reading.step > best.step]
-    waited = last - max(best.step, warmup_steps) >= rule.patience * total_steps
-    stop = waited and len(since) >= LEAST_READINGS and _gain(signal, best, readings[-1]) <= 0
-    return Decision(best.step, stop, _words(signal, best, readings, overfits_from), signal, overfits_from)
+    points = _smooth(history, signal, rule.window)
+    best = points[0]
+    for point in points[1:]:
+        if point.better_than(best) > rule.margin * max(point.error, best.error):
+            best = point
+    overfits_from = _overfits_from(best, points, rule.margin)
+    num_since = sum(point.step > best.step for point in points)
+    waited = history[-1].step - max(best.step, warmup_steps) >= rule.patience * total_steps
+    stop = waited and num_since >= LEAST_READINGS and points[-1].better_than(best) <= 0
+    return Decision(best.step, stop, _words(signal, best, points[-1], overfits_from), signal, overfits_from)
 
 
 def deciding_signal(history: Sequence[Reading], signals: Sequence[str]) -> str | None:
@@ -112,40 +114,53 @@ def deciding_signal(history: Sequence[Reading], signals: Sequence[str]) -> str |
     return None
 
 
-def _gain(signal: str, before: Reading, after: Reading) -> float:
-    """How much better the later reading is."""
-    difference = after.values[signal] - before.values[signal]
-    return difference if DIRECTIONS.get(signal, "max") == "max" else -difference
+@dataclass(frozen=True)
+class _Point:
+    """A signal at one step, smoothed: more is better.
 
-
-def _noise(signal: str, before: Reading, after: Reading) -> float:
-    """The larger standard error of the two.
-
-    Both are measured on the same images with the same masks, so that most of their noise is shared: adding the errors would
-    overstate that of the difference.
+    Both errors of a difference come from the same images with the same masks, so that most of their noise is shared: the larger
+    of the two is taken for that of the difference.
     """
-    errors = [reading.errors.get(signal, 0.0) for reading in (before, after)]
-    return max((error for error in errors if math.isfinite(error)), default=0.0)
+
+    step: int
+    score: float
+    error: float
+    value: float
+
+    def better_than(self, other: "_Point") -> float:
+        return self.score - other.score
 
 
-def _overfits_from(signal: str, best: Reading, readings: Sequence[Reading], margin: float) -> int | None:
+def _smooth(history: Sequence[Reading], signal: str, window: int) -> list[_Point]:
+    """Means over each reading and those before it; readings without a value are passed over."""
+    sign = 1 if DIRECTIONS.get(signal, "max") == "max" else -1
+    readings = [reading for reading in history if math.isfinite(reading.values.get(signal, math.nan))]
+    points = []
+    for place, reading in enumerate(readings, start=1):
+        recent = readings[max(0, place - window) : place]
+        score = sign * sum(other.values[signal] for other in recent) / len(recent)
+        errors = [other.errors.get(signal, 0.0) for other in recent]
+        known = [error for error in errors if math.isfinite(error)]
+        error = math.sqrt(sum(value**2 for value in known)) / len(recent)
+        points.append(_Point(reading.step, score, error, reading.values[signal]))
+    return points
+
+
+def _overfits_from(best: _Point, points: Sequence[_Point], margin: float) -> int | None:
     start = None
-    for reading in reversed(readings):
-        worse = -_gain(signal, best, reading) > max(margin, 2.0) * _noise(signal, best, reading)
-        if reading.step <= best.step or not worse:
+    for point in reversed(points):
+        noise = max(margin, 2.0) * max(point.error, best.error)
+        if point.step <= best.step or not best.better_than(point) > noise:
             break
-        start = reading.step
+        start = point.step
     return start
 
 
-def _words(signal: str, best: Reading, readings: Sequence[Reading], overfits_from: int | None) -> str:
+def _words(signal: str, best: _Point, last: _Point, overfits_from: int | None) -> str:
     extreme = "lowest" if DIRECTIONS.get(signal, "max") == "min" else "highest"
-    value, last = best.values[signal], readings[-1]
-    said = f"{signal} {extreme} within its noise ({value:.4g} at step {best.step:,})"
+    said = f"{signal} {extreme} within its noise ({best.value:.4g} at step {best.step:,})"
     if overfits_from is not None:
-        return (
-            f"{said}; it got worse from step {overfits_from:,} on, to {last.values[signal]:.4g} at step {last.step:,}"
-        )
+        return f"{said}; it got worse from step {overfits_from:,} on, to {last.value:.4g} at step {last.step:,}"
     if last.step == best.step:
         return f"{said}; it was still improving"
     return f"{said}; later checkpoints are no better"

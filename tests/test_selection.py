@@ -1,14 +1,16 @@
 """The rule on curves: overfitting, plateaus, noise, slow starts, missing values."""
 
 import math
+from pathlib import Path
 
+import curves
 import numpy as np
 import pytest
 
 from lit_splitmask.selection import Decision, Reading, Rule, decide, deciding_signal
 
-LOSS = Rule(("held_out_loss",), margin=1.0, patience=0.25)
-KNN = Rule(("knn",), margin=1.0, patience=0.25)
+LOSS = Rule(("held_out_loss",), window=1, margin=1.0, patience=0.25)
+KNN = Rule(("knn",), window=1, margin=1.0, patience=0.25)
 
 
 def curve(signal: str, values: list[float], error: float = math.nan) -> list[Reading]:
@@ -45,6 +47,12 @@ def test_small_improvements_add_up() -> None:
     decision = on(curve("knn", [0.50, 0.52, 0.54, 0.56, 0.58], 0.03), KNN)
     assert decision.best_step == 500  # 0.54 is beyond the noise of 0.50, and 0.58 of 0.54
     assert not decision.stop
+
+
+def test_a_single_lucky_reading_counts_half() -> None:
+    values = [0.5, 0.6, 0.7, 0.61, 0.64, 0.66, 0.66]
+    assert on(curve("knn", values), Rule(("knn",), window=1, margin=0.0)).best_step == 300
+    assert on(curve("knn", values), Rule(("knn",), window=2, margin=0.0)).best_step == 700
 
 
 @pytest.mark.parametrize("missing", [math.nan, math.inf, -math.inf])
@@ -86,3 +94,17 @@ def test_the_best_is_always_the_reading_at_which_it_was_found(seed: int) -> None
         best = decide(history[:number], total_steps=1500, rule=KNN).best_step
         assert best == history[number - 1].step or (found and best == found[-1])
         found.append(best)
+
+
+def test_the_table_of_the_docs_is_what_the_rule_does() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "overfitting.md").read_text(encoding="utf-8")
+    assert curves.table() in page, "run python tests/curves.py, and put its table into docs/overfitting.md"
+
+
+def test_the_rule_loses_less_than_the_last_where_there_is_overfitting_and_little_elsewhere() -> None:
+    for name, of_shape in curves.all_curves().items():
+        lost = curves.regrets(of_shape)
+        if "overfitting" in name:
+            assert lost["the rule"] < lost["last"] / 4
+        assert lost["the rule"] <= lost["a random one"]
+        assert lost["the rule"] < 2

@@ -58,7 +58,7 @@ def root(class_folder: MakeFolder) -> Path:
 
 def choosing(folder: Path, *values: float, **settings: Any) -> OverfitAwareCheckpoint:
     """Decides by scripted values, at every epoch."""
-    given: dict[str, Any] = {"signals": [Scripted(*values)], "rule": Rule(("knn",)), "most_cost": 1e9}
+    given: dict[str, Any] = {"signals": [Scripted(*values)], "rule": Rule(("knn",), window=1), "most_cost": 1e9}
     return OverfitAwareCheckpoint(str(folder), **(given | settings))
 
 

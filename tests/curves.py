@@ -1,0 +1,103 @@
+"""What the rule costs on recorded and synthetic curves, as the table of ``docs/overfitting.md``.
+
+python tests/curves.py
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lit_splitmask.selection import Reading, Rule, decide
+
+RECORDED = Path(__file__).parents[1] / "docs" / "overfitting.json"
+NUM_READINGS = 20
+NUM_DRAWS = 200
+ERROR = 0.02
+"""Standard error of the synthetic signals: of an accuracy over about 500 images."""
+
+Curve = tuple[list[Reading], list[float]]
+"""Readings, and what each checkpoint is really worth, an accuracy."""
+
+SHAPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "overfitting": lambda t: 0.7 + 0.1 * np.minimum(t / 0.4, 1) - 0.1 * np.maximum(t - 0.4, 0) / 0.6,
+    "late overfitting": lambda t: 0.7 + 0.1 * np.minimum(t / 0.8, 1) - 0.1 * np.maximum(t - 0.8, 0) / 0.2,
+    "plateau": lambda t: 0.7 + 0.1 * np.minimum(t / 0.3, 1),
+    "steady rise": lambda t: 0.7 + 0.1 * t,
+    "slow start": lambda t: 0.7 + 0.1 * np.maximum(t - 0.6, 0) / 0.4,
+    "noise alone": lambda t: np.full_like(t, 0.75),
+}
+
+
+def synthetic(shape: str, generator: np.random.Generator, *, signal: str = "linear", missing: float = 0.0) -> Curve:
+    """A noisy signal of a known worth; some readings may be missing."""
+    times = np.arange(1, NUM_READINGS + 1) / NUM_READINGS
+    worth = SHAPES[shape](times)
+    seen = worth + ERROR * generator.standard_normal(NUM_READINGS)
+    seen[generator.random(NUM_READINGS) < missing] = math.nan
+    errors = {} if signal == "rankme" else {signal: ERROR}
+    readings = [Reading(100 * place, {signal: float(value)}, errors) for place, value in enumerate(seen, start=1)]
+    return readings, worth.tolist()
+
+
+def recorded() -> dict[str, list[Curve]]:
+    """The runs of the experiment."""
+    curves: dict[str, list[Curve]] = {}
+    for name, runs in json.loads(RECORDED.read_text()).items():
+        for run in runs:
+            readings = [
+                Reading(entry["step"], numbers(entry["values"]), numbers(entry["errors"])) for entry in run["history"]
+            ]
+            curves.setdefault(f"recorded: {name}", []).append((readings, run["accuracies"]))
+    return curves
+
+
+def numbers(stored: dict[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in stored.items()}
+
+
+def regrets(curves: Sequence[Curve]) -> dict[str, float]:
+    """Mean points of accuracy that each way of choosing loses against the best checkpoint."""
+    lost: dict[str, list[float]] = {"the rule": [], "best of monitor": [], "last": [], "a random one": []}
+    for readings, worth in curves:
+        by_step = {reading.step: value for reading, value in zip(readings, worth, strict=True)}
+        total = readings[-1].step
+        chosen = {
+            "the rule": decide(readings, total_steps=total, rule=Rule()).best_step,
+            "best of monitor": decide(readings, total_steps=total, rule=Rule(window=1, margin=0.0)).best_step,
+            "last": total,
+        }
+        for name, step in chosen.items():
+            assert step is not None
+            lost[name].append(max(worth) - by_step[step])
+        lost["a random one"].append(max(worth) - float(np.mean(worth)))
+    return {name: 100 * float(np.mean(values)) for name, values in lost.items()}
+
+
+def all_curves() -> dict[str, list[Curve]]:
+    """Every row of the table."""
+    curves: dict[str, list[Curve]] = {}
+    for number, shape in enumerate(SHAPES):
+        draws = [np.random.default_rng([number, draw]) for draw in range(NUM_DRAWS)]
+        curves[shape] = [synthetic(shape, generator) for generator in draws]
+    draws = [np.random.default_rng([100, draw]) for draw in range(NUM_DRAWS)]
+    curves["overfitting, 30 % missing"] = [synthetic("overfitting", generator, missing=0.3) for generator in draws]
+    curves["overfitting, no labels, error unknown"] = [
+        synthetic("overfitting", generator, signal="rankme") for generator in draws
+    ]
+    return curves | recorded()
+
+
+def table() -> str:
+    """Markdown."""
+    rows = {name: regrets(curves) for name, curves in all_curves().items()}
+    head = list(next(iter(rows.values())))
+    lines = [f"| curve | {' | '.join(head)} |", f"|---|{'---|' * len(head)}"]
+    lines += [f"| {name} | {' | '.join(f'{row[column]:.2f}' for column in head)} |" for name, row in rows.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())
