@@ -118,18 +118,26 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
             UserError: It holds the checkpoints of another run.
         """
         folder = Path(str(self.dirpath))
-        if trainer.ckpt_path is None and (folder / "last.ckpt").exists() and trainer.is_global_zero:
+        if trainer.ckpt_path is None and (folder / "last.ckpt").exists():
             raise UserError(
                 f"{folder} holds checkpoints of another run: give another dirpath, or go on with that run "
                 '(ckpt_path="last"), or delete them.'
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Finds the images, and works out how often to look at them."""
+        """Finds the images, and works out how often to look at them.
+
+        Raises:
+            UserError: Training has no end.
+        """
         self._parts = self._find_images(trainer)
         if self._parts is None:
             log.warning("There are no held-out images to judge checkpoints on: the last one is kept.")
             return
+        if not math.isfinite(trainer.estimated_stepping_batches):
+            raise UserError(
+                "OverfitAwareCheckpoint must know how long training is: set the trainer's max_epochs or max_steps."
+            )
         train, held_out = self._parts
         passes = 1 + NUM_MASKS * any(isinstance(signal, HeldOutLoss) for signal in self.signals)
         seen = len(held_out) * passes + len(train)
@@ -160,10 +168,10 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         if trainer.fast_dev_run or trainer.sanity_checking:  # type: ignore[attr-defined]
             return
         is_last = trainer.global_step >= trainer.estimated_stepping_batches
-        known = (
-            bool(self.history) and self.history[-1].step == trainer.global_step
-        )  # Lightning ends an epoch again on a resume
-        due = self._parts is not None and not known and ((trainer.current_epoch + 1) % self._every == 0 or is_last)
+        # On a resume Lightning ends the checkpoint's epoch once more.
+        is_known = bool(self.history) and self.history[-1].step == trainer.global_step
+        is_turn = (trainer.current_epoch + 1) % self._every == 0 or is_last
+        due = self._parts is not None and is_turn and not is_known
         decision = None
         if due:
             self._measure(trainer, pl_module)

@@ -284,6 +284,14 @@ def test_it_serves_a_module_and_images_of_the_users_own(tmp_path: Path) -> None:
     assert (tmp_path / "c" / "best.ckpt").exists()
 
 
+def test_training_without_an_end_is_refused(tmp_path: Path) -> None:
+    images = [{"image": torch.zeros(3, 8, 8, dtype=torch.uint8), "label": n % 2} for n in range(4)]
+    keeper = OverfitAwareCheckpoint(str(tmp_path / "c"), signals=[RankMe()], images=(images, images))
+    trainer = tiny_trainer(tmp_path, max_epochs=-1, callbacks=[keeper], enable_checkpointing=True)
+    with pytest.raises(UserError, match="max_epochs or max_steps"):
+        trainer.fit(Own(), DataLoader(images, batch_size=4))
+
+
 def test_modes_and_random_states_are_put_back() -> None:
     module = nn.Sequential(nn.Dropout(), nn.Sequential(nn.BatchNorm1d(2)))
     module[0].eval()
