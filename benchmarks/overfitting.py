@@ -14,10 +14,8 @@ Every stage goes on where it was stopped. Stages of one seed, two at a time on t
 import argparse
 import json
 import logging
-import math
 import statistics
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,9 +31,9 @@ from rich.table import Table
 from scipy.stats import spearmanr
 from scipy.stats import t as student
 
+from lit_splitmask.atomic import write_atomically
 from lit_splitmask.callbacks import KNN, ExportWeights, HeldOutLoss, Linear, RankMe, ShortFinetune
 from lit_splitmask.callbacks.signals import Images, Material, measure, undisturbed
-from lit_splitmask.checkpoints import write_atomically
 from lit_splitmask.datamodules import Budget, FinetuneAugment, ImageFolder, PretrainAugment
 from lit_splitmask.demo import write_digits
 from lit_splitmask.masking import BlockMasking
@@ -307,18 +305,14 @@ def report(out: Path) -> None:
         table.add_row("a random one", "", interval(at_random))
         console.print(table)
     draw(runs, out / "overfitting.png")
-    stored = {name: [as_json(one) for one in of_set] for name, of_set in runs.items()}
+    stored = {
+        name: [
+            {"history": [r.as_json() for r in one.history], "accuracies": [one.accuracies[r.step] for r in one.history]}
+            for one in of_set
+        ]
+        for name, of_set in runs.items()
+    }
     write_atomically(out / "overfitting.json", json.dumps(stored, indent=1).encode())
-
-
-def as_json(run: Run) -> dict[str, Any]:
-    """A run as the table of recorded curves reads it."""
-
-    def finite(values: Mapping[str, float]) -> dict[str, float | None]:
-        return {name: round(value, 5) if math.isfinite(value) else None for name, value in values.items()}
-
-    history = [{"step": r.step, "values": finite(r.values), "errors": finite(r.errors)} for r in run.history]
-    return {"history": history, "accuracies": [round(run.accuracies[r.step], 5) for r in run.history]}
 
 
 def interval(values: list[float]) -> str:

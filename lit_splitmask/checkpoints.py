@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +13,7 @@ from safetensors.torch import save as to_safetensors
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
+from lit_splitmask.atomic import write_atomically
 from lit_splitmask.errors import UserError
 from lit_splitmask.models.vit import ViT, ViTConfig
 
@@ -42,25 +41,6 @@ class Weights:
     state: dict[str, Tensor]
     info: dict[str, Any] = field(default_factory=dict)
     source: str = "the weights"
-
-
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Writes ``data`` under a temporary name beside ``path`` and renames it, so that no half file is ever seen."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

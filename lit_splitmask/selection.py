@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Direction = Literal["max", "min"]
 
@@ -34,6 +34,23 @@ class Reading:
     step: int
     values: Mapping[str, float]
     errors: Mapping[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, with None for what is not finite."""
+
+        def finite(numbers: Mapping[str, float]) -> dict[str, float | None]:
+            return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+
+        return {"step": self.step, "values": finite(self.values), "errors": finite(self.errors)}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "Reading":
+        """The reading that :meth:`as_json` was asked for, with NaN for None."""
+
+        def numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+            return {name: math.nan if value is None else value for name, value in values.items()}
+
+        return cls(stored["step"], numbers(stored["values"]), numbers(stored["errors"]))
 
 
 @dataclass(frozen=True)

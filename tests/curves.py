@@ -47,15 +47,9 @@ def recorded() -> dict[str, list[Curve]]:
     curves: dict[str, list[Curve]] = {}
     for name, runs in json.loads(RECORDED.read_text()).items():
         for run in runs:
-            readings = [
-                Reading(entry["step"], numbers(entry["values"]), numbers(entry["errors"])) for entry in run["history"]
-            ]
+            readings = [Reading.from_json(entry) for entry in run["history"]]
             curves.setdefault(f"recorded: {name}", []).append((readings, run["accuracies"]))
     return curves
-
-
-def numbers(stored: dict[str, float | None]) -> dict[str, float]:
-    return {name: math.nan if value is None else value for name, value in stored.items()}
 
 
 def regrets(curves: Sequence[Curve]) -> dict[str, float]:

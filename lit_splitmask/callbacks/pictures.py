@@ -12,7 +12,7 @@ from lightning import Callback, LightningModule, Trainer
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from lit_splitmask.checkpoints import write_atomically
+from lit_splitmask.atomic import write_atomically
 from lit_splitmask.masking import hidden_from, put, take
 from lit_splitmask.modules.pretrain import Pretrain
 from lit_splitmask.objectives.splitmask import SplitMask

@@ -9,7 +9,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from lit_splitmask.checkpoints import write_atomically
+from lit_splitmask.atomic import write_atomically
 from lit_splitmask.errors import UserError
 
 

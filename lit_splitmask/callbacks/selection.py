@@ -15,6 +15,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lit_splitmask.atomic import write_atomically
+from lit_splitmask.callbacks.curves import draw_signals
 from lit_splitmask.callbacks.signals import (
     KNN,
     NUM_MASKS,
@@ -27,9 +29,8 @@ from lit_splitmask.callbacks.signals import (
     undisturbed,
 )
 from lit_splitmask.callbacks.signals import measure as measure_signals
-from lit_splitmask.checkpoints import write_atomically
 from lit_splitmask.errors import UserError
-from lit_splitmask.selection import DIRECTIONS, Decision, Reading, Rule, decide
+from lit_splitmask.selection import Decision, Reading, Rule, decide
 
 log = logging.getLogger(__name__)
 
@@ -242,7 +243,7 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
             "step": trainer.global_step,
             "seconds": round(self.seconds, 1),
             "settings": self.settings,
-            "history": [_plain(reading) for reading in self.history],
+            "history": [reading.as_json() for reading in self.history],
         }
         write_atomically(Path(str(self.dirpath)) / "selection.json", json.dumps(known, indent=1).encode())
 
@@ -251,7 +252,7 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         if not trainer.is_global_zero or not self.history:
             return
         decision = self.decision(trainer, pl_module)
-        draw_selection(Path(str(self.dirpath)) / "selection.png", self.history, decision)
+        draw_signals(Path(str(self.dirpath)) / "selection.png", self.history, decision)
         pl_module.print(self.summary(trainer, decision))
 
     def summary(self, trainer: Trainer, decision: Decision) -> str:
@@ -265,7 +266,7 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
     # Resuming
 
     def state_dict(self) -> dict[str, Any]:
-        history = [_plain(reading) for reading in self.history]
+        history = [reading.as_json() for reading in self.history]
         ours = {"history": history, "settings": self.settings, "kept": self._kept, "seconds": self.seconds}
         return {**super().state_dict(), **ours, "best_step": self._best_step}
 
@@ -283,10 +284,7 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
                 f"The run that is resumed chose its checkpoints by other settings: {told}. Resume with the same."
             )
         super().load_state_dict(state_dict)
-        self.history = [
-            Reading(entry["step"], _numbers(entry["values"]), _numbers(entry["errors"]))
-            for entry in state_dict["history"]
-        ]
+        self.history = [Reading.from_json(entry) for entry in state_dict["history"]]
         self._kept, self.seconds, self._best_step = state_dict["kept"], state_dict["seconds"], state_dict["best_step"]
 
 
@@ -304,43 +302,6 @@ class OverfitAwareEarlyStopping(Callback):
             raise UserError("OverfitAwareEarlyStopping needs an OverfitAwareCheckpoint among the trainer's callbacks.")
         for callback in found:
             callback.stops = True
-
-
-def draw_selection(path: Path, history: Sequence[Reading], decision: Decision) -> None:
-    """Draws each signal over the steps, with its error, and a line at the chosen step."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    names = [name for name in DIRECTIONS if any(math.isfinite(r.values.get(name, math.nan)) for r in history)]
-    names += sorted({name for reading in history for name in reading.values} - set(DIRECTIONS))
-    figure = Figure(figsize=(4 * max(1, len(names)), 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    for place, name in enumerate(names, start=1):
-        axes = figure.add_subplot(1, len(names), place)
-        steps = [reading.step for reading in history]
-        values = [reading.values.get(name, math.nan) for reading in history]
-        errors = [reading.errors.get(name, math.nan) for reading in history]
-        axes.errorbar(steps, values, yerr=[0.0 if math.isnan(e) else e for e in errors], marker=".", capsize=2)
-        if decision.best_step is not None:
-            axes.axvline(decision.best_step, color="tab:green", linestyle="--")
-        axes.set_title(f"{name}{' (decides)' if name == decision.signal else ''}")
-        axes.set_xlabel("step")
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=100)
-    os.replace(temporary, path)
-
-
-def _plain(reading: Reading) -> dict[str, Any]:
-    """For JSON, which has no NaN."""
-
-    def finite(numbers: Any) -> dict[str, float | None]:
-        return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-
-    return {"step": reading.step, "values": finite(reading.values), "errors": finite(reading.errors)}
-
-
-def _numbers(stored: dict[str, float | None]) -> dict[str, float]:
-    return {name: math.nan if value is None else value for name, value in stored.items()}
 
 
 def _link(source: Path, target: Path) -> None:

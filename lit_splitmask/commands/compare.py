@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_splitmask import callbacks, comparison, datamodules, modules
-from lit_splitmask.checkpoints import write_atomically
+from lit_splitmask.atomic import write_atomically
 from lit_splitmask.commands import recipes
 from lit_splitmask.commands.report import draw, draw_curves
 from lit_splitmask.commands.run_cli import RunCLI, last_checkpoint, quiet, trainer_defaults

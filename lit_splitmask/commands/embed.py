@@ -2,17 +2,15 @@
 
 import os
 import zipfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
+from lit_splitmask.atomic import partial_name
 from lit_splitmask.commands.frozen import Frozen
 from lit_splitmask.commands.report import draw_map
 from lit_splitmask.commands.run_cli import quiet
-from lit_splitmask.datamodules.index import partial_name
 from lit_splitmask.errors import UserError
 
 
@@ -60,35 +58,25 @@ def _write(archive: zipfile.ZipFile, frozen: Frozen) -> tuple[np.ndarray, np.nda
     splits = frozen.data.source.splits
     total = sum(len(samples) for samples in splits.values())
     step = -(-total // frozen.options.most_on_map)
-    on_map: list[np.ndarray] = []
-    seen: list[np.ndarray] = []
-
-    def chunks() -> Iterable[np.ndarray]:
-        for name, samples in splits.items():
-            for (features,), labels in frozen.features(samples, f"{name.title()} images"):
-                place = sum(map(len, seen))
-                on_map.append(features.numpy()[-place % step :: step])
-                seen.append(labels.numpy())
-                yield features.numpy()
-
+    on_map, seen, num_seen = [], [], 0
     with archive.open("features.npy", "w", force_zip64=True) as stream:
         header = {"descr": "<f4", "fortran_order": False, "shape": (total, frozen.vit.embed_dim)}
         np.lib.format.write_array_header_2_0(stream, header)
-        for chunk in chunks():
-            stream.write(np.ascontiguousarray(chunk, dtype="<f4").tobytes())
-    labels = np.concatenate(seen)
+        for name, samples in splits.items():
+            for (features,), labels in frozen.features(samples, f"{name.title()} images"):
+                stream.write(np.ascontiguousarray(features.numpy(), dtype="<f4").tobytes())
+                on_map.append(features.numpy()[-num_seen % step :: step])
+                seen.append(labels.numpy())
+                num_seen += len(labels)
+    all_labels = np.concatenate(seen)
     files = [file for samples in splits.values() for file in samples.files]
     columns = {
         "path": np.array(files),
-        "label": labels,
+        "label": all_labels,
         "split": np.repeat(list(splits), [len(samples) for samples in splits.values()]),
         "class_names": np.array(frozen.data.class_names, dtype=str),
     }
     for name, column in columns.items():
         with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
-            _save(stream, column)
-    return np.concatenate(on_map), labels[::step]
-
-
-def _save(stream: IO[bytes], column: np.ndarray) -> None:
-    np.lib.format.write_array(stream, column, allow_pickle=False)
+            np.lib.format.write_array(stream, column, allow_pickle=False)
+    return np.concatenate(on_map), all_labels[::step]

@@ -90,9 +90,7 @@ def _choose(root: str) -> recipes.Choice:
 
 def _plan_finetuning(weights: str, arguments: list[str], choice: recipes.Choice, scratch: Path) -> TrainingPlan:
     settings = recipes.read(choice.name)
-    settings.setdefault("data", {}).setdefault("init_args", {})["image_size"] = load_weights(weights).info["timm"][
-        "img_size"
-    ]
+    recipes.fit_to_weights(settings, load_weights(weights).info["timm"])
     stage = Stage(modules.Classify, [*arguments, f"--model.weights={weights}"], settings, scratch)
     return stage.plan(choice, num_checkpoints=2)  # the last and the best
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lit_splitmask.checkpoints import write_atomically
+from lit_splitmask.atomic import write_atomically
 from lit_splitmask.commands.frozen import Frozen
 from lit_splitmask.commands.report import draw_blocks
 from lit_splitmask.commands.run_cli import quiet

@@ -81,6 +81,12 @@ def finetuning(pretraining: str) -> Choice:
     return Choice("finetune", "the paper's fine-tuning recipe (Table 9, small sets)")
 
 
+def fit_to_weights(recipe: dict[str, Any], timm_args: dict[str, Any]) -> None:
+    """Makes a recipe's images those that weights were trained on: their size and number of channels."""
+    images = recipe.setdefault("data", {}).setdefault("init_args", {})
+    images["image_size"], images["channels"] = timm_args["img_size"], timm_args["in_chans"]
+
+
 COMPARISONS = ("pretrain", "finetune", "grid")
 
 

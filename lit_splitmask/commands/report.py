@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lit_splitmask.checkpoints import write_atomically
+from lit_splitmask.atomic import write_atomically
 from lit_splitmask.comparison import Arm, mean_and_sd, share_verdict
 
 

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_splitmask import modules
-from lit_splitmask.checkpoints import write_atomically
+from lit_splitmask.atomic import write_atomically
 from lit_splitmask.commands.parser import Parser
 from lit_splitmask.commands.runs import RunFolder
 from lit_splitmask.datamodules.base import ImageData

@@ -11,8 +11,9 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_splitmask import callbacks, datamodules, modules
+from lit_splitmask.atomic import write_atomically
 from lit_splitmask.callbacks.estimate import DAY
-from lit_splitmask.checkpoints import load_weights, write_atomically
+from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.commands import recipes
 from lit_splitmask.commands.arguments import value_of
 from lit_splitmask.commands.run_cli import RunCLI, is_process_zero, last_checkpoint, quiet, trainer_defaults
@@ -99,8 +100,7 @@ def finetune(arguments: list[str]) -> int:
         if pretraining is not None:
             recipe.get("model", {}).pop("backbone", None)  # a chosen recipe follows the weights, whatever their shape
         if "timm" in info:
-            images = recipe.setdefault("data", {}).setdefault("init_args", {})
-            images["image_size"], images["channels"] = info["timm"]["img_size"], info["timm"]["in_chans"]
+            recipes.fit_to_weights(recipe, info["timm"])
     cli = RunCLI(modules.Classify, arguments, recipe)
     folder = _folder(cli, "finetune")
     best = ModelCheckpoint(

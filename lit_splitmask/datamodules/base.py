@@ -251,11 +251,15 @@ class ImageData(LightningDataModule, ABC):
             world_size=self._world_size,
             accumulate=self._accumulate,
         )
+        return make_loader(
+            self._train_images(), sampler, batch_size=sampler.loader_batch_size, num_workers=self.num_workers
+        )
+
+    def _train_images(self) -> IndexedImages:
         transform = self.augment.build(self.image_size)
-        images = IndexedImages(
+        return IndexedImages(
             self.train_samples, self.source.read, transform=transform, channels=self.channels, seed=self.seed
         )
-        return make_loader(images, sampler, batch_size=sampler.loader_batch_size, num_workers=self.num_workers)
 
     def fitting_dataloader(self, num_crops: int | None = None) -> DataLoader:
         """Augmented training images for this process alone, apart from training: to fit or time things.
@@ -271,11 +275,7 @@ class ImageData(LightningDataModule, ABC):
             global_step=lambda: 0,
             seed=self.seed,
         )
-        transform = self.augment.build(self.image_size)
-        images = IndexedImages(
-            self.train_samples, self.source.read, transform=transform, channels=self.channels, seed=self.seed
-        )
-        return make_loader(images, sampler, batch_size=batch_size, num_workers=self.num_workers)
+        return make_loader(self._train_images(), sampler, batch_size=batch_size, num_workers=self.num_workers)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """The validation images, each once; nothing if there is no such split."""

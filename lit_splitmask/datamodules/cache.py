@@ -14,8 +14,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
+from lit_splitmask.atomic import partial_name, write_atomically
 from lit_splitmask.datamodules.decode import DecodeError, decode, read_shape
-from lit_splitmask.datamodules.index import FolderIndex, partial_name, write_atomically
+from lit_splitmask.datamodules.index import FolderIndex
 from lit_splitmask.datamodules.names import Names
 from lit_splitmask.datamodules.scan import in_threads
 
@@ -164,8 +165,8 @@ class PartialCache:
         self.store_size = store_size
         self._num_written = 0
         self._pool = ThreadPoolExecutor(1)  # brings the file to the disk while it is being written
-        self._syncing_to = 0
-        self._syncing: Future[Any] = self._pool.submit(int)
+        self._synced_to = 0
+        self._syncing: Future[None] | None = None
         self._path = partial_name(folder / f"pixels-{store_size}")
         self._stream: BinaryIO | None = None
         try:
@@ -202,9 +203,11 @@ class PartialCache:
             return
         try:
             self._num_written += self._stream.write(np.ascontiguousarray(image).data)
-            if self._num_written > self._syncing_to + _SYNCED_AT_ONCE and self._syncing.done():
-                self._syncing.result()
-                self._syncing_to = self._num_written
+            if self._num_written > self._synced_to + _SYNCED_AT_ONCE and (
+                self._syncing is None or self._syncing.done()
+            ):
+                self._wait_for_disk()
+                self._synced_to = self._num_written
                 self._syncing = self._pool.submit(os.fsync, self._stream.fileno())
         except OSError as error:
             self._give_up(error)
@@ -217,12 +220,12 @@ class PartialCache:
         about = {"store_size": self.store_size, "record": index.path.name, "images": len(index.files)}
         try:
             self._stream.flush()
-            self._syncing.result()
+            self._wait_for_disk()
             os.fsync(self._stream.fileno())
             self._stream.close()
             os.utime(self._path, (_WRITTEN, _WRITTEN))
             os.replace(self._path, cache.path)
-            write_atomically(cache.path.with_suffix(".json"), json.dumps(about))
+            write_atomically(cache.path.with_suffix(".json"), json.dumps(about).encode())
             _remove_older(cache.path, about)
         except OSError as error:
             self._give_up(error)
@@ -242,6 +245,10 @@ class PartialCache:
                 self._stream.close()
             self._stream = None
         self._path.unlink(missing_ok=True)
+
+    def _wait_for_disk(self) -> None:
+        if self._syncing is not None:
+            self._syncing.result()
 
     def _give_up(self, error: OSError) -> None:
         log.warning(

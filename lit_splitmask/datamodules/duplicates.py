@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from lit_splitmask.datamodules.disjoint import DisjointSets
+
 HASH_SIDE = 8
 THUMBNAIL_SIDE = 16
 _GREY_SIDE = 32
@@ -142,20 +144,12 @@ def bucketed_pairs(hashes: np.ndarray) -> Iterator[Pairs]:
 
 def connected_groups(pairs: Pairs) -> list[list[int]]:
     """Places that pairs connect, directly or over others; each group sorted, groups by their first."""
-    parent: dict[int, int] = {}
-
-    def root(place: int) -> int:
-        while parent.setdefault(place, place) != place:
-            parent[place] = parent[parent[place]]
-            place = parent[place]
-        return place
-
+    sets: DisjointSets[int] = DisjointSets()
     for first, second in pairs.tolist():
-        low, high = sorted((root(first), root(second)))
-        parent[high] = low
+        sets.unite(first, second)
     groups: dict[int, list[int]] = {}
-    for place in sorted(parent):
-        groups.setdefault(root(place), []).append(place)
+    for place in sorted(sets):
+        groups.setdefault(sets.find(place), []).append(place)
     return list(groups.values())
 
 

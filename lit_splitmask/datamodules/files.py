@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from lit_splitmask.datamodules.base import ImageData, Source
+from lit_splitmask.datamodules.build_index import load_or_make
 from lit_splitmask.datamodules.cache import Reader, StoreWhileScanning, build, choose_store_size
 from lit_splitmask.datamodules.dataset import Samples
-from lit_splitmask.datamodules.index import FolderIndex, SplitOptions, folder_in, load_index, load_or_make
+from lit_splitmask.datamodules.index import FolderIndex, SplitOptions, folder_in, load_index
 from lit_splitmask.datamodules.scan import Storing
 from lit_splitmask.datamodules.statistics import FIXED, StatisticsKind, dataset_statistics
 from lit_splitmask.errors import UserError
@@ -20,7 +21,7 @@ from lit_splitmask.errors import UserError
 log = logging.getLogger(__name__)
 
 _GIB = 2**30
-_SEPARATOR = "\0"  # which no file name holds
+_SEPARATOR = "//"  # which no relative path holds
 _POOL = "pool.json"
 _OF_POOLS = SplitOptions(labels="none", val_share=0.0, test_share=0.0)
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from lit_splitmask.datamodules.build_index import load_or_make
 from lit_splitmask.datamodules.files import FileData
-from lit_splitmask.datamodules.index import FolderIndex, SplitOptions, folder_in, load_or_make
+from lit_splitmask.datamodules.index import FolderIndex, SplitOptions, folder_in
 from lit_splitmask.datamodules.scan import Storing
 
 DEFAULT_SPLITS = SplitOptions()

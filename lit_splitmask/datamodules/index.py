@@ -1,19 +1,19 @@
-"""The record of a folder: its images, classes and splits, made once and kept in ``splits.json``."""
+"""The record of a folder: its images, classes and splits, as it is kept and compared with the folder."""
 
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
-from uuid import uuid4
 
-from lit_splitmask.datamodules.layout import LabelsMode, list_images, understand
-from lit_splitmask.datamodules.scan import FileRecord, Storing, examine, in_threads, scan
-from lit_splitmask.datamodules.split import Dropped, Splits, check_shares, cut, drop_shared, find_conflicts, join
+from lit_splitmask.atomic import write_atomically
+from lit_splitmask.datamodules.layout import LabelsMode
+from lit_splitmask.datamodules.scan import FileRecord, examine, in_threads
+from lit_splitmask.datamodules.split import Dropped, Splits
 from lit_splitmask.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -101,134 +101,6 @@ def folder_in(index_dir: str | Path, root: Path) -> Path:
     return Path(index_dir) / f"{resolved.name}-{hashlib.blake2b(str(resolved).encode(), digest_size=4).hexdigest()}"
 
 
-def load_or_make(
-    root: str | Path,
-    index_dir: str | Path,
-    options: SplitOptions,
-    storing: Storing | None = None,
-    name: str = "splits.json",
-) -> FolderIndex:
-    """The record of a folder; only the first call decodes anything.
-
-    Args:
-        root: The folder.
-        index_dir: Where the records of all folders are kept.
-        options: How the folder is read and split.
-        storing: Gets the images when they are decoded.
-        name: Of the record.
-
-    Raises:
-        UserError: The folder cannot be used, has changed since, or was split with other options.
-    """
-    path = folder_in(index_dir, Path(root)) / name
-    if not path.exists():
-        return make_index(Path(root), path, options, storing)
-    index = load_index(path)
-    check_options(index, options)
-    return check_unchanged(index, _known_or_inside(index, list_images(index.root)))
-
-
-def make_index(root: Path, path: Path, options: SplitOptions, storing: Storing | None = None) -> FolderIndex:
-    """Scans a folder, splits it, reports what is odd about it, and keeps the record at ``path``.
-
-    Raises:
-        UserError: The folder cannot be used.
-    """
-    layout = understand(root, options.labels)
-    return make_from_lists(
-        root,
-        path,
-        options,
-        files=layout.files,
-        layout=layout.description,
-        classes=layout.classes,
-        labels=layout.labels(),
-        given=layout.given,
-        class_level=layout.class_level,
-        storing=storing,
-    )
-
-
-def make_from_lists(
-    root: Path,
-    path: Path,
-    options: SplitOptions,
-    *,
-    files: Sequence[str],
-    layout: str,
-    classes: list[str],
-    labels: Mapping[str, int],
-    given: Mapping[str, Sequence[str]],
-    groups: Mapping[str, str] | None = None,
-    class_level: int | None = None,
-    storing: Storing | None = None,
-) -> FolderIndex:
-    """Scans listed images, cuts the splits that are missing, reports what is odd, and keeps the record at ``path``.
-
-    Args:
-        root: What the paths are relative to.
-        path: Where the record is kept.
-        options: How missing splits are cut.
-        files: Sorted.
-        layout: What was understood, in one line.
-        classes: Sorted class names; empty without labels.
-        labels: By file; not looked at without classes.
-        given: The images of each split that is given.
-        groups: By file; images of one group stay in one split.
-        class_level: Which part of a path names the class; None to keep ``labels`` in the record.
-        storing: Gets the images when they are decoded.
-
-    Raises:
-        UserError: The images cannot be used.
-    """
-    check_shares(options.val_share, options.test_share or 0.0)
-    records = scan(root, files, options.max_bad_share, storing)
-    readable = {file: record for file, record in records.items() if record.hash}
-    hashes = {file: record.hash for file, record in readable.items()}
-    labels = labels if classes else dict.fromkeys(files, -1)
-    present = {name: [file for file in members if file in readable] for name, members in given.items()}
-    splits, dropped = drop_shared(present, hashes)
-    _warn_of_torn(splits, groups or {})
-    test_share = options.test_share if options.test_share is not None else (0.2 if classes else 0.0)
-    wanted = {"test": test_share, "val": options.val_share}
-    shares = {name: share for name, share in wanted.items() if share > 0 and name not in splits}
-    together = join(hashes, groups or {})
-    splits |= cut(splits.get("train", list(readable)), together, labels, shares=shares, seed=options.seed)
-    index = FolderIndex(
-        root=root.resolve(),
-        path=path,
-        options=_deciding(options),
-        layout=layout,
-        classes=classes,
-        class_level=class_level or 0,
-        files=readable,
-        unreadable={file: record for file, record in records.items() if not record.hash},
-        splits={name: splits[name] for name in ("train", "val", "test") if splits.get(name)},
-        dropped=dropped,
-        conflicts=find_conflicts(splits["train"], hashes, labels),
-        given_labels={file: labels[file] for file in readable} if classes and class_level is None else {},
-    )
-    _report(index)
-    save_index(index)
-    return index
-
-
-def _warn_of_torn(splits: Splits, groups: Mapping[str, str]) -> None:
-    """Tells of groups that the given splits tear apart."""
-    places: dict[str, set[str]] = {}
-    for name, files in splits.items():
-        for file in files:
-            if file in groups:
-                places.setdefault(groups[file], set()).add(name)
-    torn = sorted(group for group, names in places.items() if len(names) > 1)
-    if torn:
-        log.warning(
-            "%d group(s) stand in more than one of the given splits, such as %s: scores will be too good.",
-            len(torn),
-            ", ".join(torn[:3]),
-        )
-
-
 def load_index(path: Path) -> FolderIndex:
     """Reads a record, without looking at the images.
 
@@ -261,26 +133,11 @@ def save_index(index: FolderIndex) -> None:
     """Writes a record to its ``path``."""
     stored = {"version": VERSION, **vars(index), "root": str(index.root)}
     del stored["path"]
-    write_atomically(index.path, json.dumps(stored, default=vars))  # of the dataclasses inside
+    write_atomically(index.path, json.dumps(stored, default=vars).encode())  # of the dataclasses inside
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file so that no reader ever sees a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_name(path)
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def partial_name(path: Path) -> Path:
-    """A name beside a file, of this writer's own even where machines share the folder."""
-    return path.with_name(f"{path.name}.{uuid4().hex[:12]}.tmp")
-
-
-def _deciding(options: SplitOptions) -> dict[str, Any]:
+def deciding(options: SplitOptions) -> dict[str, Any]:
+    """The options that decide the splits."""
     return {name: value for name, value in asdict(options).items() if name != "max_bad_share"}
 
 
@@ -290,7 +147,7 @@ def check_options(index: FolderIndex, options: SplitOptions) -> None:
     Raises:
         UserError: It was not.
     """
-    asked = _deciding(options)
+    asked = deciding(options)
     differing = [name for name in asked if asked[name] != index.options.get(name)]
     if differing:
         told = ", ".join(f"{name}={asked[name]} (stored: {index.options.get(name)})" for name in differing)
@@ -340,27 +197,9 @@ def check_unchanged(index: FolderIndex, present: set[str]) -> FolderIndex:
     )
 
 
-def _known_or_inside(index: FolderIndex, files: list[str]) -> set[str]:
-    """Leaves out files beside the split folders, which were never part of the record."""
-    if index.class_level == 0:
-        return set(files)
-    folders = {file.split("/")[0] for file in index.files | index.unreadable}
-    return {file for file in files if file.split("/")[0] in folders}
-
-
 def _differs(path: Path, record: FileRecord) -> bool:
     try:
         status = os.stat(path)
     except OSError:
         return record.size != 0
     return (status.st_size, status.st_mtime_ns) != (record.size, record.mtime_ns)
-
-
-def _report(index: FolderIndex) -> None:
-    for entry in index.dropped:
-        log.warning("%s: taken out of %s.", entry.describe(), entry.split)
-    if index.dropped:
-        log.warning("%d image(s) were taken out, because another split holds the same pixels.", len(index.dropped))
-    for group in index.conflicts:
-        log.warning("These train images are identical, but carry different labels: %s.", ", ".join(group))
-    log.info("%s", index.describe())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lit_splitmask.datamodules.build_index import make_from_lists
 from lit_splitmask.datamodules.files import FileData
 from lit_splitmask.datamodules.folder import DEFAULT_SPLITS
 from lit_splitmask.datamodules.index import (
@@ -15,7 +16,6 @@ from lit_splitmask.datamodules.index import (
     check_unchanged,
     folder_in,
     load_index,
-    make_from_lists,
 )
 from lit_splitmask.datamodules.layout import SPLIT_NAMES
 from lit_splitmask.datamodules.scan import Storing

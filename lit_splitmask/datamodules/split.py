@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lit_splitmask.datamodules.disjoint import DisjointSets
 from lit_splitmask.errors import UserError
 from lit_splitmask.seeding import derive_seed
 
@@ -76,18 +77,11 @@ def join(hashes: Mapping[str, str], groups: Mapping[str, str]) -> dict[str, str]
         hashes: Of the pixels, by file.
         groups: By file; files without one may be missing.
     """
-    leader: dict[str, str] = {}
-
-    def find(node: str) -> str:
-        while leader.setdefault(node, node) != node:
-            leader[node] = leader[leader[node]]
-            node = leader[node]
-        return node
-
+    sets: DisjointSets[str] = DisjointSets()
     for file, digest in hashes.items():
         if file in groups:
-            leader[find(f"pixels {digest}")] = find(f"group {groups[file]}")
-    return {file: find(f"pixels {digest}") for file, digest in hashes.items()}
+            sets.unite(f"pixels {digest}", f"group {groups[file]}")
+    return {file: sets.find(f"pixels {digest}") for file, digest in hashes.items()}
 
 
 def cut(

@@ -6,8 +6,9 @@ from typing import Literal
 
 import numpy as np
 
+from lit_splitmask.atomic import write_atomically
 from lit_splitmask.datamodules.decode import decode
-from lit_splitmask.datamodules.index import FolderIndex, write_atomically
+from lit_splitmask.datamodules.index import FolderIndex
 from lit_splitmask.datamodules.scan import in_threads
 
 Colour = tuple[float, float, float]
@@ -42,7 +43,7 @@ def dataset_statistics(index: FolderIndex) -> tuple[Colour, Colour]:
     first, second = moments.mean(axis=0)
     std = np.sqrt(np.maximum(second - first**2, 0)).clip(_LEAST_STD)
     mean_values, std_values = [round(float(value), 4) for value in first], [round(float(value), 4) for value in std]
-    write_atomically(path, json.dumps({"mean": mean_values, "std": std_values, "images": len(files)}))
+    write_atomically(path, json.dumps({"mean": mean_values, "std": std_values, "images": len(files)}).encode())
     return _colour(mean_values), _colour(std_values)
 
 

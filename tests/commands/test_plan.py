@@ -20,7 +20,8 @@ from lit_splitmask.cli import main
 from lit_splitmask.commands import plan_cost, plan_report, recipes
 from lit_splitmask.commands.plan_cost import Job, StepCost, images_to_time, time_alone, time_steps
 from lit_splitmask.datamodules.budget import Budget, resolve, whole_epochs
-from lit_splitmask.datamodules.index import SplitOptions, load_or_make
+from lit_splitmask.datamodules.build_index import load_or_make
+from lit_splitmask.datamodules.index import SplitOptions
 from lit_splitmask.errors import UserError
 from lit_splitmask.tokenizers import KMeans
 

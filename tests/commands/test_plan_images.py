@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from lit_splitmask.commands.plan_images import ImageFindings, OddFiles, find
-from lit_splitmask.datamodules.index import SplitOptions, load_or_make
+from lit_splitmask.datamodules.build_index import load_or_make
+from lit_splitmask.datamodules.index import SplitOptions
 
 MakeFolder = Callable[..., Path]
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from lit_splitmask.datamodules import ImageFolder, cache, scan
+from lit_splitmask.datamodules.build_index import load_or_make
 from lit_splitmask.datamodules.cache import (
     PartialCache,
     Reader,
@@ -18,7 +19,7 @@ from lit_splitmask.datamodules.cache import (
     stored_shape,
 )
 from lit_splitmask.datamodules.decode import decode
-from lit_splitmask.datamodules.index import FolderIndex, SplitOptions, load_or_make
+from lit_splitmask.datamodules.index import FolderIndex, SplitOptions
 
 MakeFolder = Callable[..., Path]
 

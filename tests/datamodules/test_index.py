@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from lit_splitmask.datamodules import scan
-from lit_splitmask.datamodules.index import FolderIndex, SplitOptions, load_or_make
+from lit_splitmask.datamodules.build_index import load_or_make
+from lit_splitmask.datamodules.index import FolderIndex, SplitOptions
 from lit_splitmask.errors import UserError
 
 MakeFolder = Callable[..., Path]
