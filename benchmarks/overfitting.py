@@ -32,7 +32,7 @@ from scipy.stats import spearmanr
 from scipy.stats import t as student
 
 from lit_splitmask.atomic import write_atomically
-from lit_splitmask.callbacks import KNN, ExportWeights, HeldOutLoss, Linear, RankMe, ShortFinetune
+from lit_splitmask.callbacks import KNN, ExportWeights, HeldOutLoss, Linear, LossGap, RankMe, ShortFinetune
 from lit_splitmask.callbacks.signals import Images, Material, measure, undisturbed
 from lit_splitmask.datamodules import Budget, FinetuneAugment, ImageFolder, PretrainAugment
 from lit_splitmask.demo import write_digits
@@ -44,29 +44,36 @@ from lit_splitmask.optim import OptimConfig
 from lit_splitmask.selection import DIRECTIONS, Reading, Rule, decide
 from lit_splitmask.tokenizers import KMeans
 
-PASSES = 2000
-AT_PASSES = (0, 25, 50, 100, 200, 350, 500, 750, 1000, 1500, 2000)
+BATCH_SIZE = 100
 FINETUNE_PASSES = 100
-FINETUNE_SEEDS = 2
-STEPS_A_PASS = 3
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A set of images, 300 of which are trained on.
+    """A set of images, some of which are trained on.
 
     Attributes:
-        label_share: Share of the training images that makes about 300.
+        label_share: Share of the training images that makes about so many as are trained on.
+        steps_a_pass: Their number over that of a batch.
         image_size, patch_size: In pixels.
         words: Of the vocabulary.
         hflip: Probability of a flip, in both stages.
+        at_passes: When checkpoints are kept, the last of them at the end.
+        finetunings: Of each checkpoint.
     """
 
     label_share: float
+    steps_a_pass: int
     image_size: int
     patch_size: int
     words: int
     hflip: float
+    at_passes: tuple[int, ...] = (0, 25, 50, 100, 200, 350, 500, 750, 1000, 1500, 2000)
+    finetunings: int = 2
+
+    @property
+    def num_steps(self) -> int:
+        return self.at_passes[-1] * self.steps_a_pass
 
 
 @dataclass(frozen=True)
@@ -88,12 +95,17 @@ class Run:
         return max(self.accuracies[reading.step] for reading in self.history) - self.accuracies[step]
 
 
-SIGNALS = [HeldOutLoss(), RankMe(), KNN(), Linear(), ShortFinetune()]
-SETS = {"trashnet": Setting(0.17, 32, 8, 512, 0.5), "digits": Setting(0.238, 16, 4, 64, 0.0)}
+SIGNALS = [HeldOutLoss(), LossGap(), RankMe(), KNN(), Linear(), ShortFinetune()]
+FAR = (0, 25, 100, 250, 500, 1000, 2000, 3000, 5000, 7500, 10000)
+SETS = {
+    "trashnet": Setting(0.17, 3, 32, 8, 512, 0.5),
+    "digits": Setting(0.238, 3, 16, 4, 64, 0.0),
+    "trashnet100": Setting(0.0567, 1, 32, 8, 256, 0.5, at_passes=FAR, finetunings=4),
+}
 
 
-def make_data(args: argparse.Namespace, *, passes: float, finetune: bool) -> ImageFolder:
-    """300 training images, drawn by the seed of the run, and the set's own val and test."""
+def make_data(args: argparse.Namespace, *, finetune: bool) -> ImageFolder:
+    """Training images drawn by the seed of the run, and the set's own val and test."""
     images = SETS[args.set]
     augment: Any = PretrainAugment(min_scale=0.8, hflip=images.hflip)
     if finetune:
@@ -101,8 +113,8 @@ def make_data(args: argparse.Namespace, *, passes: float, finetune: bool) -> Ima
     return ImageFolder(
         args.root,
         images.image_size,
-        batch_size=32 if finetune else 100,
-        budget=Budget(passes=passes) if finetune else Budget(steps=round(passes * STEPS_A_PASS)),
+        batch_size=32 if finetune else BATCH_SIZE,
+        budget=Budget(passes=FINETUNE_PASSES) if finetune else Budget(steps=images.num_steps),
         num_epochs=10 if finetune else 40,
         augment=augment,
         crop_ratio=1.0,
@@ -157,10 +169,12 @@ class KeepAlong(Callback):
 
     Args:
         folder: Where they go.
+        setting: Says when.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, setting: Setting) -> None:
         self.folder = folder
+        self.setting = setting
         self.losses: list[float] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -172,9 +186,11 @@ class KeepAlong(Callback):
 
     def _keep(self, trainer: Trainer, module: LightningModule) -> None:
         path = self.folder / f"at-{trainer.global_step:06d}.pt"
-        if trainer.global_step % STEPS_A_PASS or trainer.global_step // STEPS_A_PASS not in AT_PASSES or path.exists():
+        steps_a_pass = self.setting.steps_a_pass
+        passes, within = divmod(trainer.global_step, steps_a_pass)
+        if within or passes not in self.setting.at_passes or path.exists():
             return
-        recent = self.losses[-25 * STEPS_A_PASS :]
+        recent = self.losses[-25 * steps_a_pass :]
         train_loss = statistics.mean(recent) if recent else None
         partial_path = path.with_suffix(".tmp")
         torch.save({"state": module.state_dict(), "train_inpaint": train_loss}, partial_path)
@@ -183,14 +199,15 @@ class KeepAlong(Callback):
 
 def pretrain(args: argparse.Namespace, folder: Path) -> None:
     """One pre-training, with checkpoints along the way."""
-    if (folder / f"at-{PASSES * STEPS_A_PASS:06d}.pt").exists():
+    setting = SETS[args.set]
+    if (folder / f"at-{setting.num_steps:06d}.pt").exists():
         return
     last = ModelCheckpoint(
         str(folder), filename="last", save_on_train_epoch_end=True, enable_version_counter=False, monitor=None
     )
-    data = make_data(args, passes=PASSES, finetune=False)
+    data = make_data(args, finetune=False)
     resume = folder / "last.ckpt"
-    make_trainer(folder, [last, KeepAlong(folder)]).fit(
+    make_trainer(folder, [last, KeepAlong(folder, setting)]).fit(
         make_module(args.set, args.seed),
         datamodule=data,
         ckpt_path=str(resume) if resume.exists() else None,
@@ -206,7 +223,7 @@ def finetune(args: argparse.Namespace, folder: Path, path: Path, seed: int) -> f
     ExportWeights(str(weights)).export(module, step=0)
     optim = OptimConfig(lr=1e-3, reference_batch=0, weight_decay=0.05, warmup=0.1, min_lr=1e-6, layer_decay=0.75)
     classifier = Classify(str(weights), backbone=make_backbone(args.set), optim=optim, mixup=0.0, cutmix=0.0, seed=seed)
-    data = make_data(args, passes=FINETUNE_PASSES, finetune=True)
+    data = make_data(args, finetune=True)
     trainer = make_trainer(folder, [])
     trainer.fit(classifier, datamodule=data)
     return float(trainer.test(classifier, datamodule=data, verbose=False)[0]["test/accuracy"])
@@ -214,7 +231,7 @@ def finetune(args: argparse.Namespace, folder: Path, path: Path, seed: int) -> f
 
 def look(args: argparse.Namespace, folder: Path) -> None:
     """Measures the signals at every checkpoint."""
-    data = make_data(args, passes=1, finetune=False)
+    data = make_data(args, finetune=False)
     data.prepare_data()
     data.setup("fit")
     module = make_module(args.set, args.seed)
@@ -224,13 +241,16 @@ def look(args: argparse.Namespace, folder: Path) -> None:
     for path in sorted(folder.glob("at-*.pt")):
         result = path.with_suffix(".json")
         found = json.loads(result.read_text()) if result.exists() else {}
-        if "values" in found:
+        wanted = [signal for signal in SIGNALS if signal.name not in found.get("values", {})]
+        if not wanted:
             continue
         kept = torch.load(path, weights_only=True)
         module.load_state_dict(kept["state"])
         with undisturbed(module):
             material = Material(module, train, held_out, data.num_classes, seed=0)
-            found["values"], found["errors"] = measure(SIGNALS, material)
+            measured = measure(wanted, material)
+        found.setdefault("values", {}).update(measured.values)
+        found.setdefault("errors", {}).update(measured.errors)
         found["train_inpaint"] = kept["train_inpaint"]
         write_atomically(result, json.dumps(found).encode())
 
@@ -245,7 +265,7 @@ def run(args: argparse.Namespace) -> None:
         result = path.with_suffix(".json")
         found = json.loads(result.read_text()) if result.exists() else {}
         accuracies = found.setdefault("accuracies", [])
-        while len(accuracies) < FINETUNE_SEEDS:
+        while len(accuracies) < SETS[args.set].finetunings:
             accuracies.append(finetune(args, folder, path, seed=1000 * args.seed + len(accuracies)))
             write_atomically(result, json.dumps(found).encode())
         print(path.stem, [round(100 * value, 1) for value in accuracies], flush=True)
@@ -257,11 +277,11 @@ def run(args: argparse.Namespace) -> None:
 def read_runs(out: Path) -> dict[str, list[Run]]:
     """The finished runs of each set."""
     runs: dict[str, list[Run]] = {}
-    for name in SETS:
+    for name, setting in SETS.items():
         for folder in sorted((out / name).glob("seed*")):
             found = {int(path.stem[3:]): json.loads(path.read_text()) for path in sorted(folder.glob("at-*.json"))}
-            done = [len(one.get("accuracies", [])) >= FINETUNE_SEEDS and "values" in one for one in found.values()]
-            if len(done) == len(AT_PASSES) and all(done):
+            done = [len(e.get("accuracies", [])) >= setting.finetunings and "values" in e for e in found.values()]
+            if len(done) == len(setting.at_passes) and all(done):
                 history = [Reading(step, entry["values"], entry["errors"]) for step, entry in found.items()]
                 accuracies = {step: statistics.mean(entry["accuracies"]) for step, entry in found.items()}
                 losses = {step: entry["train_inpaint"] for step, entry in found.items()}
@@ -269,14 +289,13 @@ def read_runs(out: Path) -> dict[str, list[Run]]:
     return runs
 
 
-def choices(run: Run) -> dict[str, int]:
+def choices(run: Run, total_steps: int) -> dict[str, int]:
     """The step that each rule keeps."""
-    total = PASSES * STEPS_A_PASS
     chosen = {"last": run.history[-1].step}
     for signal in [signal.name for signal in SIGNALS]:
         for window, margin in ((1, 0.0), (1, 1.0), (Rule.window, Rule.margin)):
             rule = Rule((signal,), window=window, margin=margin)
-            step = decide(run.history, total_steps=total, rule=rule).best_step
+            step = decide(run.history, total_steps=total_steps, rule=rule).best_step
             assert step is not None
             chosen[f"{signal}, mean of {window}, beyond {margin:g} errors"] = step
     return chosen
@@ -297,7 +316,7 @@ def report(out: Path) -> None:
             table.add_row(signal.name, ", ".join(f"{value:+.2f}" for value in found), interval(found))
         console.print(table)
         table = Table("rule", "steps kept", "regret, points", title=f"{name}: best checkpoint minus the rule's")
-        steps_kept = [choices(one) for one in of_set]
+        steps_kept = [choices(one, SETS[name].num_steps) for one in of_set]
         for rule in steps_kept[0]:
             regrets = [100 * one.regret(kept[rule]) for one, kept in zip(of_set, steps_kept, strict=True)]
             table.add_row(rule, ", ".join(f"{kept[rule]:,}" for kept in steps_kept), interval(regrets))
@@ -332,7 +351,7 @@ def draw(runs: dict[str, list[Run]], path: Path) -> None:
     for row, (name, of_set) in zip(grid, runs.items(), strict=True):
         for one in of_set:
             steps = [reading.step for reading in one.history]
-            passes = [step / STEPS_A_PASS for step in steps]
+            passes = [step / SETS[name].steps_a_pass for step in steps]
             row[0].plot(passes, [100 * one.accuracies[step] for step in steps], marker=".")
             row[1].plot(passes, [one.train_losses[step] for step in steps], marker=".")
             for axes, signal in zip(row[2:], signals, strict=True):

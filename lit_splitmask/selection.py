@@ -9,6 +9,7 @@ Direction = Literal["max", "min"]
 
 DIRECTIONS: dict[str, Direction] = {
     "held_out_loss": "min",
+    "loss_gap": "min",
     "rankme": "max",
     "knn": "max",
     "linear": "max",

@@ -7,7 +7,7 @@ from lit_splitmask.callbacks.pictures import HalvesPicture
 from lit_splitmask.callbacks.predictions import PredictionWriter
 from lit_splitmask.callbacks.progress import RunProgress, clock
 from lit_splitmask.callbacks.selection import OverfitAwareCheckpoint, OverfitAwareEarlyStopping
-from lit_splitmask.callbacks.signals import KNN, HeldOutLoss, Linear, RankMe, ShortFinetune
+from lit_splitmask.callbacks.signals import KNN, HeldOutLoss, Linear, LossGap, RankMe, ShortFinetune
 
 __all__ = [
     "KNN",
@@ -16,6 +16,7 @@ __all__ = [
     "HalvesPicture",
     "HeldOutLoss",
     "Linear",
+    "LossGap",
     "OverfitAwareCheckpoint",
     "OverfitAwareEarlyStopping",
     "PredictionWriter",

@@ -14,18 +14,20 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from rich.console import Console
 
 from lit_splitmask.atomic import write_atomically
-from lit_splitmask.callbacks.curves import draw_signals
+from lit_splitmask.callbacks.curves import draw_signals, signals_table
 from lit_splitmask.callbacks.signals import (
     KNN,
-    NUM_MASKS,
     HeldOutLoss,
     Images,
     Linear,
     Material,
     RankMe,
     Signal,
+    Sizes,
+    forward_passes,
     undisturbed,
 )
 from lit_splitmask.callbacks.signals import measure as measure_signals
@@ -48,12 +50,19 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
 
     Without held-out images it measures nothing and keeps the last checkpoint.
 
+    Attributes:
+        history: What was measured.
+        best_step: Of the checkpoint that is kept; None while nothing was measured.
+        seconds: That the evaluations took.
+        training_seconds: That training took without them.
+
     Args:
         dirpath: Where everything goes.
         signals: What is measured; those that need labels are left out where there are none.
         rule: How the signals decide; by default in the order of :class:`Rule`, as far as they are measured.
         evaluations: How often, over the whole budget; fewer where they would cost more than ``most_cost``.
-        most_cost: Share of the training time that the evaluations may take, as estimated from the images that they see.
+        most_cost: Share of the training time that the evaluations may take, as estimated from what they compute, so that every
+            machine looks at the same steps. What they took is told at the end.
         keep: Number of earlier bests to keep.
         most_images: Training images, and held-out ones, that are looked at.
         images: Training and held-out images for modules that train without a datamodule of this project: datasets that give
@@ -93,10 +102,12 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         self.stops = False  # an OverfitAwareEarlyStopping sets it
         self.history: list[Reading] = []
         self.seconds = 0.0
-        self._best_step: int | None = None
+        self.training_seconds = 0.0
+        self.best_step: int | None = None
         self._kept: list[int] = []
         self._parts: tuple[Images, Images] | None = None
         self._every = 1
+        self._epoch_started: float | None = None
 
     # What decides
 
@@ -139,15 +150,20 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
             raise UserError(
                 "OverfitAwareCheckpoint must know how long training is: set the trainer's max_epochs or max_steps."
             )
-        train, held_out = self._parts
-        passes = 1 + NUM_MASKS * any(isinstance(signal, HeldOutLoss) for signal in self.signals)
-        seen = len(held_out) * passes + len(train)
         steps = int(trainer.estimated_stepping_batches)
-        per_step = getattr(pl_module, "images_per_step", 1)
-        affordable = int(self.most_cost * steps * per_step / FORWARD_SHARE / max(1, seen))
+        budget = self.most_cost * steps * getattr(pl_module, "images_per_step", 1) / FORWARD_SHARE
+        affordable = int(min(self.evaluations, budget / forward_passes(self.signals, self._sizes(pl_module))))
         steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-        num_epochs = math.ceil(steps / max(1, steps_per_epoch))
-        self._every = max(1, math.ceil(num_epochs / max(1, min(self.evaluations, affordable))))
+        self._every = math.ceil(math.ceil(steps / max(1, steps_per_epoch)) / max(1, affordable))
+
+    def _sizes(self, module: LightningModule) -> Sizes:
+        assert self._parts is not None
+        vit = getattr(module, "vit", None)
+        macs = width = 0
+        if vit is not None:
+            macs = sum(parameter.numel() for parameter in vit.parameters()) * vit.num_patches
+            width = vit.embed_dim
+        return Sizes(len(self._parts[0]), len(self._parts[1]), self.num_classes, width, macs)
 
     def _find_images(self, trainer: Trainer) -> tuple[Images, Images] | None:
         data: Any = getattr(trainer, "datamodule", None)
@@ -164,11 +180,18 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
 
     # When it is done: one place orders signals, decision and saving
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        self._epoch_started = time.perf_counter()
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures, decides, saves, and stops."""
         if trainer.fast_dev_run or trainer.sanity_checking:  # type: ignore[attr-defined]
             return
         is_last = trainer.global_step >= trainer.estimated_stepping_batches
+        if self._epoch_started is not None:
+            self.training_seconds += time.perf_counter() - self._epoch_started
+            self._epoch_started = None
         # On a resume Lightning ends the checkpoint's epoch once more.
         is_known = bool(self.history) and self.history[-1].step == trainer.global_step
         is_turn = (trainer.current_epoch + 1) % self._every == 0 or is_last
@@ -194,13 +217,13 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         with undisturbed(module):
             precision = trainer.precision_plugin.val_step_context
             material = Material(module, *self._parts, self.num_classes, getattr(module, "seed", 0), precision)
-            values, errors = measure_signals(self.signals, material)
-        seconds = time.perf_counter() - started
-        self.seconds += seconds
-        self.history.append(Reading(trainer.global_step, values, errors))
-        logged = {f"signal/{name}": value for name, value in values.items() if math.isfinite(value)}
+            found = measure_signals(self.signals, material)
+        self.seconds += time.perf_counter() - started
+        self.history.append(Reading(trainer.global_step, found.values, found.errors))
+        logged = {f"signal/{name}": value for name, value in found.values.items() if math.isfinite(value)}
+        logged |= {f"signal_seconds/{name}": seconds for name, seconds in found.seconds.items()}
         for logger in trainer.loggers:
-            logger.log_metrics({**logged, "signal/seconds": seconds}, step=trainer.global_step)
+            logger.log_metrics(logged, step=trainer.global_step)
 
     # Files
 
@@ -208,7 +231,7 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         return str(Path(str(self.dirpath)) / f"{name}.ckpt")
 
     def _save_best(self, trainer: Trainer, decision: Decision) -> None:
-        best, before = Path(self._path("best")), self._best_step
+        best, before = Path(self._path("best")), self.best_step
         if trainer.is_global_zero and self.keep and before is not None and best.exists():
             earlier = Path(self._path(f"step-{before:08d}"))
             if not earlier.exists():
@@ -221,7 +244,7 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         self.best_model_path = str(best)
         value = self.history[-1].values.get(decision.signal or "")
         self.best_model_score = None if value is None else torch.tensor(value)
-        self._best_step = trainer.global_step
+        self.best_step = trainer.global_step
         self._save(trainer, "best")
 
     def _save(self, trainer: Trainer, name: str) -> None:
@@ -241,7 +264,7 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
             **asdict(decision),
             "checkpoint": self.best_model_path,
             "step": trainer.global_step,
-            "seconds": round(self.seconds, 1),
+            "seconds": {"evaluations": round(self.seconds, 1), "training": round(self.training_seconds, 1)},
             "settings": self.settings,
             "history": [reading.as_json() for reading in self.history],
         }
@@ -249,11 +272,28 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the curves, and says which checkpoint to keep."""
+        self._tell(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Says what is known where a person interrupted the training."""
+        super().on_exception(trainer, pl_module, exception)
+        if isinstance(exception, KeyboardInterrupt):
+            self._tell(trainer, pl_module)
+
+    def _tell(self, trainer: Trainer, module: LightningModule) -> None:
         if not trainer.is_global_zero or not self.history:
             return
-        decision = self.decision(trainer, pl_module)
+        decision = self.decision(trainer, module)
         draw_signals(Path(str(self.dirpath)) / "selection.png", self.history, decision)
-        pl_module.print(self.summary(trainer, decision))
+        console = Console()
+        console.print(signals_table(self.history, decision, title=f"{len(self.history)} evaluations, {self.cost}"))
+        console.print(self.summary(trainer, decision), highlight=False)
+
+    @property
+    def cost(self) -> str:
+        """What the evaluations took, in words."""
+        share = self.seconds / self.training_seconds if self.training_seconds else math.nan
+        return f"{self.seconds:.1f} s beside {self.training_seconds:.1f} s of training ({share:.1%})"
 
     def summary(self, trainer: Trainer, decision: Decision) -> str:
         """What a person should know, in one paragraph."""
@@ -268,7 +308,8 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
     def state_dict(self) -> dict[str, Any]:
         history = [reading.as_json() for reading in self.history]
         ours = {"history": history, "settings": self.settings, "kept": self._kept, "seconds": self.seconds}
-        return {**super().state_dict(), **ours, "best_step": self._best_step}
+        ours |= {"training_seconds": self.training_seconds, "best_step": self.best_step}
+        return {**super().state_dict(), **ours}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes up the history.
@@ -285,7 +326,8 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
             )
         super().load_state_dict(state_dict)
         self.history = [Reading.from_json(entry) for entry in state_dict["history"]]
-        self._kept, self.seconds, self._best_step = state_dict["kept"], state_dict["seconds"], state_dict["best_step"]
+        self._kept, self.best_step = state_dict["kept"], state_dict["best_step"]
+        self.seconds, self.training_seconds = state_dict["seconds"], state_dict["training_seconds"]
 
 
 class OverfitAwareEarlyStopping(Callback):
@@ -302,6 +344,14 @@ class OverfitAwareEarlyStopping(Callback):
             raise UserError("OverfitAwareEarlyStopping needs an OverfitAwareCheckpoint among the trainer's callbacks.")
         for callback in found:
             callback.stops = True
+
+
+def chosen_checkpoint(trainer: Trainer) -> Path | None:
+    """The one that an :class:`OverfitAwareCheckpoint` of the trainer keeps; None where it is the last, or nothing chooses."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, OverfitAwareCheckpoint) and callback.best_step not in (None, trainer.global_step):
+            return Path(callback.best_model_path)
+    return None
 
 
 def _link(source: Path, target: Path) -> None:

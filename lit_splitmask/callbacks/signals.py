@@ -1,12 +1,15 @@
 """Signals of how good a network in training is, measured without disturbing it."""
 
 import copy
+import math
 import random
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -23,6 +26,10 @@ from lit_splitmask.seeding import generator_for
 BATCH_SIZE = 128
 NUM_MASKS = 4
 """Draws of masks over which the held-out loss is repeated, to know its noise."""
+
+LINEAR_COST = 70 * 2 * 30
+"""Of a linear probe for each image, width and class: 70 evaluations of the loss and its gradient, as measured, at a thirtieth of
+the speed of the backbone."""
 
 Value = tuple[float, float]
 """A signal and its standard error; NaN where they are unknown."""
@@ -43,6 +50,12 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.places)
+
+    def some(self, most: int) -> "Images":
+        """At most so many of them, evenly spaced."""
+        chosen = Images(self.places, most)
+        chosen._dataset, chosen.places = self._dataset, [self.places[place] for place in chosen.places]
+        return chosen
 
     @property
     def num_batches(self) -> int:
@@ -95,6 +108,33 @@ class Material:
         """(M, D) float32 and labels (M,) int64, on the CPU."""
         return self._features(self.held_out)
 
+    @cached_property
+    def held_out_loss(self) -> Value:
+        """The masked-modelling loss on held-out images, and its standard error."""
+        return self.loss(self.held_out)
+
+    def loss(self, images: Images) -> Value:
+        """The masked-modelling loss with fixed masks, and its standard error over several draws of them; or NaN."""
+        module: Any = self.module
+        objective = cast(Any, getattr(module, "objective", None))
+        wanted = getattr(objective, "held_out_loss", None)
+        if wanted is None:
+            return float("nan"), float("nan")
+        losses = torch.zeros(NUM_MASKS, images.num_batches, dtype=torch.float64)
+        for number in images.mine():
+            seen = module.views(images.batch(number)["image"].to(module.device))
+            for draw in range(NUM_MASKS):
+                generator = generator_for(self.seed, "signal masks", draw, number)
+                with alone(), self.precision():
+                    losses[draw, number] = float(objective(seen, generator)[wanted])
+        losses = losses.to(module.device if module.device.type != "mps" else "cpu")
+        sum_over_processes(losses)
+        sizes = losses.new_tensor(
+            [len(images.places[n * BATCH_SIZE :][:BATCH_SIZE]) for n in range(images.num_batches)]
+        )
+        means = losses @ (sizes / sizes.sum())
+        return float(means.mean()), float(means.std() / NUM_MASKS**0.5)
+
     def _features(self, images: Images) -> tuple[Tensor, Tensor]:
         """Each process computes some of the batches; together they have all, each once."""
         features: Tensor | None = None
@@ -117,16 +157,40 @@ class Material:
         return features.cpu(), labels.cpu()
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What a measurement's cost depends on.
+
+    Attributes:
+        num_train, num_held_out: Images.
+        num_classes: 0 without labels.
+        width: Of the features.
+        macs: Multiply-adds of an image's way through the backbone; 0 if unknown.
+    """
+
+    num_train: int
+    num_held_out: int
+    num_classes: int
+    width: int
+    macs: int
+
+
 class Signal(ABC):
     """Something to be measured during training.
 
     Attributes:
         name: In logs and rules.
         needs_labels: Whether it can be measured with labels only.
+        needs_features: Of which images.
     """
 
     name: str
     needs_labels = False
+    needs_features: tuple[Literal["train", "held_out"], ...] = ()
+
+    def forward_passes(self, sizes: Sizes) -> float:
+        """About how many images' ways through the backbone it costs, beside those for the features."""
+        return 0.0
 
     @abstractmethod
     def measure(self, material: Material) -> Value:
@@ -142,32 +206,34 @@ class HeldOutLoss(Signal):
 
     name = "held_out_loss"
 
+    def forward_passes(self, sizes: Sizes) -> float:
+        return NUM_MASKS * sizes.num_held_out
+
     def measure(self, material: Material) -> Value:
-        module: Any = material.module
-        images, objective = material.held_out, cast(Any, getattr(module, "objective", None))
-        wanted = getattr(objective, "held_out_loss", None)
-        if wanted is None:
-            return float("nan"), float("nan")
-        losses = torch.zeros(NUM_MASKS, images.num_batches, dtype=torch.float64)
-        for number in images.mine():
-            seen = module.views(images.batch(number)["image"].to(module.device))
-            for draw in range(NUM_MASKS):
-                generator = generator_for(material.seed, "signal masks", draw, number)
-                with alone(), material.precision():
-                    losses[draw, number] = float(objective(seen, generator)[wanted])
-        losses = losses.to(module.device if module.device.type != "mps" else "cpu")
-        sum_over_processes(losses)
-        sizes = losses.new_tensor(
-            [len(images.places[n * BATCH_SIZE :][:BATCH_SIZE]) for n in range(images.num_batches)]
+        return material.held_out_loss
+
+
+class LossGap(Signal):
+    """The held-out loss minus that on as many training images, neither augmented: how much the network knows by heart."""
+
+    name = "loss_gap"
+
+    def forward_passes(self, sizes: Sizes) -> float:
+        return NUM_MASKS * (sizes.num_held_out + min(sizes.num_train, sizes.num_held_out))
+
+    def measure(self, material: Material) -> Value:
+        (held_out, error), (train, train_error) = (
+            material.held_out_loss,
+            material.loss(material.train.some(len(material.held_out))),
         )
-        means = losses @ (sizes / sizes.sum())
-        return float(means.mean()), float(means.std() / NUM_MASKS**0.5)
+        return held_out - train, math.hypot(error, train_error)
 
 
 class RankMe(Signal):
     """The effective rank of the held-out images' features."""
 
     name = "rankme"
+    needs_features = ("held_out",)
 
     def measure(self, material: Material) -> Value:
         return rankme(material.held_out_features[0]), float("nan")
@@ -181,6 +247,7 @@ class KNN(Signal):
     """
 
     name, needs_labels = "knn", True
+    needs_features = ("train", "held_out")
 
     def __init__(self, k: int = 20) -> None:
         self.k = k
@@ -194,6 +261,10 @@ class Linear(Signal):
     """The accuracy of a linear classifier on held-out images."""
 
     name, needs_labels = "linear", True
+    needs_features = ("train", "held_out")
+
+    def forward_passes(self, sizes: Sizes) -> float:
+        return LINEAR_COST * sizes.num_train * sizes.width * sizes.num_classes / max(1, sizes.macs)
 
     def measure(self, material: Material) -> Value:
         (train, labels), (held_out, truth) = material.train_features, material.held_out_features
@@ -210,9 +281,13 @@ class ShortFinetune(Signal):
     """
 
     name, needs_labels = "finetune", True
+    needs_features = ("held_out",)
 
     def __init__(self, steps: int = 100, batch_size: int = 32, lr: float = 1e-3) -> None:
         self.steps, self.batch_size, self.lr = steps, batch_size, lr
+
+    def forward_passes(self, sizes: Sizes) -> float:
+        return 3 * self.steps * self.batch_size + sizes.num_held_out
 
     def measure(self, material: Material) -> Value:
         module: Any = material.module
@@ -247,17 +322,43 @@ class ShortFinetune(Signal):
         return float(found[0]), float(found[1])
 
 
-SIGNALS: dict[str, type[Signal]] = {signal.name: signal for signal in (HeldOutLoss, RankMe, KNN, Linear, ShortFinetune)}
+SIGNALS: dict[str, type[Signal]] = {
+    signal.name: signal for signal in (HeldOutLoss, LossGap, RankMe, KNN, Linear, ShortFinetune)
+}
 
 
-def measure(signals: Sequence[Signal], material: Material) -> tuple[dict[str, float], dict[str, float]]:
-    """Values and standard errors by name; those that need labels are left out where there are none."""
-    values, errors = {}, {}
+@dataclass(frozen=True)
+class Measured:
+    """What some signals gave, by their names.
+
+    Attributes:
+        values, errors: The signals and their standard errors.
+        seconds: What each took; what several need is counted for the first of them.
+    """
+
+    values: dict[str, float]
+    errors: dict[str, float]
+    seconds: dict[str, float]
+
+
+def forward_passes(signals: Sequence[Signal], sizes: Sizes) -> float:
+    """About how many images' ways through the backbone :func:`measure` costs."""
+    used = [signal for signal in signals if sizes.num_classes >= 2 or not signal.needs_labels]
+    needed = {part for signal in used for part in signal.needs_features}
+    features = sizes.num_train * ("train" in needed) + sizes.num_held_out * ("held_out" in needed)
+    return max(1.0, features + sum(signal.forward_passes(sizes) for signal in used))
+
+
+def measure(signals: Sequence[Signal], material: Material) -> Measured:
+    """Measures the signals; those that need labels are left out where there are none."""
+    found = Measured({}, {}, {})
     for signal in signals:
         if signal.needs_labels and material.num_classes < 2:
             continue
-        values[signal.name], errors[signal.name] = signal.measure(material)
-    return values, errors
+        started = time.perf_counter()
+        found.values[signal.name], found.errors[signal.name] = signal.measure(material)
+        found.seconds[signal.name] = time.perf_counter() - started
+    return found
 
 
 @contextmanager

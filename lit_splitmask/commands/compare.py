@@ -19,7 +19,7 @@ from lit_splitmask import callbacks, comparison, datamodules, modules
 from lit_splitmask.atomic import write_atomically
 from lit_splitmask.commands import recipes
 from lit_splitmask.commands.report import draw, draw_curves
-from lit_splitmask.commands.run_cli import RunCLI, last_checkpoint, quiet, trainer_defaults
+from lit_splitmask.commands.run_cli import RunCLI, quiet, trainer_defaults
 from lit_splitmask.commands.runs import RunFolder, keep_metrics
 from lit_splitmask.comparison import Arm
 from lit_splitmask.errors import UserError
@@ -117,7 +117,7 @@ class Comparison:
             watching = [
                 callbacks.RunProgress(),
                 clock,
-                last_checkpoint(folder),
+                callbacks.OverfitAwareCheckpoint(str(folder.checkpoints)),
                 callbacks.HalvesPicture(str(folder.path)),
             ]
             trainer, module, data = cli.build(folder, [*watching, callbacks.ExportWeights(str(weights))])

@@ -63,7 +63,7 @@ def pretrain(arguments: list[str]) -> int:
         folder,
         [
             callbacks.RunProgress(),
-            last_checkpoint(folder),
+            callbacks.OverfitAwareCheckpoint(str(folder.checkpoints)),
             callbacks.EstimateTime(stop_above=0.0 if budget_given else DAY, command=command),
             callbacks.HalvesPicture(str(folder.path)),
             callbacks.ExportWeights(str(weights)),
@@ -80,7 +80,8 @@ def pretrain(arguments: list[str]) -> int:
     chosen = ["--recipe", recipes.finetuning(recipe).name] if recipe in recipes.available() else []
     images = [a for option in ("--data", "--data.root", "--data.manifest") for a in _given(arguments, option)]
     print(
-        f"Wrote {weights}, with halves.png, words.png, metrics.csv and checkpoints beside it. Go on with:\n"
+        f"Wrote {weights}, with halves.png, words.png, metrics.csv and checkpoints (selection.json and .png say why this one) "
+        "beside it. Go on with:\n"
         f"  {shlex.join(['lit-splitmask', 'finetune', '--weights', str(weights), *images, *chosen])}"
     )
     return 0

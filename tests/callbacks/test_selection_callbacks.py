@@ -362,5 +362,5 @@ def test_signals_are_the_same_however_many_images_a_batch_holds(
             Images(data.eval_images(samples), 100) for samples in (data.train_samples, data.source.splits["val"])
         )
         with undisturbed(module):
-            found.append(measure([RankMe(), KNN(), Linear()], Material(module, train, held_out, 3, 0))[0])
+            found.append(measure([RankMe(), KNN(), Linear()], Material(module, train, held_out, 3, 0)).values)
     assert found[0] == pytest.approx(found[1], rel=1e-4)
