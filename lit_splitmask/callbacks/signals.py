@@ -254,7 +254,13 @@ class KNN(Signal):
 
     def measure(self, material: Material) -> Value:
         (train, labels), (held_out, truth) = material.train_features, material.held_out_features
-        return accuracy(knn_predict(train, labels, held_out, material.num_classes, k=self.k), truth)
+        predicted = torch.zeros_like(truth, device=material.module.device)
+        mine = slice(rank(), None, world_size())
+        predicted[mine] = knn_predict(train, labels, held_out[mine], material.num_classes, k=self.k).to(
+            predicted.device
+        )
+        sum_over_processes(predicted)
+        return accuracy(predicted.cpu(), truth)
 
 
 class Linear(Signal):

@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from tiny_runs import image_data, one_thread, pretrain_module, same_tensors, tiny_trainer  # noqa: F401
 from torch import Tensor, nn
@@ -19,14 +20,26 @@ from torch.utils.data import DataLoader
 
 from lit_splitmask.callbacks import (
     KNN,
+    ExportWeights,
     HeldOutLoss,
     Linear,
+    LossGap,
     OverfitAwareCheckpoint,
     OverfitAwareEarlyStopping,
     RankMe,
     ShortFinetune,
 )
-from lit_splitmask.callbacks.signals import Images, Material, Signal, measure, undisturbed
+from lit_splitmask.callbacks.signals import (
+    SIGNALS,
+    Images,
+    Material,
+    Signal,
+    Sizes,
+    forward_passes,
+    measure,
+    undisturbed,
+)
+from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.datamodules.index import SplitOptions
 from lit_splitmask.errors import UserError
 from lit_splitmask.selection import Rule
@@ -35,7 +48,7 @@ MakeFolder = Callable[..., Path]
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
 
-ALL = [HeldOutLoss, RankMe, KNN, Linear, lambda: ShortFinetune(steps=2)]
+ALL = [HeldOutLoss, RankMe, KNN, Linear, LossGap, lambda: ShortFinetune(steps=2)]
 
 
 class Scripted(Signal):
@@ -100,7 +113,7 @@ def test_a_run_with_probes_ends_with_the_weights_of_one_without(root: Path, tmp_
     keeper = OverfitAwareCheckpoint(str(tmp_path / "c"), signals=[make() for make in ALL], most_cost=1e9)
     _, probed = train(root, keeper)
     assert len(keeper.history) == 6
-    assert keeper.history[0].values.keys() == {"held_out_loss", "rankme", "knn", "linear", "finetune"}
+    assert keeper.history[0].values.keys() == set(SIGNALS)
     _, plain = train(root, ModelCheckpoint(str(tmp_path / "d")))
     assert same_tensors(probed.state_dict(), plain.state_dict())
 
@@ -364,3 +377,52 @@ def test_signals_are_the_same_however_many_images_a_batch_holds(
         with undisturbed(module):
             found.append(measure([RankMe(), KNN(), Linear()], Material(module, train, held_out, 3, 0)).values)
     assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
+def test_the_weights_of_the_kept_checkpoint_are_exported_and_those_of_the_last(root: Path, tmp_path: Path) -> None:
+    keeper = choosing(tmp_path / "c", 0.1, 0.5, *[0.2] * 4)
+    _, module = train(root, ExportWeights(str(tmp_path / "w.safetensors")), keeper)
+    kept, last = load_weights(tmp_path / "w.safetensors"), load_weights(tmp_path / "w_last.safetensors")
+    assert (kept.info["step"], last.info["step"]) == (2, 6)
+    trained = torch.load(tmp_path / "c" / "best.ckpt", weights_only=True)["state_dict"]
+    name = "blocks.0.mlp.fc1.weight"
+    assert torch.equal(kept.state[name], trained[f"objective.backbone.{name}"])
+    assert torch.equal(last.state[name], module.state_dict()[f"objective.backbone.{name}"])
+
+
+def test_an_interrupted_training_tells_what_it_knows(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupt(Callback):
+        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 4:
+                raise KeyboardInterrupt
+
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(root, choosing(tmp_path / "c", 0.1, 0.5, 0.2, 0.2), Interrupt())
+    told = capsys.readouterr().out
+    assert "Keep step 2" in told
+    assert "4 evaluations" in told
+    assert (tmp_path / "c" / "selection.png").exists()
+
+
+def test_the_gap_is_between_losses_with_the_same_masks(root: Path) -> None:
+    data = image_data(root)
+    data.prepare_data()
+    data.setup("fit")
+    module = pretrain_module()
+    images = Images(data.eval_images(data.train_samples), 100)
+    with undisturbed(module):
+        found = measure([HeldOutLoss(), LossGap()], Material(module, images, images, 3, 0))
+    assert found.values["held_out_loss"] > 0
+    assert found.values["loss_gap"] == 0  # the same images on both sides
+    assert found.seconds.keys() == found.values.keys()
+
+
+def test_costs_count_what_is_looked_at() -> None:
+    sizes = Sizes(num_train=100, num_held_out=10, num_classes=2, width=8, macs=1000)
+    assert forward_passes([RankMe()], sizes) == 10
+    assert forward_passes([HeldOutLoss(), RankMe(), KNN()], sizes) == 110 + 4 * 10
+    assert forward_passes([LossGap()], sizes) == 4 * 20
+    assert forward_passes([KNN(), Linear()], replace(sizes, num_classes=0)) == 1
+    assert forward_passes([Linear()], sizes) == 110 + 4200 * 100 * 8 * 2 / 1000

@@ -54,6 +54,16 @@ def test_pretraining_writes_what_it_promises(work: Path, capsys: pytest.CaptureF
     assert float(next(row["words/used"] for row in logged if row["words/used"])) == 16
 
 
+def test_pretraining_says_which_checkpoint_it_keeps(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*PRETRAIN_COMMAND, "p", "--trainer.callbacks+=OverfitAwareEarlyStopping"]) == 0
+    told = capsys.readouterr().out
+    said = json.loads((work / "runs" / "p" / "checkpoints" / "selection.json").read_text())
+    assert f"Keep step {said['best_step']}" in told
+    assert f"{len(said['history'])} evaluations" in told
+    assert load_weights(work / "runs" / "p" / "backbone.safetensors").info["step"] == said["best_step"]
+    assert (work / "runs" / "p" / "checkpoints" / "selection.png").exists()
+
+
 def test_images_of_a_manifest_are_trained_on(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [f"shapes/{file.relative_to('shapes')},{file.parent.name}" for file in sorted(Path("shapes").rglob("*.png"))]
     Path("parts.csv").write_text("\n".join(["path,label", *rows]))
