@@ -82,7 +82,9 @@ def main() -> None:
             row = [f"{said['seconds']:.1f}", f"{said['accuracy']:.4f}", f"{said['mib']:,.0f}"]
             table.add_row(str(processes), said["signal"], *row)
     features = args.images * args.width * 4 / 2**20
-    Console(width=120).print(table, f"The {args.images:,} features of width {args.width} themselves: {features:.0f} MiB.")
+    Console(width=120).print(
+        table, f"The {args.images:,} features of width {args.width} themselves: {features:.0f} MiB."
+    )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,9 @@ from lit_splitmask.errors import UserError
 CHUNK = 1024
 """Images whose similarities to all training images are held at once."""
 
+BLOCKS = 8
+"""Of images, for the standard error of RankMe."""
+
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 """Weight decays that the linear probe chooses among."""
 
@@ -24,8 +27,32 @@ def rankme(features: Tensor) -> float:
     Returns:
         Between 1 and min(N, D).
     """
-    centred = features.double()
-    singular = torch.linalg.eigvalsh(centred.T @ centred).clamp(min=0).sqrt()
+    return _effective_rank(_gram(features))
+
+
+def rankme_error(features: Tensor) -> float:
+    """The standard error of :func:`rankme`, by a jackknife that leaves out one of eight blocks of images at a time.
+
+    Args:
+        features: (N, D) float.
+
+    Returns:
+        NaN with fewer images than blocks.
+    """
+    if len(features) < BLOCKS:
+        return float("nan")
+    whole = _gram(features)
+    left_out = torch.tensor([_effective_rank(whole - _gram(features[start::BLOCKS])) for start in range(BLOCKS)])
+    return float(((BLOCKS - 1) / BLOCKS * (left_out - left_out.mean()).square().sum()).sqrt())
+
+
+def _gram(features: Tensor) -> Tensor:
+    features = features.double()
+    return features.T @ features
+
+
+def _effective_rank(gram: Tensor) -> float:
+    singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     share = singular / singular.sum().clamp(min=1e-12)
     return float(torch.exp(-(share * torch.log(share.clamp(min=1e-12))).sum()))
 

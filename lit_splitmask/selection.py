@@ -58,9 +58,9 @@ class Reading:
 class Rule:
     """How signals decide.
 
-    The default order is that of ``docs/overfitting.md``: a linear probe where there are labels, RankMe where there are none. The
-    held-out loss comes last: it was found to rise long before fine-tuning suffers. Window and margin lose the least over the
-    synthetic curves there.
+    The default order is that of ``docs/overfitting.md``: RankMe, with labels or without, followed fine-tuned accuracy closest,
+    also where the linear probe fell while the accuracy rose. The held-out loss comes last: it was found to rise long before
+    fine-tuning suffers. Window and margin lose the least over the synthetic curves there.
 
     Args:
         signals: In order of preference; the first that could be measured decides alone.
@@ -70,7 +70,7 @@ class Rule:
             the last is no better than the best, not even within the noise.
     """
 
-    signals: Sequence[str] = ("linear", "rankme", "held_out_loss")
+    signals: Sequence[str] = ("rankme", "linear", "held_out_loss")
     window: int = 2
     margin: float = 0.25
     patience: float = 0.25

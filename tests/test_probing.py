@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_splitmask import probing
 from lit_splitmask.errors import UserError
-from lit_splitmask.probing import LinearProbe, accuracy, knn_predict, rankme
+from lit_splitmask.probing import LinearProbe, accuracy, knn_predict, rankme, rankme_error
 
 
 def clusters(num: int, width: int = 12, classes: int = 3, spread: float = 1.0, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -23,6 +23,16 @@ def clusters(num: int, width: int = 12, classes: int = 3, spread: float = 1.0, s
 def test_rankme_of_equal_directions_is_their_number(rank: int) -> None:
     directions = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))[0][:rank]
     assert rankme(directions.repeat(10, 1)) == pytest.approx(rank, rel=1e-4)
+
+
+def test_the_error_of_rankme_is_its_spread_over_samples() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scales = torch.logspace(0, -2, 16)
+    samples = [torch.randn(400, 16, generator=generator) * scales for _ in range(60)]
+    spread = float(torch.tensor([rankme(sample) for sample in samples]).std())
+    estimate = float(torch.tensor([rankme_error(sample) for sample in samples]).mean())
+    assert estimate == pytest.approx(spread, rel=0.25)
+    assert math.isnan(rankme_error(samples[0][:7]))
 
 
 def test_rankme_is_its_definition() -> None:

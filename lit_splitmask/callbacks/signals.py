@@ -20,7 +20,7 @@ from torch.utils.data import default_collate
 
 from lit_splitmask.distributed import alone, broadcast_from_zero, rank, sum_over_processes, world_size
 from lit_splitmask.errors import UserError
-from lit_splitmask.probing import LinearProbe, accuracy, knn_predict, rankme
+from lit_splitmask.probing import LinearProbe, accuracy, knn_predict, rankme, rankme_error
 from lit_splitmask.seeding import generator_for
 
 BATCH_SIZE = 128
@@ -236,7 +236,8 @@ class RankMe(Signal):
     needs_features = ("held_out",)
 
     def measure(self, material: Material) -> Value:
-        return rankme(material.held_out_features[0]), float("nan")
+        features = material.held_out_features[0]
+        return rankme(features), rankme_error(features)
 
 
 class KNN(Signal):

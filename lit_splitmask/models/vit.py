@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
-from timm.layers import build_sincos2d_pos_embed
+from timm.layers import build_sincos2d_pos_embed, resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -154,6 +154,37 @@ class ViT(VisionTransformer):
     def blocks_features(self, images: Tensor, indices: list[int]) -> list[Tensor]:
         """Outputs of the blocks ``indices`` (0-based; negative from the end), not normalised: (B, N, D) each."""
         return list(self.get_intermediate_layers(images, n=[i % len(self.blocks) for i in indices]))
+
+    def block_maps(self, images: Tensor, indices: list[int]) -> list[Tensor]:
+        """Outputs of the blocks ``indices`` (0-based, ascending) as maps, for images of any size.
+
+        Args:
+            images: (B, C, H, W) float, normalised; H and W are multiples of the patch size.
+
+        Returns:
+            (B, D, H / patch size, W / patch size) each, not normalised.
+        """
+        patch = self.config.patch_size
+        grid = (images.shape[-2] // patch, images.shape[-1] // patch)
+        tokens = self.patch_embed.proj(images).flatten(2).transpose(1, 2) + self.positions_on(grid)  # (B, N, D)
+        if self.cls_token is not None:
+            cls = self.cls_token + self.pos_embed[:, :1]
+            tokens = torch.cat([cls.expand(len(tokens), -1, -1), tokens], dim=1)
+        maps = []
+        for number, block in enumerate(self.blocks):
+            tokens = block(tokens)
+            if number in indices:
+                maps.append(tokens[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, grid))
+        return maps
+
+    def positions_on(self, grid: tuple[int, int]) -> Tensor:
+        """Positions of the patches of any grid, (1, N, D): learned ones are interpolated, fixed ones computed."""
+        known = self.pos_embed[:, self.num_prefix_tokens :]
+        if grid == self.grid:
+            return known
+        if self.config.positions == "sincos":
+            return sincos_positions(grid, self.embed_dim)[None].to(known)
+        return resample_abs_pos_embed(known, list(grid), list(self.grid), num_prefix_tokens=0)
 
     def resize(self, image_size: int) -> None:
         """Changes the input size in place: learned positions are interpolated, fixed ones computed anew."""
