@@ -78,3 +78,24 @@ def sum_over_processes(tensor: Tensor) -> None:
     """Overwrites ``tensor`` in place with the sum over the processes."""
     if world_size() > 1:
         dist.all_reduce(tensor)
+
+
+class _Sum(torch.autograd.Function):
+    """All-reduce; backward sums the processes' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        total = grad_outputs[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
+def differentiable_sum(tensor: Tensor) -> Tensor:
+    """The sum over the processes, with gradient to every process (in the sense of :func:`gather`)."""
+    return _Sum.apply(tensor) if world_size() > 1 else tensor

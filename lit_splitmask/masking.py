@@ -100,7 +100,7 @@ class UniformMasking(Masking):
 
 
 class BlockMasking(Masking):
-    """BEiT's block masks with exactly one half of the patches hidden; branch B sees what is hidden from A.
+    """BEiT's block masks with an exact number of patches hidden, one half by default; branch B sees what is hidden from A.
 
     Blocks are drawn as in BEiT (Section 5.5; ``masking_generator.py`` of the BEiT release): area uniform between
     ``min_patches`` and ``max_patches`` (or what is still wanted, if less), aspect ratio log-uniform in
@@ -112,17 +112,24 @@ class BlockMasking(Masking):
     Args:
         min_patches, max_patches: bounds of a block's area on a 14×14 grid; scaled to other grids by their size.
         min_aspect: the smallest ratio of height to width.
+        mask_ratio: share of the patches hidden from branch A; BEiT's "40 %" are 75 of 196.
     """
 
-    def __init__(self, min_patches: int = 16, max_patches: int = 75, min_aspect: float = 0.3) -> None:
+    def __init__(
+        self, min_patches: int = 16, max_patches: int = 75, min_aspect: float = 0.3, mask_ratio: float = 0.5
+    ) -> None:
         if not 1 <= min_patches <= max_patches:
             raise UserError(f"min_patches={min_patches} and max_patches={max_patches}: 1 ≤ min ≤ max is needed.")
         if not 0 < min_aspect <= 1:
             raise UserError(f"min_aspect is {min_aspect}; it must be in (0, 1].")
+        if not 0 < mask_ratio < 1:
+            raise UserError(f"mask_ratio is {mask_ratio}; it must be more than 0 and less than 1.")
         self.min_patches, self.max_patches, self.min_aspect = min_patches, max_patches, min_aspect
+        self.mask_ratio = mask_ratio
 
     def check(self, grid: tuple[int, int]) -> None:
-        _check_even(grid)
+        if self.mask_ratio == 0.5:
+            _check_even(grid)
         if min(grid) < 2:
             raise UserError(f"Block masks need a grid of at least 2×2 patches, not {grid[0]}×{grid[1]}.")
 
@@ -131,12 +138,13 @@ class BlockMasking(Masking):
         return _indices(~hidden), _indices(hidden)
 
     def _draw_hidden(self, batch_size: int, grid: tuple[int, int], generator: torch.Generator) -> BoolArray:
-        """(B, rows, columns), exactly one half true in each image.
+        """(B, rows, columns), equally many true in each image.
 
         In NumPy, because many small operations of torch wait for its threads, at length where workers hold the cores.
         """
         hidden = np.zeros((batch_size, *grid), dtype=bool)
-        wanted = np.full(batch_size, grid[0] * grid[1] // 2)
+        num_patches = grid[0] * grid[1]
+        wanted = np.full(batch_size, min(max(1, round(num_patches * self.mask_ratio)), num_patches - 1))
         misses = np.zeros(batch_size, dtype=np.int64)
         todo = np.arange(batch_size)
         while len(todo):

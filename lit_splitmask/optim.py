@@ -24,6 +24,7 @@ class OptimConfig:
         beta1, beta2: AdamW's betas (BEiT's command line gives 0.98 for the second; facts A14).
         warmup: share of the steps with a linearly rising rate (10 of 300 epochs in BEiT's recipe).
         min_lr: the rate at the end, at ``reference_batch``.
+        weight_decay_end: where half a cosine takes the weight decay over the run (DINO); ``None``: it stays.
         layer_decay: factor from block to block towards the input (Table 9); 1.0 for none.
     """
 
@@ -35,6 +36,7 @@ class OptimConfig:
     warmup: float = 10 / 300
     min_lr: float = 1e-5
     layer_decay: float = 1.0
+    weight_decay_end: float | None = None
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
@@ -56,6 +58,11 @@ def lr_factor(step: int, total_steps: int, warmup_steps: int, min_factor: float)
         return (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return min_factor + (1 - min_factor) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+
+
+def half_cosine(start: float, end: float, progress: float) -> float:
+    """From ``start`` at 0 to ``end`` at 1 along half a cosine, as weight decays and momenta go (DINO, MoCo v3)."""
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def layer_of(name: str, depth: int) -> int:

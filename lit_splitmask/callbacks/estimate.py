@@ -66,8 +66,12 @@ class EstimateTime(Callback):
         self.seconds: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        buffers = {name: value.clone() for name, value in pl_module.named_buffers()}
         with alone():  # so that no process waits for another
             step_seconds = self._time_steps(trainer, pl_module)
+        with torch.no_grad():
+            for name, value in pl_module.named_buffers():
+                value.copy_(buffers[name])
         step_seconds = trainer.strategy.broadcast(step_seconds)  # all decide alike
         steps = int(trainer.estimated_stepping_batches) - trainer.global_step
         self.seconds = steps * step_seconds

@@ -298,7 +298,8 @@ class ShortFinetune(Signal):
 
     def measure(self, material: Material) -> Value:
         module: Any = material.module
-        vit: Any = copy.deepcopy(module.vit)
+        vit: Any = copy.deepcopy(module.vit).requires_grad_(True)  # a teacher's weights have no gradient
+        vit.pos_embed.requires_grad_(vit.config.positions == "learned")
         head = nn.Linear(material.held_out_features[0].shape[1], material.num_classes, device=module.device)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)

@@ -6,6 +6,7 @@ from lit_splitmask.datamodules.finetune_augment import FinetuneAugment
 from lit_splitmask.datamodules.folder import ImageFolder
 from lit_splitmask.datamodules.glance import Glance, glance
 from lit_splitmask.datamodules.manifest import Manifest
+from lit_splitmask.datamodules.multi_crop import MultiCrop
 from lit_splitmask.datamodules.published import (
     ADE20K,
     COCO,
@@ -34,6 +35,7 @@ __all__ = [
     "ImageFolder",
     "ImageNet",
     "Manifest",
+    "MultiCrop",
     "Painting",
     "PretrainAugment",
     "Sketch",

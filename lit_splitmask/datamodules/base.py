@@ -256,10 +256,20 @@ class ImageData(LightningDataModule, ABC):
         )
 
     def _train_images(self) -> IndexedImages:
-        transform = self.augment.build(self.image_size)
+        transform, *more = self.augment.build_all(self.image_size)
         return IndexedImages(
-            self.train_samples, self.source.read, transform=transform, channels=self.channels, seed=self.seed
+            self.train_samples,
+            self.source.read,
+            transform=transform,
+            more=more,
+            channels=self.channels,
+            seed=self.seed,
         )
+
+    @property
+    def crop_sizes(self) -> list[int]:
+        """Sides of a training image's crops, in pixels."""
+        return self.augment.sizes(self.image_size)
 
     def fitting_dataloader(self, num_crops: int | None = None) -> DataLoader:
         """Augmented training images for this process alone, apart from training: to fit or time things.

@@ -69,6 +69,7 @@ class IndexedImages(Dataset):
         samples: The split.
         read: Gives an image by its name, (H, W, 3) uint8.
         transform: Crops it.
+        more: For more crops of each image.
         channels: 3, or 1 for the luminance alone.
         seed: Of the augmentation.
     """
@@ -79,15 +80,16 @@ class IndexedImages(Dataset):
         read: Callable[[str], np.ndarray],
         *,
         transform: Transform,
+        more: Sequence[Transform] = (),
         channels: int = 3,
         seed: int = 0,
     ) -> None:
         self.samples = samples
         self.read = read
-        self.transform = transform
+        self.transforms = [transform, *more]
         self.channels = channels
         self.seed = seed
-        self._buffers = Buffers()
+        self._buffers = [Buffers() for _ in self.transforms]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -103,28 +105,34 @@ class IndexedImages(Dataset):
             keys: Numbers of the pass and places in the split; a place alone means pass 0.
 
         Returns:
-            ``image`` (B, C, H, W) uint8 in the channels-last memory format, ``label`` and ``index`` (B,) int64. A worker
-            writes over an earlier batch's pixels, see :class:`Buffers`.
+            ``image`` (B, C, H, W) uint8 in the channels-last memory format, ``label`` and ``index`` (B,) int64; further crops as
+            ``image_1``, ``image_2``, …. A worker writes over an earlier batch's pixels, see :class:`Buffers`.
 
         Raises:
             DecodeError: A file is gone or damaged.
         """
-        images: Tensor | None = None
+        crops: list[Tensor | None] = [None] * len(self.transforms)
         indices = []
         for place, key in enumerate(keys):
             pass_number, index = (0, key) if isinstance(key, int) else key
             image = self.read(self.samples.files[index])
-            crop = self.transform(image, derive_seed(self.seed, "augment", pass_number, index))
-            if self.channels == 1:
-                crop = np.asarray(Image.fromarray(crop).convert("L"))[:, :, None]
-            if images is None:
-                images = self._buffers.next((len(keys), *crop.shape))
-            images[place] = torch.from_numpy(np.require(crop, requirements="W"))
+            for number, transform in enumerate(self.transforms):
+                what = ("augment", pass_number, index) + ((number,) if number else ())
+                crop = transform(image, derive_seed(self.seed, *what))
+                if self.channels == 1:
+                    crop = np.asarray(Image.fromarray(crop).convert("L"))[:, :, None]
+                into = crops[number]
+                if into is None:
+                    into = crops[number] = self._buffers[number].next((len(keys), *crop.shape))
+                into[place] = torch.from_numpy(np.require(crop, requirements="W"))
             indices.append(index)
-        assert images is not None
         index_tensor = torch.tensor(indices)
-        return {
-            "image": images.permute(0, 3, 1, 2),
-            "label": torch.from_numpy(self.samples.labels[index_tensor.numpy()]),
-            "index": index_tensor,
+        batch = {
+            crop_name(number): pixels.permute(0, 3, 1, 2) for number, pixels in enumerate(crops) if pixels is not None
         }
+        return {**batch, "label": torch.from_numpy(self.samples.labels[index_tensor.numpy()]), "index": index_tensor}
+
+
+def crop_name(number: int) -> str:
+    """The name of a crop in a batch."""
+    return f"image_{number}" if number else "image"

@@ -35,10 +35,13 @@ class Loader(DataLoader):
         held: dict[int, Tensor] = {}  # the workers' buffers, which are mapped anew unless somebody holds on to them
         try:
             for batch in super().__iter__():
-                image = batch["image"]
-                if self.num_workers and not self.pin_memory:  # pinning has copied it already
-                    held[image.data_ptr()] = image
-                    batch["image"] = torch.from_numpy(image.numpy().copy(order="K"))  # torch would wake all its threads
+                if self.num_workers and not self.pin_memory:  # pinning has copied them already
+                    for name in [name for name in batch if name.startswith("image")]:
+                        image = batch[name]
+                        held[image.data_ptr()] = image
+                        batch[name] = torch.from_numpy(
+                            image.numpy().copy(order="K")
+                        )  # torch would wake all its threads
                 yield batch
         except UserError as error:  # from a worker, its text is a stack trace
             raise type(error)(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from None

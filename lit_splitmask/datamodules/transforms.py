@@ -30,6 +30,14 @@ class Augment(ABC):
     def build(self, image_size: int) -> Transform:
         """Makes the function of an image and a seed."""
 
+    def build_all(self, image_size: int) -> list[Transform]:
+        """Makes a function for each crop of an image; one here."""
+        return [self.build(image_size)]
+
+    def sizes(self, image_size: int) -> list[int]:
+        """The crops' sides in pixels."""
+        return [image_size]
+
 
 def check_fractions(**settings: float) -> None:
     """Checks that settings are probabilities or shares.

@@ -129,12 +129,39 @@ class ViT(VisionTransformer):
 
         A CLS token, where the model has one, takes part and is left out of the result.
         """
-        if self.cls_token is not None:
-            cls = self.cls_token + self.pos_embed[:, :1]
-            tokens = torch.cat([cls.expand(len(tokens), -1, -1), tokens], dim=1)  # (B, P + n, D)
+        return self._run(tokens)[:, self.num_prefix_tokens :]
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """One descriptor an image, of any size: the CLS token where the model has one, else the mean of the patch features.
+
+        Args:
+            images: (B, C, H, W) float, normalised; H and W are multiples of the patch size.
+
+        Returns:
+            (B, D).
+        """
+        tokens = self._run(self._embed_any(images))
+        return tokens[:, 0] if self.cls_token is not None else tokens.mean(dim=1)
+
+    def _embed_any(self, images: Tensor) -> Tensor:
+        """As :meth:`embed`, for images of any size."""
+        patch = self.config.patch_size
+        grid = (images.shape[-2] // patch, images.shape[-1] // patch)
+        return self.patch_embed.proj(images).flatten(2).transpose(1, 2) + self.positions_on(grid)
+
+    def _with_class_token(self, tokens: Tensor) -> Tensor:
+        """(B, n, D) -> (B, P + n, D)."""
+        if self.cls_token is None:
+            return tokens
+        cls = self.cls_token + self.pos_embed[:, :1]
+        return torch.cat([cls.expand(len(tokens), -1, -1), tokens], dim=1)
+
+    def _run(self, tokens: Tensor) -> Tensor:
+        """Blocks and final norm: (B, n, D) -> (B, P + n, D)."""
+        tokens = self._with_class_token(tokens)
         for block in self.blocks:
             tokens = block(tokens)
-        return self.norm(tokens)[:, self.num_prefix_tokens :]
+        return self.norm(tokens)
 
     def features(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """Patch features of all patches or of an index subset.
@@ -166,10 +193,7 @@ class ViT(VisionTransformer):
         """
         patch = self.config.patch_size
         grid = (images.shape[-2] // patch, images.shape[-1] // patch)
-        tokens = self.patch_embed.proj(images).flatten(2).transpose(1, 2) + self.positions_on(grid)  # (B, N, D)
-        if self.cls_token is not None:
-            cls = self.cls_token + self.pos_embed[:, :1]
-            tokens = torch.cat([cls.expand(len(tokens), -1, -1), tokens], dim=1)
+        tokens = self._with_class_token(self._embed_any(images))
         maps = []
         for number, block in enumerate(self.blocks):
             tokens = block(tokens)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_splitmask.errors import UserError
 from lit_splitmask.models.vit import ViT, use_fused_attention
-from lit_splitmask.optim import OptimConfig, batch_scale, build_optimizer
+from lit_splitmask.optim import OptimConfig, batch_scale, build_optimizer, half_cosine
 from lit_splitmask.seeding import derive_seed
 from lit_splitmask.views import IMAGENET_MEAN, IMAGENET_STD, network_view
 
@@ -122,6 +122,16 @@ class TrainModule(LightningModule):
         torch.manual_seed(derive_seed(self.seed, "step", *self.step_key(batch_idx), self.trainer.global_rank))
         # Lightning logs one step too late after a resume from the end of an epoch; the log's step is the optimizer's.
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Moves the weight decay where the recipe wants that."""
+        start, end = self.optim.weight_decay, self.optim.weight_decay_end
+        if end is None:
+            return
+        progress = self.trainer.global_step / self.trainer.estimated_stepping_batches
+        for group in optimizer.param_groups:
+            if group["weight_decay"] > 0:
+                group["weight_decay"] = half_cosine(start, end, progress)
 
     def check_finite(self, loss: Tensor) -> None:
         """Stops the run at a loss that is not a number, before it reaches the weights."""

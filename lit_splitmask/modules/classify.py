@@ -1,5 +1,6 @@
 """Fine-tuning, or training from scratch, for classification."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,14 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
-from torchvision.transforms import v2
 
 from lit_splitmask.checkpoints import config_of, load_into, load_weights
 from lit_splitmask.errors import UserError
+from lit_splitmask.mixing import Mixing
 from lit_splitmask.models.vit import ViT, ViTConfig
 from lit_splitmask.modules.base import TrainModule
+from lit_splitmask.objectives.relative_localisation import RelativeLocalisation
 from lit_splitmask.optim import OptimConfig
-from lit_splitmask.seeding import derive_seed
+from lit_splitmask.seeding import derive_seed, generator_for
 
 
 class Classify(TrainModule):
@@ -33,6 +35,8 @@ class Classify(TrainModule):
         drop_path: stochastic depth.
         mixup, cutmix: their alphas; 0 switches one off.
         label_smoothing: share of the target that is spread over all classes.
+        relative_localisation: makes Liu et al.'s auxiliary loss from the network, such as the class
+            :class:`RelativeLocalisation`; for training from scratch on few images.
         seed: of the new layers, drop path and mixing.
     """
 
@@ -48,6 +52,7 @@ class Classify(TrainModule):
         mixup: float = 0.8,
         cutmix: float = 1.0,
         label_smoothing: float = 0.1,
+        relative_localisation: Callable[[ViT], RelativeLocalisation] | None = None,
         seed: int = 0,
     ) -> None:
         loaded = load_weights(weights) if weights is not None else None
@@ -55,10 +60,9 @@ class Classify(TrainModule):
         super().__init__(optim, seed, config.in_chans)
         if loaded is not None and "pixel_mean" in loaded.info:
             self.set_statistics(loaded.info["pixel_mean"], loaded.info["pixel_std"])
-        self.label_smoothing = label_smoothing
+        self._mixing = {"mixup": mixup, "cutmix": cutmix, "label_smoothing": label_smoothing}
+        self._auxiliary = relative_localisation
         self._config, self._weights = config, loaded
-        self._mixing: list[type[v2.MixUp] | type[v2.CutMix]] = []
-        self._alphas = [(v2.MixUp, mixup), (v2.CutMix, cutmix)]
         self.class_names: list[str] | None = None
         self.network: ViT | None = None
         if keep_head:
@@ -143,10 +147,11 @@ class Classify(TrainModule):
             torch.manual_seed(derive_seed(self.seed, "initial weights"))
             self.network = ViT(self._config, num_classes)
             nn.init.trunc_normal_(self.network.get_parameter("head.weight"), std=2e-5)
+            self.auxiliary = None if self._auxiliary is None else self._auxiliary(self.network)
         if self._weights is not None:
             load_into(self.network, self._weights)
         self._weights = None
-        self._mixing = [mix(alpha=alpha, num_classes=num_classes) for mix, alpha in self._alphas if alpha > 0]
+        self.mix = Mixing(num_classes, **self._mixing)
         scores: dict[str, Any] = {
             "accuracy": MulticlassAccuracy(num_classes, average="micro"),
             "macro_accuracy": MulticlassAccuracy(num_classes, average="macro"),
@@ -163,27 +168,17 @@ class Classify(TrainModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         images, targets = self.mix(self.normalise(batch["image"]), batch["label"])
-        loss = F.cross_entropy(self.vit(images), targets)
+        tokens = self.vit.forward_features(images)
+        loss = F.cross_entropy(self.vit.forward_head(tokens), targets)
+        if self.auxiliary is not None:
+            generator = generator_for(self.seed, "pairs", *self.step_key(batch_idx))
+            progress = self.trainer.global_step / self.trainer.estimated_stepping_batches
+            localise, weight = self.auxiliary(tokens[:, self.vit.num_prefix_tokens :], generator, progress)
+            self.log("train/localise", localise.detach(), batch_size=len(images))
+            loss = loss + weight * localise
         self.check_finite(loss)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(images))
         return loss
-
-    def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mixup or CutMix, one of them at random for the batch, and label smoothing.
-
-        Args:
-            images: (B, C, H, W) float.
-            labels: (B,) int64.
-
-        Returns:
-            The mixed images and soft targets (B, classes) that sum to 1.
-        """
-        if self._mixing:
-            choice = int(torch.randint(len(self._mixing), ()))
-            images, targets = self._mixing[choice](images, labels)
-        else:
-            targets = F.one_hot(labels, self.num_classes).to(images.dtype)
-        return images, targets * (1 - self.label_smoothing) + self.label_smoothing / self.num_classes
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         logits = self(batch["image"])

@@ -57,10 +57,13 @@ class Pretrain(TrainModule):
 
     @property
     def vit(self) -> ViT:
-        return self.objective.backbone
+        return self.objective.kept
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.seed, "head"))
+            self.objective.attach(getattr(self.data, "num_classes", 0))
         expected = getattr(self.data, "image_size", None)
         if expected is not None and expected != self.vit.config.image_size:
             raise UserError(
@@ -68,9 +71,57 @@ class Pretrain(TrainModule):
                 f"{self.vit.config.image_size} px: give both the same image_size."
             )
 
-    def views(self, images: Tensor) -> dict[str, Tensor]:
-        """What an objective sees of uint8 crops (B, C, H, W)."""
-        return {"images": self.normalise(images), "token_view": token_view(images)}
+        if stage == "fit":
+            self._check_batches()
+
+    def _check_batches(self) -> None:
+        """Checks that the objective gets the crops and the batches that it needs.
+
+        Raises:
+            UserError: It does not.
+        """
+        name, patch = type(self.objective).__name__, self.vit.config.patch_size
+        sizes = getattr(self.data, "crop_sizes", None)
+        if sizes is not None and len(sizes) < self.objective.num_crops:
+            raise UserError(
+                f"{name} compares {self.objective.num_crops} crops of each image, but the augmentation gives {len(sizes)}: use "
+                "data.augment=MultiCrop, as the recipes of this method do."
+            )
+        odd = [size for size in sizes or [] if size % patch]
+        if odd:
+            raise UserError(f"Crops of {odd[0]} px cannot be cut into patches of {patch}: choose a multiple of it.")
+        batch = getattr(self.data, "batch_size", None)
+        if batch is None:
+            return
+        batch //= self.trainer.accumulate_grad_batches
+        if batch < self.objective.least_batch:
+            raise UserError(
+                f"{name} compares each image with others, so a batch needs at least {self.objective.least_batch} images, and "
+                f"data.batch_size with accumulated gradients gives {batch}: raise it."
+            )
+        schedule = getattr(self.data, "schedule", None)
+        if self.objective.least_batch > 1 and schedule is not None and schedule.num_images < batch:
+            log.warning(
+                "A batch of %d is more than the %d training images, so that %s takes an image for its own negative: lower "
+                "data.batch_size.",
+                batch,
+                schedule.num_images,
+                name,
+            )
+
+    def views(self, images: Tensor, *more: Tensor) -> dict[str, Any]:
+        """What an objective sees of uint8 crops (B, C, H, W); ``more`` are other crops of the same images."""
+        seen: dict[str, Any] = {"images": self.normalise(images)}
+        if self.objective.tokenizer_to_fit is not None:
+            seen["token_view"] = token_view(images)
+        if self.objective.num_crops > 1:
+            seen["crops"] = [seen["images"], *(self.normalise(crop) for crop in more)]
+        return seen
+
+    def _views_of(self, batch: dict[str, Tensor]) -> dict[str, Any]:
+        more = [batch[name] for name in batch if name.startswith("image_")]
+        labels = {"labels": batch["label"]} if "label" in batch else {}
+        return {**self.views(batch["image"], *more), **labels}
 
     def on_fit_start(self) -> None:
         """Fits the tokenizer where it needs it (on process zero, sent to the others), and measures its words."""
@@ -141,7 +192,8 @@ class Pretrain(TrainModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         generator = generator_for(self.seed, "objective", *self.step_key(batch_idx))
-        losses = self.objective(self.views(batch["image"]), generator)
+        self.objective.progress = self.trainer.global_step / self.trainer.estimated_stepping_batches
+        losses = self.objective(self._views_of(batch), generator)
         self.check_finite(losses["loss"])
         self.log_dict(
             {f"train/{k}": v.detach() for k, v in losses.items()}, prog_bar=True, batch_size=len(batch["image"])
@@ -153,8 +205,10 @@ class Pretrain(TrainModule):
             self.objective.after_step(self.trainer.global_step / self.trainer.estimated_stepping_batches)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """The losses on held-out images with masks that are the same at every validation."""
+        """The losses on held-out images with masks that are the same at every validation; none if they take several crops."""
+        if self.objective.num_crops > 1:
+            return
         with alone():
-            losses = self.objective(self.views(batch["image"]), generator_for(self.seed, "held-out masks", batch_idx))
+            losses = self.objective(self._views_of(batch), generator_for(self.seed, "held-out masks", batch_idx))
         values = {f"val/{k}": v for k, v in losses.items()}
         self.log_dict(values, sync_dist=self.trainer.world_size > 1, batch_size=len(batch["image"]))

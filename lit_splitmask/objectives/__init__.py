@@ -1,6 +1,12 @@
 """Pre-training methods, one paper each, in pure torch."""
 
 from lit_splitmask.objectives.base import Objective
+from lit_splitmask.objectives.beit import BEiT
+from lit_splitmask.objectives.dino import DINO
+from lit_splitmask.objectives.mae import MAE
+from lit_splitmask.objectives.mocov3 import MoCoV3
+from lit_splitmask.objectives.relative_localisation import RelativeLocalisation
 from lit_splitmask.objectives.splitmask import SplitMask
+from lit_splitmask.objectives.supervised import Supervised
 
-__all__ = ["Objective", "SplitMask"]
+__all__ = ["DINO", "MAE", "BEiT", "MoCoV3", "Objective", "RelativeLocalisation", "SplitMask", "Supervised"]

@@ -1,5 +1,7 @@
 """What a pre-training method must offer to be trained, validated, exported and drawn."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -10,28 +12,49 @@ from lit_splitmask.tokenizers.base import Tokenizer
 class Objective(nn.Module):
     """A pre-training method around a backbone.
 
-    ``forward(batch, generator)`` takes ``images`` (B, C, H, W) float, normalised, and ``token_view`` (B, C, H/2, W/2)
-    float in [0, 1] of the same crops, and returns scalars by name, with ``"loss"`` among them; those that are not to
-    be differentiated are measures. Everything random comes from ``generator``, a CPU generator that is in the same
-    state on every process.
+    ``forward(batch, generator)`` takes
+
+    - ``images`` (B, C, H, W) float, normalised;
+    - ``crops``, a list of such tensors, ``images`` the first of them, where :attr:`num_crops` is more than 1: other crops of the
+      same images, perhaps of other sizes;
+    - ``token_view`` (B, C, H/2, W/2) float in [0, 1] of the same crops as ``images``, where there is a tokenizer;
+    - ``labels`` (B,) int64, where the images have any;
+
+    and returns scalars by name, with ``"loss"`` among them; those that are not to be differentiated are measures. Masks come from
+    ``generator``, a CPU generator that is in the same state on every process; drop path and mixup from torch's own, which is
+    seeded for each step and process.
 
     Attributes:
-        backbone: what is kept after pre-training.
+        backbone: what is trained.
         held_out_loss: the name of the loss that means something on held-out images, or ``None`` if none does.
+        num_crops: how many crops of each image it needs at least.
+        least_batch: how many images a batch must have at least, over all processes.
+        progress: the share of the run that is done, in [0, 1); whoever trains sets it before each step.
     """
 
     held_out_loss: str | None = None
+    num_crops = 1
+    least_batch = 1
+    progress = 0.0
 
     def __init__(self, backbone: ViT) -> None:
         super().__init__()
         self.backbone = backbone
 
     @property
+    def kept(self) -> ViT:
+        """The network that is exported and probed; a teacher where it is the better one."""
+        return self.backbone
+
+    @property
     def tokenizer_to_fit(self) -> Tokenizer | None:
         """The tokenizer, if the method has one."""
         return None
 
-    def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    def attach(self, num_classes: int) -> None:
+        """Called before training, when the number of classes is known; 0 without labels."""
+
+    def forward(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         raise NotImplementedError
 
     def after_step(self, progress: float) -> None:

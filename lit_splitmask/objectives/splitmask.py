@@ -69,6 +69,7 @@ class SplitMask(Objective):
         self.match_weight, self.temperature = match_weight, temperature
         self.same_branch_negatives = same_branch_negatives
         self.held_out_loss = "inpaint" if inpaint else None
+        self.least_batch = 2 if match else 1
         self.decoder = Decoder(
             backbone.grid,
             backbone.embed_dim,

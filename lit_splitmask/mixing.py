@@ -1,0 +1,38 @@
+"""Mixup, CutMix and label smoothing: soft targets for supervised training."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms import v2
+
+
+class Mixing:
+    """Mixes the images of a batch with each other, by Mixup or CutMix at random.
+
+    Args:
+        num_classes: of the labels.
+        mixup, cutmix: alphas; 0 switches one off.
+        label_smoothing: share of the target that is spread over all classes.
+    """
+
+    def __init__(self, num_classes: int, *, mixup: float, cutmix: float, label_smoothing: float) -> None:
+        self.num_classes, self.label_smoothing = num_classes, label_smoothing
+        alphas: list[tuple[type[v2.MixUp] | type[v2.CutMix], float]] = [(v2.MixUp, mixup), (v2.CutMix, cutmix)]
+        self._choices = [mix(alpha=alpha, num_classes=num_classes) for mix, alpha in alphas if alpha > 0]
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mixes, with torch's own random numbers.
+
+        Args:
+            images: (B, C, H, W) float.
+            labels: (B,) int64.
+
+        Returns:
+            The mixed images and soft targets (B, classes) that sum to 1.
+        """
+        if self._choices:
+            choice = int(torch.randint(len(self._choices), ()))
+            images, targets = self._choices[choice](images, labels)
+        else:
+            targets = F.one_hot(labels, self.num_classes).to(images.dtype)
+        return images, targets * (1 - self.label_smoothing) + self.label_smoothing / self.num_classes

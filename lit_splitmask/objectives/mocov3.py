@@ -1,0 +1,81 @@
+"""MoCo v3 (Chen et al., 2021): two crops of an image agree, against the keys of a momentum encoder.
+
+B images, D width, E dimensions of a key.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_splitmask.distributed import gather, rank
+from lit_splitmask.models.heads import batch_norm_mlp
+from lit_splitmask.models.teacher import Teacher
+from lit_splitmask.models.vit import ViT
+from lit_splitmask.objectives.base import Objective
+from lit_splitmask.optim import half_cosine
+
+
+class MoCoV3(Objective):
+    """Contrastive learning with a momentum encoder.
+
+    Args:
+        backbone: the encoder; its patch projection is frozen as it was initialised. The original has fixed sin-cos positions,
+            a CLS token and, for ViT-S, 12 heads; a backbone without CLS token is pooled.
+        hidden_dim: of projector and predictor.
+        output_dim: E.
+        temperature: τ.
+        momentum: of the momentum encoder at the start; it rises to 1 along half a cosine.
+    """
+
+    num_crops = 2
+    least_batch = 2
+
+    def __init__(
+        self,
+        backbone: ViT,
+        *,
+        hidden_dim: int = 4096,
+        output_dim: int = 256,
+        temperature: float = 0.2,
+        momentum: float = 0.99,
+    ) -> None:
+        super().__init__(backbone)
+        projection = backbone.patch_embed.proj
+        nn.init.xavier_uniform_(projection.weight.view(len(projection.weight), -1))
+        nn.init.zeros_(projection.bias)
+        projection.requires_grad_(False)
+        self.projector = batch_norm_mlp([backbone.embed_dim, hidden_dim, hidden_dim, output_dim])
+        self.predictor = batch_norm_mlp([output_dim, hidden_dim, output_dim])
+        self.teacher_backbone, self.teacher_projector = Teacher(backbone), Teacher(self.projector)
+        self.temperature, self.momentum = temperature, momentum
+
+    def forward(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
+        crops = batch["crops"][:2]
+        queries = [self.predictor(self.projector(self.backbone.pooled(crop))) for crop in crops]
+        with torch.no_grad():
+            keys = [self.teacher_projector(self._teacher.pooled(crop)) for crop in crops]
+        one, accuracy_one = self._contrast(queries[0], keys[1])
+        two, accuracy_two = self._contrast(queries[1], keys[0])
+        return {"loss": one + two, "contrast_accuracy": (accuracy_one + accuracy_two) / 2}
+
+    @property
+    def _teacher(self) -> ViT:
+        network = self.teacher_backbone.network
+        assert isinstance(network, ViT)
+        return network
+
+    def _contrast(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of each query's own key among the keys of all processes, times 2τ; and the accuracy."""
+        with torch.autocast(queries.device.type, enabled=False):
+            queries, keys = F.normalize(queries.float(), dim=1), F.normalize(keys.float(), dim=1)
+            logits = queries @ gather(keys).t() / self.temperature  # (B, W·B)
+            labels = torch.arange(len(queries), device=queries.device) + rank() * len(queries)
+            loss = 2 * self.temperature * F.cross_entropy(logits, labels)
+            return loss, (logits.detach().argmax(dim=1) == labels).float().mean()
+
+    def after_step(self, progress: float) -> None:
+        momentum = half_cosine(self.momentum, 1.0, progress)
+        self.teacher_backbone.follow(self.backbone, momentum)
+        self.teacher_projector.follow(self.projector, momentum)
