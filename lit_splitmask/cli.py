@@ -20,6 +20,8 @@ Pre-train a Vision Transformer on your own images, fine-tune it, and see whether
   probe      what are frozen features worth?            lit-splitmask probe --weights W --data.root DIR
   embed      features of all images, and a map:         lit-splitmask embed --weights W --data.root DIR
   recipes    list the settings that come along
+  convert-dalle
+             OpenAI's d-VAE encoder as safetensors:     lit-splitmask convert-dalle --weights encoder.pkl
 
   fit | validate | test | predict
              LightningCLI with any module and datamodule: lit-splitmask fit --model Pretrain --data ImageFolder …
@@ -58,7 +60,8 @@ usage: lit-splitmask pretrain --data.root DIR [options]
 Learns a backbone from images alone, and writes runs/NAME/backbone.safetensors.
 
 {_RUN_OPTIONS}\
-  --model.objective.tokenizer RandomProjection|RandomPatches|KMeans, --model.objective.masking BlockMasking|UniformMasking
+  --model.objective SplitMask|BEiT|MAE|DINO|MoCoV3|Supervised (each has recipes: lit-splitmask recipes)
+  --model.objective.tokenizer RandomProjection|RandomPatches|KMeans|DallE, --model.objective.masking BlockMasking|UniformMasking
   --model.backbone.size tiny|small|base|large, --model.optim.lr RATE
 """,
     "finetune": f"""\
@@ -82,6 +85,7 @@ Is pre-training on these images worth it? Fine-tunes from own pre-training and t
   --seeds N                    seeds; each has a pre-training of its own (3)
   --label_shares '[1.0, 0.1]'  shares of the training labels to fine-tune with ([1.0])
   --weights FILE               one more arm: local weights, such as ImageNet's
+  --methods '[mae, dino]'      more arms: other methods' pre-training (beit, mae, dino, mocov3, supervised)
   --equal_time true|false      also train from scratch for as long as both stages take together (true)
   --set_pretrain '["--data.budget.passes=50"]', --set_finetune '[…]'
                                options of those commands that are set over the recipe's
@@ -112,6 +116,15 @@ Writes a backbone's features of all images as NPZ: features (N, D), path, label,
   --out FILE.npz               the file (runs/embed-<weights>-<images>.npz); the map has the same name
   --most_on_map N              images on the map (2,000)
   --seed N                     of random weights
+""",
+    "convert-dalle": """\
+usage: lit-splitmask convert-dalle [--weights FILE|URL] [--out FILE.safetensors]
+
+Reads OpenAI's pickled encoder of DALL-E's d-VAE, the tokenizer of BEiT, without running what a pickle may say, and writes its
+tensors as safetensors.
+
+  --weights FILE|URL           encoder.pkl, or a state dict of it (https://cdn.openai.com/dall-e/encoder.pkl)
+  --out FILE                   dalle_encoder.safetensors
 """,
 }
 
@@ -183,6 +196,10 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from lit_splitmask.commands.embed import embed
 
         return embed
+    if name == "convert-dalle":
+        from lit_splitmask.commands.convert_dalle import convert_dalle
+
+        return convert_dalle
     if name == "recipes":
         from lit_splitmask.commands.recipes import list_recipes
 
@@ -191,7 +208,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from lit_splitmask.commands.lightning_commands import lightning
 
         return lambda arguments: lightning([name, *arguments])
-    known = "plan, pretrain, finetune, compare, probe, embed, recipes, fit, validate, test, predict"
+    known = "plan, pretrain, finetune, compare, probe, embed, recipes, convert-dalle, fit, validate, test, predict"
     print(f"error: there is no command {name!r}; the commands are {known}.", file=sys.stderr)
     raise SystemExit(2)
 

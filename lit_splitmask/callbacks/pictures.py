@@ -17,7 +17,7 @@ from lit_splitmask.masking import hidden_from, put, take
 from lit_splitmask.modules.pretrain import Pretrain
 from lit_splitmask.objectives.splitmask import SplitMask
 from lit_splitmask.seeding import generator_for
-from lit_splitmask.tokenizers.base import Tokenizer
+from lit_splitmask.tokenizers.base import Codebook, Tokenizer
 from lit_splitmask.views import patchify, token_view, unpatchify
 
 GREY = 0.5
@@ -53,7 +53,7 @@ def tile(images: Tensor, columns: int, gap: int = 2) -> Tensor:
     return torch.einsum("rkchw->crhkw", grid).flatten(3).flatten(1, 2)
 
 
-def contact_sheet(tokenizer: Tokenizer, path: str | Path, max_words: int = 1024, scale: int = 3) -> None:
+def contact_sheet(tokenizer: Codebook, path: str | Path, max_words: int = 1024, scale: int = 3) -> None:
     """Draws the codebook's words as patches, each stretched to its own range, in the order of the codebook."""
     words = tokenizer.codebook[:max_words].cpu()
     low, high = words.amin(dim=1, keepdim=True), words.amax(dim=1, keepdim=True)
@@ -143,7 +143,8 @@ class HalvesPicture(Callback):
         images = torch.cat(crops)
         pl_module.eval()
         write_png(self.directory / "halves.png", draw_halves(pl_module, images, images, self.num_images), COLUMNS)
-        contact_sheet(objective.tokenizer, self.directory / "words.png")
+        if isinstance(objective.tokenizer, Codebook):
+            contact_sheet(objective.tokenizer, self.directory / "words.png")
 
 
 def _drawing_batches(trainer: Trainer) -> Any:

@@ -43,6 +43,8 @@ class Options:
         seeds: number of seeds; each has a pre-training of its own.
         label_shares: shares of the training labels to fine-tune with.
         weights: a local file of other pre-trained weights (ImageNet's, say) as one more arm.
+        methods: other methods of pre-training, each an arm of its own: beit, mae, dino, mocov3, supervised.
+        method_passes: passes of a method's pre-training, where they shall differ from the recipe's.
         equal_time: train from scratch for as long as pre-training and fine-tuning take together, too.
         set_pretrain, set_finetune: options of those commands that are set over the recipe's, such as
             ``["--data.budget.passes=50"]``.
@@ -54,6 +56,8 @@ class Options:
     seeds: int = 3
     label_shares: list[float] = field(default_factory=lambda: [1.0])
     weights: str | None = None
+    methods: list[str] = field(default_factory=list)
+    method_passes: dict[str, float] = field(default_factory=dict)
     equal_time: bool = True
     set_pretrain: list[str] = field(default_factory=list)
     set_finetune: list[str] = field(default_factory=list)
@@ -65,21 +69,29 @@ class Comparison:
     def __init__(self, options: Options, recipe: dict[str, Any], out: Path) -> None:
         self.options, self.out = options, out
         self.pretrain_recipe, self.finetune_recipe = recipe["pretrain"], recipe["finetune"]
+        self.methods = {
+            method: recipes.with_method(self.pretrain_recipe, method, recipe.get("methods"))
+            for method in options.methods
+        }
         self.grid: list[dict[str, Any]] = recipe["grid"]
         self.index_dir = str(out / "data")
 
     def run(self) -> dict[float, list[Arm]]:
         """All jobs; returns the arms of each share of the labels."""
         self.check()
-        backbones = {seed: self.pretrain(seed) for seed in range(self.options.seeds)}
+        seeds = range(self.options.seeds)
+        backbones = {
+            name: {seed: self.pretrain(seed, method) for seed in seeds}
+            for name, method in {"pretrained": None, **{method: method for method in self.methods}}.items()
+        }
         return {share: self.arms(share, backbones) for share in self.options.label_shares}
 
     def check(self) -> None:
         """Builds every training without running it, so that mistakes show before the long pre-training."""
         folder = RunFolder(self.out)
-        trainer, pretrain, _ = RunCLI(
-            modules.Pretrain, [*self._common(0), *self.options.set_pretrain], self.pretrain_recipe
-        ).build(folder, [])
+        for method in (*self.methods, None):
+            arguments = [*self._common(0), *self._pretrain_options(method)]
+            trainer, pretrain, _ = RunCLI(modules.Pretrain, arguments, self._recipe(method)).build(folder, [])
         with tempfile.TemporaryDirectory() as directory:
             untrained = str(Path(directory) / "backbone.safetensors")
             callbacks.ExportWeights(untrained).export(pretrain, step=0)
@@ -105,13 +117,21 @@ class Comparison:
                 "folder of its own, and keep data.splits.val_share and test_share above 0."
             )
 
-    def pretrain(self, seed: int) -> dict[str, Any]:
-        """One pre-training: its weights and time."""
-        folder = RunFolder(self.out / f"pretrain-seed{seed}")
-        arguments = [*self._common(seed), *self.options.set_pretrain]
+    def _recipe(self, method: str | None) -> dict[str, Any]:
+        return self.pretrain_recipe if method is None else self.methods[method]
+
+    def _pretrain_options(self, method: str | None) -> list[str]:
+        passes = self.options.method_passes.get(method or "")
+        own = [] if passes is None else [f"--data.budget.passes={passes}"]
+        return [*self.options.set_pretrain, *own]
+
+    def pretrain(self, seed: int, method: str | None = None) -> dict[str, Any]:
+        """One pre-training, by the recipe's method or another one: its weights and time."""
+        folder = RunFolder(self.out / f"{method or 'pretrain'}-seed{seed}")
+        arguments = [*self._common(seed), *self._pretrain_options(method)]
 
         def job() -> dict[str, Any]:
-            cli = RunCLI(modules.Pretrain, arguments, self.pretrain_recipe)
+            cli = RunCLI(modules.Pretrain, arguments, self._recipe(method))
             weights = folder.path / "backbone.safetensors"
             clock = callbacks.TrainingClock()
             watching = [
@@ -128,14 +148,15 @@ class Comparison:
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
             return {"weights": str(weights), "seconds": clock.seconds}
 
-        return self._once(folder.path, f"pre-training, seed {seed}", arguments, self.pretrain_recipe, job)
+        title = f"pre-training{f' by {method}' if method else ''}, seed {seed}"
+        return self._once(folder.path, title, arguments, self._recipe(method), job)
 
-    def arms(self, share: float, backbones: dict[int, dict[str, Any]]) -> list[Arm]:
+    def arms(self, share: float, pretrained: dict[str, dict[int, dict[str, Any]]]) -> list[Arm]:
         """All arms for one share of the labels; each is tuned alike: the point with the best mean on val over the seeds."""
-        starts: dict[str, Callable[[int], tuple[str | None, float]]] = {
-            "scratch": lambda seed: (None, 0.0),
-            "pretrained": lambda seed: (backbones[seed]["weights"], backbones[seed]["seconds"]),
-        }
+        backbones = pretrained["pretrained"]
+        starts: dict[str, Callable[[int], tuple[str | None, float]]] = {"scratch": lambda seed: (None, 0.0)}
+        for name, found in pretrained.items():
+            starts[name] = lambda seed, found=found: (found[seed]["weights"], found[seed]["seconds"])  # type: ignore[misc]
         if self.options.weights is not None:
             starts["imagenet"] = lambda seed: (self.options.weights, 0.0)
         arms, seconds = {}, []
@@ -157,7 +178,7 @@ class Comparison:
                 for seed in backbones
             }
             arms["scratch_long"] = self._arm("scratch_long", longer, point, dict.fromkeys(backbones, 0.0))
-        return [arms[name] for name in LABELS if name in arms]
+        return [arms[name] for name in (*LABELS, *self.methods) if name in arms]
 
     def finetune(
         self,
@@ -195,7 +216,7 @@ class Comparison:
             trainer.fit(module, datamodule=data)
             return {"val_accuracy": float(best.best_model_score), "seconds": clock.seconds}
 
-        title = f"{LABELS[arm]}, {share:.0%} of labels, {_words(point)}, seed {seed}"
+        title = f"{_label(arm)}, {share:.0%} of labels, {_words(point)}, seed {seed}"
         result = self._once(folder.path, title, arguments, self.finetune_recipe, train)
         if test and "test" not in result:
             trainer, module, data, _, _ = build("--trainer.logger=false")  # a new logger would delete metrics.csv
@@ -207,7 +228,7 @@ class Comparison:
     def _arm(self, name: str, runs: dict[int, dict[str, Any]], point: dict[str, Any], before: dict[int, float]) -> Arm:
         accuracy = {seed: run["test"]["test/accuracy"] for seed, run in runs.items()}
         seconds = {seed: run["seconds"] + before[seed] for seed, run in runs.items()}
-        return Arm(name, LABELS[name], accuracy, seconds, _words(point))
+        return Arm(name, _label(name), accuracy, seconds, _words(point))
 
     def _common(self, seed: int) -> list[str]:
         return [
@@ -251,6 +272,11 @@ class Comparison:
         score = f"val accuracy {100 * result['val_accuracy']:.1f} %, " if "val_accuracy" in result else ""
         print(f"  {score}{callbacks.clock(time.monotonic() - start)}", flush=True)
         return result
+
+
+def _label(arm: str) -> str:
+    """What an arm is called in tables."""
+    return LABELS.get(arm, f"own pre-training, {arm}")
 
 
 def compare(arguments: list[str]) -> int:

@@ -25,6 +25,7 @@ from lit_splitmask.datamodules.budget import Budget
 from lit_splitmask.errors import UserError
 from lit_splitmask.modules import Pretrain
 from lit_splitmask.modules.base import TrainModule
+from lit_splitmask.tokenizers import Codebook
 
 WARMUP_STEPS, TIMED_STEPS = 2, 5
 MOST_SECONDS = 40.0
@@ -179,7 +180,7 @@ def _num_bytes(module: torch.nn.Module) -> int:
 def _fill_codebook(module: Pretrain) -> None:
     """Takes random words, since fitting them would read all images, and any words take the same time."""
     tokenizer = module.objective.tokenizer_to_fit
-    if tokenizer is not None and tokenizer.needs_fitting:
+    if isinstance(tokenizer, Codebook) and tokenizer.needs_fitting:
         tokenizer.set_codebook(torch.randn_like(tokenizer.codebook))
 
 

@@ -88,12 +88,16 @@ def fit_to_weights(recipe: dict[str, Any], timm_args: dict[str, Any]) -> None:
 
 
 COMPARISONS = ("pretrain", "finetune", "grid")
+COMMANDS = ("compare", "finetune")
+METHODS = ("splitmask", "beit", "mae", "dino", "mocov3", "supervised")
+"""Names of the methods' recipes."""
 
 
 def comparison(name: str) -> dict[str, Any]:
     """A comparison recipe: the settings of ``pretrain`` and ``finetune``, and the ``grid`` that both arms are tuned over.
 
-    ``pretrain`` and ``finetune`` may be names of recipes, or settings; settings may start from a ``recipe`` by name.
+    ``pretrain`` and ``finetune`` may be names of recipes, or settings; settings may start from a ``recipe`` by name. ``methods``
+    is the suffix of the recipes of other methods for the same network.
     """
     recipe = read(name)
     missing = [key for key in COMPARISONS if key not in recipe]
@@ -104,12 +108,35 @@ def comparison(name: str) -> dict[str, Any]:
     return recipe
 
 
+def with_method(pretraining: dict[str, Any], method: str, suffix: str | None) -> dict[str, Any]:
+    """A pre-training by another method: its objective, optimizer and augmentation; network, image size and batch stay.
+
+    Args:
+        pretraining: settings.
+        method: ``mae``, say, of which there is a recipe.
+        suffix: the recipe is ``mae_<suffix>`` then.
+    """
+    name = f"{method}_{suffix}" if suffix else method
+    if name not in available():
+        known = sorted(one.removesuffix(f"_{suffix}") for one in available() if suffix and one.endswith(f"_{suffix}"))
+        known = [one for one in known if not one.startswith(COMMANDS)] or list(METHODS)
+        raise UserError(f"There is no method {method!r} to compare with: choose among {', '.join(known)}.")
+    theirs = read(name)
+    images = {**pretraining["data"]["init_args"], "augment": theirs["data"]["init_args"]["augment"]}
+    model = {**pretraining["model"], "objective": theirs["model"]["objective"], "optim": theirs["model"]["optim"]}
+    return {**pretraining, "model": model, "data": {**pretraining["data"], "init_args": images}}
+
+
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with the values of ``over``, nested dicts merged."""
+    """``base`` with the values of ``over``, nested dicts merged.
+
+    Another class brings its own arguments; only datamodules share theirs.
+    """
     result = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = _merged(result[key], value) if both else value
+        same = both and (key == "data" or value.get("class_path") in (None, result[key].get("class_path")))
+        result[key] = _merged(result[key], value) if same else value
     return result
 
 

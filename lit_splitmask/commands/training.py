@@ -20,6 +20,7 @@ from lit_splitmask.commands.run_cli import RunCLI, is_process_zero, last_checkpo
 from lit_splitmask.commands.runs import RunFolder, check_checkpoint, keep_metrics
 from lit_splitmask.datamodules.base import ImageData
 from lit_splitmask.errors import UserError
+from lit_splitmask.tokenizers import Codebook
 
 
 def _recipe_for(arguments: list[str], default: recipes.Choice | None) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def pretrain(arguments: list[str]) -> int:
     tokenizer = module.objective.tokenizer_to_fit
     if not trainer.is_global_zero:
         return 0
-    if tokenizer is not None:
+    if isinstance(tokenizer, Codebook):
         tokenizer.save(folder.path / "codebook.safetensors")
     recipe = value_of(arguments, "--recipe")
     chosen = ["--recipe", recipes.finetuning(recipe).name] if recipe in recipes.available() else []

@@ -16,7 +16,7 @@ from lit_splitmask.objectives.base import Objective
 from lit_splitmask.objectives.splitmask import SplitMask
 from lit_splitmask.optim import OptimConfig
 from lit_splitmask.seeding import derive_seed, generator_for
-from lit_splitmask.tokenizers.base import Tokenizer, WordStatistics
+from lit_splitmask.tokenizers.base import Codebook, Tokenizer, WordStatistics
 from lit_splitmask.views import token_view
 
 log = logging.getLogger(__name__)
@@ -128,13 +128,14 @@ class Pretrain(TrainModule):
         tokenizer = self.objective.tokenizer_to_fit
         if tokenizer is None:
             return
-        if tokenizer.needs_fitting and self.trainer.ckpt_path is None:
+        if isinstance(tokenizer, Codebook) and tokenizer.needs_fitting and self.trainer.ckpt_path is None:
             if self.trainer.is_global_zero:
                 num_crops = self._crops_to_fit(tokenizer.vocabulary)
                 tokenizer.fit(self._token_views(num_crops), num_crops, self.seed)
             broadcast_from_zero(tokenizer.codebook)
             tokenizer.fitted.fill_(True)
-        if not tokenizer.needs_fitting and self.trainer.is_global_zero:
+        is_ready = not (isinstance(tokenizer, Codebook) and tokenizer.needs_fitting)
+        if is_ready and self.trainer.is_global_zero:
             self._measure_words(tokenizer)
 
     def _measure_words(self, tokenizer: Tokenizer) -> None:

@@ -65,6 +65,24 @@ class WordStatistics:
 
 
 class Tokenizer(nn.Module):
+    """Maps each patch of the half-size view to one of some words.
+
+    Args:
+        patch_size: side of a patch in the half-size view, in pixels (8 for ViT patches of 16).
+        in_chans: channels of the view.
+        vocabulary: V, the number of words.
+    """
+
+    def __init__(self, patch_size: int, in_chans: int = 3, *, vocabulary: int = 8192) -> None:
+        super().__init__()
+        self.patch_size, self.in_chans, self.vocabulary = patch_size, in_chans, vocabulary
+
+    def forward(self, view: Tensor) -> Tensor:
+        """Visual words of a half-size view: (B, C, h, w) float in [0, 1] -> (B, N) int64 in [0, V)."""
+        raise NotImplementedError
+
+
+class Codebook(Tokenizer):
     """Maps each patch of the half-size view to the word with the highest cosine similarity (Eq. 1).
 
     Args:
@@ -91,10 +109,10 @@ class Tokenizer(nn.Module):
         pixels: Literal["normalised", "centred"] = "normalised",
         codebook_file: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(patch_size, in_chans, vocabulary=vocabulary)
         if vocabulary < 2:
             raise UserError(f"A vocabulary of {vocabulary} words leaves nothing to predict: at least 2 are needed.")
-        self.patch_size, self.in_chans, self.vocabulary, self.pixels = patch_size, in_chans, vocabulary, pixels
+        self.pixels = pixels
         self.register_buffer("codebook", torch.zeros(vocabulary, in_chans * patch_size**2))
         self.register_buffer("fitted", torch.tensor(False))
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if in_chans == 3 else ([0.5] * in_chans, [0.25] * in_chans)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_splitmask.errors import UserError
 from lit_splitmask.seeding import derive_seed
-from lit_splitmask.tokenizers.base import CONSTANT_PATCH_NORM, Tokenizer
+from lit_splitmask.tokenizers.base import CONSTANT_PATCH_NORM, Codebook
 from lit_splitmask.tokenizers.sampling import sample_patches
 
 log = logging.getLogger(__name__)
@@ -34,11 +34,11 @@ def faiss_gpu_works() -> bool:
     return True
 
 
-class KMeans(Tokenizer):
+class KMeans(Codebook):
     """Spherical k-means over patches of training crops; Eq. 1 is a cosine, so patches are normalised first.
 
     Args:
-        patch_size, in_chans, vocabulary, pixels, codebook_file: see :class:`Tokenizer`.
+        patch_size, in_chans, vocabulary, pixels, codebook_file: see :class:`Codebook`.
         max_patches: patches drawn uniformly over the images; 3 million in the paper, fewer where the folder has fewer.
             All of them are used (faiss by itself would drop those beyond 256 a centroid).
         iterations: Lloyd iterations.

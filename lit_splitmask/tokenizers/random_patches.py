@@ -8,11 +8,11 @@ from torch import Tensor
 
 from lit_splitmask.errors import UserError
 from lit_splitmask.seeding import generator_for
-from lit_splitmask.tokenizers.base import CONSTANT_PATCH_NORM, Tokenizer
+from lit_splitmask.tokenizers.base import CONSTANT_PATCH_NORM, Codebook
 from lit_splitmask.tokenizers.sampling import sample_patches
 
 
-class RandomPatches(Tokenizer):
+class RandomPatches(Codebook):
     """V training patches, one an image where there are V images (Section 5.5), else as few an image as will do.
 
     Constant patches have no direction and are not taken as words.

@@ -5,14 +5,14 @@ from typing import Literal
 import torch
 
 from lit_splitmask.seeding import generator_for
-from lit_splitmask.tokenizers.base import Tokenizer
+from lit_splitmask.tokenizers.base import Codebook
 
 
-class RandomProjection(Tokenizer):
+class RandomProjection(Codebook):
     """Vectors with uniform components, drawn once from ``codebook_seed``.
 
     Args:
-        patch_size, in_chans, vocabulary, pixels, codebook_file: see :class:`Tokenizer`.
+        patch_size, in_chans, vocabulary, pixels, codebook_file: see :class:`Codebook`.
         signed: components from [−1, 1) instead of [0, 1). The paper says "uniform"; the range is left open. On merely
             normalised pixels [0, 1) gives the richer words, on centred ones [−1, 1).
         codebook_seed: seed of the vectors.

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from lit_splitmask.seeding import generator_for
-from lit_splitmask.tokenizers.base import Tokenizer
+from lit_splitmask.tokenizers.base import Codebook
 
 
 def sample_patches(
-    tokenizer: Tokenizer,
+    tokenizer: Codebook,
     views: Iterable[Tensor],
     num_images: int,
     max_patches: int,

@@ -1,0 +1,119 @@
+"""Words by the encoder of DALL-E's discrete VAE (Ramesh et al., 2021), as in BEiT and Table 2.
+
+The encoder is OpenAI's (``dall_e/encoder.py``): 53.8 million parameters, 8,192 words, one for 8×8 pixels of the half-size view.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lit_splitmask.checkpoints import read_safetensors, write_safetensors
+from lit_splitmask.errors import UserError
+from lit_splitmask.tokenizers.base import Tokenizer
+
+URL = "https://cdn.openai.com/dall-e/encoder.pkl"
+WIDTH, GROUPS, BLOCKS, VOCABULARY = 256, 4, 2, 8192
+PATCH = 8
+POST_GAIN = 1 / (GROUPS * BLOCKS) ** 2
+EPS = 0.1
+
+
+def shapes() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the encoder's tensors, as OpenAI's module calls them."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    def convolution(name: str, inputs: int, outputs: int, side: int) -> None:
+        found[f"{name}.w"], found[f"{name}.b"] = (outputs, inputs, side, side), (outputs,)
+
+    convolution("blocks.input", 3, WIDTH, 7)
+    inputs = WIDTH
+    for group in range(1, GROUPS + 1):
+        outputs = WIDTH * 2 ** (group - 1)
+        for block in range(1, BLOCKS + 1):
+            name, hidden = f"blocks.group_{group}.block_{block}", outputs // 4
+            if inputs != outputs:
+                convolution(f"{name}.id_path", inputs, outputs, 1)
+            convolution(f"{name}.res_path.conv_1", inputs, hidden, 3)
+            convolution(f"{name}.res_path.conv_2", hidden, hidden, 3)
+            convolution(f"{name}.res_path.conv_3", hidden, hidden, 3)
+            convolution(f"{name}.res_path.conv_4", hidden, outputs, 1)
+            inputs = outputs
+    convolution("blocks.output.conv", inputs, VOCABULARY, 1)
+    return found
+
+
+def check_shapes(state: dict[str, Tensor], source: str | Path) -> None:
+    """Checks that a state dict is the encoder's.
+
+    Raises:
+        UserError: A tensor is missing, of another shape, or none of the encoder's.
+    """
+    wanted = shapes()
+    wrong = [name for name, shape in wanted.items() if name not in state or tuple(state[name].shape) != shape]
+    wrong += sorted(state.keys() - wanted.keys())
+    if wrong:
+        raise UserError(
+            f"{source} does not hold the encoder of DALL-E's d-VAE: {len(wrong)} of its tensors are missing, of another shape or "
+            f"unknown ({', '.join(wrong[:3])}, …). Give {URL}, or what lit-splitmask convert-dalle made of it."
+        )
+
+
+class DallE(Tokenizer):
+    """The frozen encoder. Its weights are no part of checkpoints: a resumed run reads them again.
+
+    Args:
+        patch_size, in_chans: of the half-size view; the encoder is made for 8 and 3.
+        weights: a file that ``lit-splitmask convert-dalle`` wrote.
+
+    Raises:
+        UserError: The patches are of another size, or the file is none of the encoder's.
+    """
+
+    def __init__(self, patch_size: int, in_chans: int = 3, *, weights: str) -> None:
+        super().__init__(patch_size, in_chans, vocabulary=VOCABULARY)
+        if (patch_size, in_chans) != (PATCH, 3):
+            raise UserError(
+                f"DALL-E's words stand for {PATCH}×{PATCH} pixels of a half-size view in colour: they need a backbone with "
+                f"patches of {2 * PATCH} and 3 channels, not patches of {2 * patch_size} and {in_chans} channel(s)."
+            )
+        state, _ = read_safetensors(weights)
+        check_shapes(state, weights)
+        self._names = list(state)
+        for name, tensor in state.items():
+            self.register_buffer(_flat(name), tensor.float(), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, view: Tensor) -> Tensor:
+        with torch.autocast(view.device.type, enabled=False):
+            return self.logits(view).argmax(dim=1).flatten(1)
+
+    def logits(self, view: Tensor) -> Tensor:
+        """(B, 3, h, w) float in [0, 1] -> (B, V, h/8, w/8); pixels are first mapped to [0.1, 0.9]."""
+        x = self._convolve("blocks.input", (1 - 2 * EPS) * view.float() + EPS)
+        for group in range(1, GROUPS + 1):
+            for block in range(1, BLOCKS + 1):
+                x = self._block(f"blocks.group_{group}.block_{block}", x)
+            if group < GROUPS:
+                x = F.max_pool2d(x, 2)
+        return self._convolve("blocks.output.conv", F.relu(x))
+
+    def _block(self, name: str, x: Tensor) -> Tensor:
+        shortcut = self._convolve(f"{name}.id_path", x) if f"{name}.id_path.w" in self._names else x
+        for number in range(1, 5):
+            x = self._convolve(f"{name}.res_path.conv_{number}", F.relu(x))
+        return shortcut + POST_GAIN * x
+
+    def _convolve(self, name: str, x: Tensor) -> Tensor:
+        weight, bias = self.get_buffer(_flat(f"{name}.w")), self.get_buffer(_flat(f"{name}.b"))
+        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+
+
+def _flat(name: str) -> str:
+    return name.replace(".", "_")
+
+
+def save_encoder(state: dict[str, Tensor], path: str | Path) -> None:
+    """Writes a checked state dict of the encoder, for ``weights``."""
+    write_safetensors(path, state, {"tokenizer": "dalle"})
