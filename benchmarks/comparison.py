@@ -1,7 +1,7 @@
 """Which method to pre-train with on few images: equal images seen, and equal time.
 
 From scratch, SplitMask, MAE, BEiT, DINO and MoCo v3 with the same small ViT on TrashNet; fine-tuned and k-NN test accuracy, with
-paired differences to SplitMask. All of it goes through ``lit-splitmask compare`` and ``probe``; what is finished is not run again:
+paired differences to SplitMask. All of it goes through ``lit-splitmask compare`` and ``probe``; what is finished is kept:
 
     python benchmarks/comparison.py run --root trashnet6 --out runs/methods       # about 80 minutes on one core
     python benchmarks/comparison.py report --out runs/methods

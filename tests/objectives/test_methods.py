@@ -1,0 +1,303 @@
+"""BEiT, MAE, MoCo v3, DINO, supervised training: equal to their papers' formulas, and blind to what they must not see."""
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from reference.methods import (
+    beit_in_loops,
+    dino_in_loops,
+    mae_in_loops,
+    moco_in_loops,
+    moved_along_half_a_cosine,
+)
+from reference.tiny import tiny_batch, tiny_tokenizer, tiny_vit
+from torch import Tensor, nn
+
+from lit_splitmask.errors import UserError
+from lit_splitmask.masking import BlockMasking, UniformMasking, hidden_from
+from lit_splitmask.models.teacher import Teacher
+from lit_splitmask.objectives import DINO, MAE, BEiT, MoCoV3, Objective, RelativeLocalisation, Supervised
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "cls": {"class_token": True},
+    "sincos": {"positions": "sincos"},
+    "six patches": {"image_size": 48},
+}
+SMALL_DINO: dict[str, Any] = {"num_prototypes": 24, "hidden_dim": 20, "bottleneck_dim": 12}
+
+
+def beit(**shape: Any) -> BEiT:
+    return BEiT(tiny_vit(**shape), tokenizer=tiny_tokenizer, masking=BlockMasking(mask_ratio=0.4))
+
+
+def mae(**shape: Any) -> MAE:
+    return MAE(tiny_vit(**shape), decoder_dim=16, decoder_depth=2, decoder_heads=2)
+
+
+def moco(**shape: Any) -> MoCoV3:
+    return MoCoV3(tiny_vit(**shape), hidden_dim=24, output_dim=16)
+
+
+def dino(**changes: Any) -> DINO:
+    shape = {key: changes.pop(key) for key in list(changes) if key in ("class_token", "positions", "image_size")}
+    return DINO(tiny_vit(**shape), **{**SMALL_DINO, "freeze_share": 0.0, **changes})
+
+
+def supervised(**shape: Any) -> Supervised:
+    model = Supervised(tiny_vit(**shape), mixup=0.0, cutmix=0.0, auxiliary=RelativeLocalisation)
+    model.attach(3)
+    return model
+
+
+METHODS = {"beit": beit, "mae": mae, "moco": moco, "dino": dino, "supervised": supervised}
+
+
+def generator(seed: int = 5) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def batch_of(num_images: int = 4, image_size: int = 32, num_crops: int = 2, seed: int = 0) -> dict[str, Any]:
+    crops = [tiny_batch(num_images, image_size, seed=seed + number)["images"] for number in range(num_crops)]
+    labels = torch.arange(num_images) % 3
+    return {**tiny_batch(num_images, image_size, seed=seed), "crops": crops, "labels": labels}
+
+
+def different_teacher(model: Any) -> Any:
+    """The teacher is moved away, so that student and teacher cannot be taken for each other."""
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "teacher" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+    return model
+
+
+def assert_same_gradients(model: nn.Module, ours: Tensor, exact: Tensor, other: nn.Module | None = None) -> None:
+    found, wanted = (
+        torch.autograd.grad(loss, [p for p in part.parameters() if p.requires_grad], allow_unused=True)
+        for loss, part in ((ours, model), (exact, other or model))
+    )
+    for one, other in zip(found, wanted, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_beit_is_its_paper(shape: dict[str, Any]) -> None:
+    model = beit(**shape)
+    batch = batch_of(image_size=model.backbone.config.image_size)
+    keep, _ = model.masking.split(4, model.backbone.grid, generator())
+    loss = model(batch, generator())["loss"]
+    exact = beit_in_loops(model, batch["images"], model.tokenizer(batch["token_view"]), keep)
+    torch.testing.assert_close(loss, exact, rtol=1e-5, atol=1e-5)
+    assert_same_gradients(model, loss, exact)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_mae_is_its_paper(shape: dict[str, Any]) -> None:
+    model = mae(**shape)
+    batch = batch_of(image_size=model.backbone.config.image_size)
+    keep, _ = model.masking.split(4, model.backbone.grid, generator())
+    loss = model(batch, generator())["loss"]
+    exact = mae_in_loops(model, batch["images"], keep)
+    torch.testing.assert_close(loss, exact, rtol=1e-5, atol=1e-5)
+    assert_same_gradients(model, loss, exact)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_moco_v3_is_its_paper(shape: dict[str, Any]) -> None:
+    model = different_teacher(moco(**shape))
+    batch = batch_of(6, model.backbone.config.image_size)
+    other = copy.deepcopy(model)  # the statistics of batch norms move
+    loss, exact = model(batch, generator())["loss"], moco_in_loops(other, *batch["crops"])
+    torch.testing.assert_close(loss, exact, rtol=1e-4, atol=1e-5)
+    assert_same_gradients(model, loss, exact, other)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_dino_is_its_paper(shape: dict[str, Any]) -> None:
+    model = different_teacher(dino(**shape, teacher_temperature=0.07, warmup_share=0.5, norm_last_layer=False))
+    model.progress = 0.25
+    model.centre.copy_(torch.linspace(-0.1, 0.1, 24))
+    batch = batch_of(3, model.backbone.config.image_size, num_crops=4)
+    exact, centre = dino_in_loops(model, batch["crops"], temperature=0.055)  # half-way from 0.04 to 0.07
+    loss = model(batch, generator())["loss"]
+    torch.testing.assert_close(loss, exact, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.centre, centre, rtol=1e-4, atol=1e-6)
+    assert_same_gradients(model, loss, exact)
+
+
+def test_local_crops_of_another_size_go_through_the_student_alone() -> None:
+    model, batch = dino(), batch_of(3)
+    local = tiny_batch(3, 16, seed=9)["images"]
+    alone = torch.stack([model.backbone.pooled(local[n : n + 1])[0] for n in range(3)])
+    together = model._pooled([*batch["crops"], local, local])
+    assert len(together) == 4
+    torch.testing.assert_close(together[2], alone, rtol=1e-5, atol=1e-5)
+    seen: list[torch.Size] = []
+    hook = model.kept.patch_embed.proj.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
+    model({**batch, "crops": [*batch["crops"], local]}, generator())
+    hook.remove()
+    assert [shape[-1] for shape in seen] == [32, 32]
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_teachers_follow_by_an_average_along_half_a_cosine(steps: int) -> None:
+    for model in (moco(), dino()):
+        student = model.backbone.blocks[0].mlp.fc1.weight
+        teacher = model.teacher_backbone.network.blocks[0].mlp.fc1.weight
+        start = 0.99 if isinstance(model, MoCoV3) else 0.996
+        expected = teacher.clone()
+        for step in range(steps):
+            with torch.no_grad():
+                student.add_(torch.full_like(student, 0.1 * (step + 1)))
+            model.progress = step / steps
+            progress = (step + 1) / steps if isinstance(model, MoCoV3) else step / steps
+            model.after_step((step + 1) / steps)
+            momentum = moved_along_half_a_cosine(start, progress)
+            expected = momentum * expected + (1 - momentum) * student.detach()
+            torch.testing.assert_close(teacher.detach(), expected.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_schedules_have_their_values_by_hand() -> None:
+    model = dino(teacher_temperature=0.07, warmup_share=0.1)
+    for progress, temperature in ((0.0, 0.04), (0.05, 0.055), (0.1, 0.07), (0.9, 0.07)):
+        model.progress = progress
+        assert model.teacher_temperature_now == pytest.approx(temperature)
+    assert moved_along_half_a_cosine(0.99, 0.5) == pytest.approx(0.995)
+
+
+def test_the_centre_moves_over_several_steps() -> None:
+    model = dino()
+    expected = torch.zeros(24)
+    for step in range(3):
+        batch = batch_of(3, seed=step)
+        with torch.no_grad():
+            both = torch.cat([model.kept.pooled(crop) for crop in batch["crops"]])
+            expected = 0.9 * expected + 0.1 * model.teacher_head(both).mean(dim=0)
+        model(batch, generator())
+        torch.testing.assert_close(model.centre, expected, rtol=1e-4, atol=1e-6)
+    model.eval()(batch, generator())
+    torch.testing.assert_close(model.centre, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_prototypes_are_frozen_at_first() -> None:
+    model = dino(freeze_share=0.1)
+    model(batch_of(3), generator())["loss"].backward()
+    assert model.head.prototypes.grad is not None
+    assert not model.head.prototypes.grad.any()
+    assert model.head.mlp[0].weight.grad.any()
+    model.progress = 0.1
+    model(batch_of(3), generator())["loss"].backward()
+    assert model.head.prototypes.grad.any()
+
+
+def blanked(images: Tensor, hide: Tensor) -> Tensor:
+    images = images.clone()
+    for image, patches in zip(images, hide.tolist(), strict=True):
+        for i in patches:
+            image[:, i // 4 * 8 : i // 4 * 8 + 8, i % 4 * 8 : i % 4 * 8 + 8] = 3.0
+    return images
+
+
+def test_the_pixels_of_a_hidden_patch_do_not_reach_beits_prediction() -> None:
+    model, images = beit(), tiny_batch()["images"]
+    keep, _ = model.masking.split(4, (4, 4), generator())
+    assert keep.shape == (4, 10)  # 6 of 16 are hidden
+    before = model.encode(images, keep)
+    assert torch.equal(before, model.encode(blanked(images, hidden_from(keep, 16)), keep))
+    assert not torch.equal(before, model.encode(blanked(images, keep[:, :1]), keep))
+
+
+def test_maes_loss_ignores_visible_targets_and_its_encoder_hidden_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, batch = mae(), batch_of()
+    keep, _ = model.masking.split(4, (4, 4), generator())
+    true = model.targets(batch["images"])
+    loss = model(batch, generator())["loss"]
+    wrong = true.scatter(1, keep[:, :, None].expand(-1, -1, true.shape[2]), 100.0)
+    monkeypatch.setattr(model, "targets", lambda _: wrong)
+    assert torch.equal(model(batch, generator())["loss"], loss)
+    monkeypatch.setattr(model, "targets", lambda _: true)
+    hidden = {**batch, "images": blanked(batch["images"], hidden_from(keep, 16))}
+    assert torch.equal(model(hidden, generator())["loss"], loss)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_trained_parameter_gets_a_gradient_and_no_teacher_does(name: str) -> None:
+    model: Objective = METHODS[name]()
+    model.progress = 0.5
+    model.train()(batch_of(6), generator())["loss"].backward()
+    for parameter_name, parameter in model.named_parameters():
+        if "teacher" in parameter_name or not parameter.requires_grad:
+            assert parameter.grad is None
+        else:
+            assert parameter.grad is not None, parameter_name
+            assert torch.isfinite(parameter.grad).all()
+
+
+def test_mocos_patch_projection_stays_as_it_was_drawn() -> None:
+    projection = moco().backbone.patch_embed.proj
+    assert not projection.weight.requires_grad
+    assert not projection.bias.requires_grad
+    bound = math.sqrt(6 / (projection.weight[0].numel() + len(projection.weight)))
+    assert float(projection.weight.abs().max()) <= bound
+    assert not projection.bias.any()
+
+
+def test_a_teacher_drops_no_paths() -> None:
+    student = tiny_vit(drop_path=0.9)
+    teacher = Teacher(student).train()
+    images = tiny_batch()["images"]
+    assert torch.equal(teacher.network.pooled(images), student.eval().pooled(images))
+
+
+def test_supervised_training_is_cross_entropy_and_localisation() -> None:
+    model, batch = supervised(), batch_of()
+    model.progress = 0.2
+    losses = model(batch, generator())
+    features = model.backbone.features(batch["images"])
+    targets = F.one_hot(batch["labels"], 3) * 0.9 + 0.1 / 3
+    logits = model.head(features.mean(dim=1))
+    classify = -(targets * torch.log_softmax(logits, dim=1)).sum(dim=1).mean()
+    pairs = torch.randint(16, (4, 64, 2), generator=generator())
+    terms = []
+    for image, of_image in zip(features, pairs.tolist(), strict=True):
+        for i, j in of_image:
+            apart = torch.tensor([abs(i // 4 - j // 4) / 4, abs(i % 4 - j % 4) / 4])
+            terms.append((model.auxiliary.mlp(torch.cat([image[i], image[j]])) - apart).abs().mean())
+    torch.testing.assert_close(losses["classify"], classify, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(losses["localise"], torch.stack(terms).mean(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(losses["loss"], classify + 0.1 * losses["localise"], rtol=1e-5, atol=1e-5)
+
+
+def test_the_weight_of_localisation_rises_and_falls() -> None:
+    auxiliary = RelativeLocalisation(tiny_vit(), weight=0.5, ramp_share=0.2)
+    weights = [auxiliary.weight_at(progress) for progress in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    assert weights == pytest.approx([0.0, 0.25, 0.5, 0.25, 0.0])
+    with pytest.raises(UserError, match="ramp_share"):
+        RelativeLocalisation(tiny_vit(), ramp_share=1.0)
+
+
+def test_supervised_training_needs_classes() -> None:
+    with pytest.raises(UserError, match="at least two classes"):
+        Supervised(tiny_vit()).attach(1)
+
+
+@pytest.mark.parametrize(
+    ("grid", "ratio", "hidden"), [((14, 14), 75 / 196, 75), ((14, 14), 0.5, 98), ((6, 6), 0.4, 14)]
+)
+def test_block_masks_hide_exactly_their_share(grid: tuple[int, int], ratio: float, hidden: int) -> None:
+    keep, rest = BlockMasking(mask_ratio=ratio).draw(50, grid, generator())
+    assert rest.shape == (50, hidden)
+    assert keep.shape == (50, grid[0] * grid[1] - hidden)
+
+
+def test_masks_of_another_kind_serve_beit_too() -> None:
+    model = BEiT(tiny_vit(), tokenizer=tiny_tokenizer, masking=UniformMasking(0.75))
+    assert torch.isfinite(model(batch_of(), generator())["loss"])
