@@ -57,6 +57,7 @@ _ADMITTED: dict[tuple[str, str], Any] = {
     ("torch", "HalfStorage"): torch.HalfStorage,
     ("functools", "partial"): _nothing,
     ("builtins", "set"): set,
+    ("__builtin__", "set"): set,
 }
 
 

@@ -11,7 +11,7 @@ from lightning import Trainer
 from PIL import Image
 from tiny_runs import FINETUNE, PRETRAIN
 
-from lit_splitmask.checkpoints import save_backbone
+from lit_splitmask.checkpoints import load_weights, save_backbone
 from lit_splitmask.cli import main
 from lit_splitmask.models import ViT, ViTConfig
 from lit_splitmask.modules import Classify, Pretrain
@@ -189,3 +189,19 @@ def test_what_cannot_be_compared_is_refused_before_pretraining(
 def test_a_comparison_needs_at_least_one_seed(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command[:-1], "0"]) == 1
     assert "at least 1" in capsys.readouterr().err
+
+
+def test_other_methods_are_arms_of_their_own(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = yaml.safe_load(Path("tiny.yaml").read_text())
+    Path("tiny.yaml").write_text(yaml.safe_dump({**recipe, "methods": "cpu", "grid": GRID[:1]}))
+    more = ["--equal_time", "false", "--seeds", "1", "--methods", "[mae, dino]", "--method_passes", "{mae: 2}"]
+    assert main([*command, *more]) == 0
+    (result,) = json.loads(Path("c/comparison.json").read_text())["results"]
+    assert [arm["name"] for arm in result["arms"]] == ["scratch", "pretrained", "mae", "dino"]
+    steps = {
+        name: load_weights(f"c/{name}-seed0/backbone.safetensors").info["step"] for name in ("pretrain", "mae", "dino")
+    }
+    assert steps == {"pretrain": 2, "mae": 4, "dino": 2}
+    assert "own pre-training, mae" in capsys.readouterr().out
+    assert main([*command, "--methods", "[simclr]", "--out", "d"]) == 1
+    assert "There is no method 'simclr' to compare with: choose among beit, dino, mae" in capsys.readouterr().err

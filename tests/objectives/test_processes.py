@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from reference.tiny import tiny_batch, tiny_splitmask
+from reference.tiny_methods import METHODS, batch_of, generator
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -28,6 +29,30 @@ def step(model: torch.nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in losses.items()}
 
 
+def cut(value: Any) -> Any:
+    return [local_rows(crop) for crop in value] if isinstance(value, list) else local_rows(value)
+
+
+def train(name: str, batch: dict[str, Any], wrap: Any) -> dict[str, Any]:
+    """Two steps of SGD; losses averaged over the processes, and the state afterwards."""
+    model = METHODS[name]()
+    model.progress = 0.5
+    wrapped = wrap(model)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    losses = []
+    for step in range(2):
+        optimizer.zero_grad()
+        loss = wrapped({key: cut(value) for key, value in batch.items()}, generator(step))["loss"]
+        loss.backward()
+        optimizer.step()
+        model.after_step(0.6)
+        mean = loss.detach().clone()
+        if world_size() > 1:
+            dist.all_reduce(mean)
+        losses.append(mean / world_size())
+    return {"losses": losses, "state": {key: value.clone() for key, value in model.state_dict().items()}}
+
+
 def process(number: int, folder: Path) -> None:
     """What each of the two processes does; process zero writes what it found."""
     torch.set_num_threads(1)
@@ -41,6 +66,8 @@ def process(number: int, folder: Path) -> None:
             dist.all_reduce(value)
         results[name] = {key: value / WORLD for key, value in losses.items()}
         results[f"{name} gradients"] = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    for name in METHODS:
+        results[name] = train(name, batch_of(6), lambda model: DistributedDataParallel(model))
     results["gathered"] = gather(torch.full((2, 1), float(number)))
     results["local"] = local_rows(torch.arange(6))
     with alone():
@@ -68,6 +95,17 @@ def test_two_processes_have_the_loss_and_gradients_of_one(results: list[dict[str
         gradients = result[f"{variant} gradients"]
         for name, parameter in model.named_parameters():
             torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_two_processes_train_a_method_as_one_does(results: list[dict[str, Any]], name: str) -> None:
+    """Losses, weights, teachers, centres and the statistics of batch norms after two steps."""
+    expected = train(name, batch_of(6), lambda model: model)
+    for result in results:
+        torch.testing.assert_close(result[name]["losses"], expected["losses"], rtol=1e-4, atol=1e-5)
+        assert result[name]["state"].keys() == expected["state"].keys()
+        for key, value in expected["state"].items():
+            torch.testing.assert_close(result[name]["state"][key], value, rtol=1e-3, atol=1e-4, msg=key)
 
 
 def test_rows_are_gathered_and_cut_in_the_order_of_rank(results: list[dict[str, Any]]) -> None:

@@ -1,0 +1,181 @@
+"""``Pretrain`` with methods that take several crops, follow a teacher, or need labels."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import BACKBONE, OPTIM, classifier, image_data, same_tensors, tiny_trainer
+
+from lit_splitmask.callbacks import EstimateTime, ExportWeights, OverfitAwareCheckpoint, ShortFinetune
+from lit_splitmask.callbacks.signals import Images, Material, undisturbed
+from lit_splitmask.checkpoints import load_weights
+from lit_splitmask.datamodules import FinetuneAugment, MultiCrop, PretrainAugment
+from lit_splitmask.errors import UserError
+from lit_splitmask.models import ViTConfig
+from lit_splitmask.modules import Pretrain
+from lit_splitmask.objectives import DINO, MAE, MoCoV3, Objective, RelativeLocalisation, Supervised
+from lit_splitmask.optim import OptimConfig
+
+MakeFolder = Callable[..., Path]
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
+
+SMALL_DINO = partial(DINO, num_prototypes=16, hidden_dim=16, bottleneck_dim=8)
+SMALL_MOCO = partial(MoCoV3, hidden_dim=16, output_dim=8)
+SMALL_MAE = partial(MAE, decoder_dim=16, decoder_depth=1, decoder_heads=2)
+CROPS = MultiCrop(num_local=2, local_size=16)
+
+
+@pytest.fixture
+def root(class_folder: MakeFolder) -> Path:
+    return class_folder(per_class=8)
+
+
+def module(objective: Any, **optim: Any) -> Pretrain:
+    backbone = ViTConfig(**{**BACKBONE, "image_size": 32, "drop_path": 0.1})
+    return Pretrain(objective, backbone=backbone, optim=OptimConfig(**{**OPTIM, **optim}))
+
+
+def fit(root: Path, objective: Any, *callbacks: Any, ckpt_path: Any = None, optim: Any = None, **data: Any) -> Pretrain:
+    trained = module(objective, **(optim or {}))
+    trainer = tiny_trainer(root.parent, callbacks=list(callbacks), enable_checkpointing=bool(callbacks))
+    trainer.fit(trained, datamodule=image_data(root, **data), ckpt_path=ckpt_path, weights_only=True)
+    return trained
+
+
+@pytest.mark.parametrize("objective", [SMALL_DINO, SMALL_MOCO], ids=["dino", "moco"])
+def test_a_resumed_teacher_is_bit_for_bit_the_uninterrupted_one(root: Path, objective: Any) -> None:
+    class Stop(OverfitAwareCheckpoint):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            if trainer.current_epoch == 1:
+                raise RuntimeError("power cut")
+
+    whole = fit(root, objective, augment=CROPS)
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(root, objective, Stop(str(root.parent / "c")), augment=CROPS)
+    keeper = OverfitAwareCheckpoint(str(root.parent / "c"))
+    resumed = fit(root, objective, keeper, ckpt_path=str(root.parent / "c" / "last.ckpt"), augment=CROPS)
+    assert same_tensors(whole.state_dict(), resumed.state_dict())
+    assert whole.objective.backbone.blocks[0].attn.qkv.weight.requires_grad
+
+
+def test_dino_keeps_its_teacher(root: Path) -> None:
+    trained = fit(root, SMALL_DINO, ExportWeights(str(root.parent / "w.safetensors")), augment=CROPS)
+    teacher = trained.objective.teacher_backbone.network
+    assert trained.vit is teacher
+    assert same_tensors(load_weights(root.parent / "w.safetensors").state, dict(teacher.state_dict()))
+
+
+def test_a_teacher_can_be_fine_tuned_for_a_while(root: Path) -> None:
+    """Its weights have no gradient, but those of the copy must."""
+    data = image_data(root)
+    data.prepare_data()
+    data.setup("fit")
+    trained = module(SMALL_DINO)
+    images = Images(data.eval_images(data.train_samples), 100)
+    before = copy.deepcopy(trained.state_dict())
+    with undisturbed(trained):
+        signal = ShortFinetune(steps=5)
+        optimised = signal.measure(Material(trained, images, images, 3, 0))
+    assert 0 <= optimised[0] <= 1
+    assert same_tensors(before, trained.state_dict())
+
+
+def test_timing_steps_changes_nothing(root: Path) -> None:
+    timed = fit(root, SMALL_DINO, EstimateTime(), augment=CROPS)
+    plain = fit(root, SMALL_DINO, augment=CROPS)
+    assert same_tensors(timed.state_dict(), plain.state_dict())
+
+
+def test_the_weight_decay_moves_along_half_a_cosine(root: Path) -> None:
+    class Note(ExportWeights):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            seen.append(sorted({group["weight_decay"] for group in trainer.optimizers[0].param_groups}))
+
+    seen: list[Any] = []
+    note = Note(str(root.parent / "w.safetensors"))
+    fit(root, SMALL_MAE, note, optim={"weight_decay": 0.04, "weight_decay_end": 0.4}, steps=4)
+    halves = [0.04, 0.4 - 0.36 * (1 + 2**-0.5) / 2, 0.22, 0.4 - 0.36 * (1 - 2**-0.5) / 2]
+    assert [values[0] for values in seen] == [0, 0, 0, 0]  # vectors
+    assert [values[-1] for values in seen] == pytest.approx(halves)
+
+
+@pytest.mark.parametrize(
+    ("objective", "data", "told"),
+    [
+        (
+            SMALL_DINO,
+            {},
+            "DINO compares 2 crops of each image, but the augmentation gives 1: use data.augment=MultiCrop",
+        ),
+        (SMALL_MOCO, {"augment": CROPS, "batch_size": 1}, "a batch needs at least 2 images"),
+        (
+            SMALL_DINO,
+            {"augment": MultiCrop(num_local=1, local_size=40)},
+            "local crops of 40 px are larger than the global",
+        ),
+        (
+            SMALL_DINO,
+            {"augment": MultiCrop(num_local=1, local_size=12)},
+            "Crops of 12 px cannot be cut into patches of 8",
+        ),
+    ],
+)
+def test_crops_and_batches_that_do_not_serve_are_refused(root: Path, objective: Any, data: Any, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        fit(root, objective, **data)
+
+
+def test_a_batch_of_more_than_all_images_is_told(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fit(root, SMALL_MOCO, augment=CROPS, batch_size=40, steps=2)
+    assert "A batch of 40 is more than the 15 training images" in caplog.text
+
+
+def test_supervised_pre_training_finds_its_classes(root: Path, flat_folder: MakeFolder) -> None:
+    objective = partial(Supervised, auxiliary=RelativeLocalisation)
+    trained = fit(root, objective, augment=FinetuneAugment(rand_augment=None))
+    assert trained.objective.head.out_features == 3
+    again = fit(root, objective, augment=FinetuneAugment(rand_augment=None))
+    assert same_tensors(trained.state_dict(), again.state_dict())
+    with pytest.raises(UserError, match="at least two classes"):
+        fit(flat_folder(12, name="flat"), objective)
+
+
+def test_relative_localisation_helps_a_classifier_of_any_kind(root: Path) -> None:
+    plain, helped = (classifier(relative_localisation=aux) for aux in (None, RelativeLocalisation))
+    for one in (plain, helped):
+        tiny_trainer(root.parent).fit(one, datamodule=image_data(root))
+    assert not same_tensors(dict(plain.vit.state_dict()), dict(helped.vit.state_dict()))
+    assert any(name.startswith("auxiliary.") for name in helped.state_dict())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_crops_are_the_same_for_any_number_of_workers(root: Path, channels: Any, num_workers: int) -> None:
+    def batches(workers: int) -> list[dict[str, torch.Tensor]]:
+        augment = MultiCrop(second=PretrainAugment(solarize=1.0), num_local=2, local_size=16)
+        data = image_data(root, augment=augment, num_workers=workers, channels=channels)
+        data.prepare_data()
+        data.setup("fit")
+        return [{name: value.clone() for name, value in batch.items()} for batch in data.train_dataloader()]
+
+    for ours, theirs in zip(batches(0), batches(num_workers), strict=True):
+        assert [tuple(ours[name].shape[1:]) for name in ("image", "image_1", "image_2", "image_3")] == [
+            (channels, 32, 32),
+            (channels, 32, 32),
+            (channels, 16, 16),
+            (channels, 16, 16),
+        ]
+        assert same_tensors(ours, theirs)
+        assert not torch.equal(ours["image_2"], ours["image_3"])
+
+
+def test_every_objective_is_public() -> None:
+    from lit_splitmask import objectives
+
+    classes = [value for value in vars(objectives).values() if isinstance(value, type) and issubclass(value, Objective)]
+    assert {one.__name__ for one in classes} <= set(objectives.__all__)
