@@ -1,28 +1,38 @@
-"""A SplitMask training step against a plain supervised one of the same ViT.
+"""A training step of each method against a plain supervised one of the same ViT.
 
-Both do forward, backward and AdamW on the same batch. SplitMask is the default: block masks, 8,192 words by random
-projection, a decoder of two blocks. A third row encodes the two halves in two passes instead of one. The multiply-adds
-are counted over forward and backward, tokenizer included.
+All do forward, backward, AdamW and the teacher's average on images of the same batch. SplitMask and BEiT are the defaults: block
+masks, 8,192 words by random projection; "DALL-E" has the words of a random encoder of that architecture. DINO has two global crops
+and eight of 96 px, MoCo v3 two crops. Multiply-adds are counted over forward and backward, tokenizer included; each method should
+take at most 1.1 of its counted ratio. The peak is that of a process that makes one step, beside what it takes before.
 
     python benchmarks/step_time.py --batch 8 --precision bf16
+    python benchmarks/step_time.py --batch 8 --against transformers       # needs the extra "bench"
+
+With ``--against transformers``, that library's BEiT and ViT-MAE do the same work (words given, no tokenizer) beside ours.
 """
 
 import argparse
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from timing import alternate, machine, median_ratio
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lit_splitmask.masking import take
+from lit_splitmask.masking import BlockMasking, take
 from lit_splitmask.models import ViT, ViTConfig, use_fused_attention
-from lit_splitmask.objectives import SplitMask
+from lit_splitmask.objectives import DINO, MAE, BEiT, MoCoV3, Objective, SplitMask, Supervised
+from lit_splitmask.tokenizers import Tokenizer, dalle
+
+WORDS = 8192
 
 
 class TwoPasses(SplitMask):
@@ -33,12 +43,55 @@ class TwoPasses(SplitMask):
         return [self.decoder(self.backbone.encode(take(tokens, keep)), keep) for keep in keeps]
 
 
-def training_step(model: nn.Module, loss: Callable[[], Tensor], precision: str, device: str) -> Callable[[], None]:
-    """One step: forward, backward, AdamW."""
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-4)
+class Given(Tokenizer):
+    """Words that are there already."""
+
+    def forward(self, view: Tensor) -> Tensor:
+        rows = view.shape[2] // self.patch_size
+        return torch.zeros(len(view), rows * rows, dtype=torch.int64, device=view.device)
+
+
+class RandomDallE(dalle.DallE):
+    """DALL-E's encoder with random weights."""
+
+    def __init__(self, patch_size: int, in_chans: int = 3) -> None:
+        Tokenizer.__init__(self, patch_size, in_chans, vocabulary=dalle.VOCABULARY)
+        self._names = list(dalle.shapes())
+        for name, shape in dalle.shapes().items():
+            self.register_buffer(dalle._flat(name), 0.02 * torch.randn(shape), persistent=False)
+
+
+METHODS: dict[str, Callable[[ViT], Objective]] = {
+    "supervised": partial(Supervised, mixup=0.0, cutmix=0.0),
+    "SplitMask": SplitMask,
+    "SplitMask, two passes": TwoPasses,
+    "BEiT": BEiT,
+    "BEiT, DALL-E": partial(BEiT, tokenizer=RandomDallE),
+    "MAE": MAE,
+    "MoCo v3": MoCoV3,
+    "DINO": partial(DINO, norm_last_layer=False),
+}
+
+
+def make_batch(args: argparse.Namespace) -> dict[str, Any]:
+    def noise(side: int) -> Tensor:
+        return torch.randn(args.batch, 3, side, side, device=args.device)
+
+    local = args.image_size * 3 // 7 // args.patch_size * args.patch_size  # 96 of 224
+    crops = [noise(args.image_size), noise(args.image_size), *(noise(local) for _ in range(8))]
+    view = torch.rand(args.batch, 3, args.image_size // 2, args.image_size // 2, device=args.device)
+    labels = torch.randint(1000, (args.batch,), device=args.device)
+    return {"images": crops[0], "crops": crops, "token_view": view, "labels": labels}
+
+
+def training_step(model: nn.Module, loss: Callable[[], Tensor], args: argparse.Namespace) -> Callable[[], None]:
+    """One step: forward, backward, AdamW, and what follows it."""
+    model.to(args.device).train()
+    use_fused_attention(model, args.device == "cuda")  # as in training
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-4, fused=True)
 
     def context() -> AbstractContextManager[None]:
-        return torch.autocast(device, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+        return torch.autocast(args.device, dtype=torch.bfloat16) if args.precision == "bf16" else nullcontext()
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -46,8 +99,65 @@ def training_step(model: nn.Module, loss: Callable[[], Tensor], precision: str, 
             value = loss()
         value.backward()
         optimizer.step()
+        if isinstance(model, Objective):
+            model.after_step(0.5)
 
     return step
+
+
+def step_of(name: str, args: argparse.Namespace, batch: dict[str, Any]) -> Callable[[], None]:
+    """The step of one method."""
+    torch.manual_seed(0)
+    config = ViTConfig(size=args.size, image_size=args.image_size, patch_size=args.patch_size)
+    model = METHODS[name](ViT(config))
+    model.attach(1000)
+    model.progress = 0.5
+    generator = torch.Generator().manual_seed(0)
+    seen = {**batch, "crops": batch["crops"][:2]} if name == "MoCo v3" else batch
+    return training_step(model, lambda: model(seen, generator)["loss"], args)
+
+
+def against_transformers(args: argparse.Namespace, batch: dict[str, Any]) -> dict[str, Callable[[], None]]:
+    """BEiT and MAE: ours, and theirs with the same shape."""
+    from transformers import BeitConfig, BeitForMaskedImageModeling, ViTMAEConfig, ViTMAEForPreTraining
+
+    config = ViTConfig(
+        size=args.size, image_size=args.image_size, patch_size=args.patch_size, class_token=True
+    ).resolved()
+    generator = torch.Generator().manual_seed(0)
+    shape: dict[str, Any] = {
+        "hidden_size": config.embed_dim,
+        "num_hidden_layers": config.depth,
+        "num_attention_heads": config.num_heads,
+        "intermediate_size": 4 * (config.embed_dim or 0),
+        "image_size": args.image_size,
+        "patch_size": args.patch_size,
+    }
+    # Their 40 % of the patches, as ours; words of all patches are scored there, of hidden ones here.
+    num_patches = (args.image_size // args.patch_size) ** 2
+    masking = BlockMasking(mask_ratio=75 / 196)
+    side = args.image_size // args.patch_size
+    _, hidden = masking.draw(args.batch, (side, side), generator)
+    mask = torch.zeros(args.batch, num_patches, dtype=torch.bool).scatter_(1, hidden, True).to(args.device)
+    positions = {"use_relative_position_bias": False, "use_absolute_position_embeddings": True, "use_mask_token": True}
+    their_beit = BeitForMaskedImageModeling(
+        BeitConfig(**shape, vocab_size=WORDS, layer_scale_init_value=0.0, attn_implementation="eager", **positions)
+    )
+    their_mae = ViTMAEForPreTraining(
+        ViTMAEConfig(**shape, mask_ratio=0.75, norm_pix_loss=True, attn_implementation="eager")
+    )
+    words = torch.zeros(int(mask.sum()), dtype=torch.int64, device=args.device)
+    images = batch["images"]
+    beit = BEiT(ViT(config), masking=masking, tokenizer=partial(Given, vocabulary=WORDS))
+    mae = MAE(ViT(config))
+    return {
+        "theirs: BEiT": training_step(
+            their_beit, lambda: their_beit(images, bool_masked_pos=mask, labels=words).loss, args
+        ),
+        "ours: BEiT": training_step(beit, lambda: beit(batch, generator)["loss"], args),
+        "theirs: MAE": training_step(their_mae, lambda: their_mae(images).loss, args),
+        "ours: MAE": training_step(mae, lambda: mae(batch, generator)["loss"], args),
+    }
 
 
 def multiply_adds(step: Callable[[], None]) -> int:
@@ -56,27 +166,29 @@ def multiply_adds(step: Callable[[], None]) -> int:
     return counter.get_total_flops() // 2
 
 
-def make_steps(args: argparse.Namespace) -> dict[str, Callable[[], None]]:
-    torch.manual_seed(0)
-    config = ViTConfig(size=args.size, image_size=args.image_size, patch_size=args.patch_size)
-    images = torch.randn(args.batch, 3, args.image_size, args.image_size, device=args.device)
-    view = torch.rand(args.batch, 3, args.image_size // 2, args.image_size // 2, device=args.device)
-    labels = torch.randint(1000, (args.batch,), device=args.device)
-    generator = torch.Generator().manual_seed(0)
+def peak(args: argparse.Namespace) -> None:
+    """Prints the memory in MiB that two steps of one method take at most, beside what the process has before."""
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    batch = make_batch(args)
+    before = high_water_mark()
+    step = step_of(args.peak_of, args, batch)
+    for _ in range(2):
+        step()
+    if args.device == "cuda":
+        print(torch.cuda.max_memory_allocated() / 2**20)
+    else:
+        print(high_water_mark() - before)
 
-    supervised = ViT(config, num_classes=1000)
-    models: dict[str, nn.Module] = {
-        "supervised": supervised,
-        "SplitMask": SplitMask(ViT(config)),
-        "SplitMask, two passes": TwoPasses(ViT(config)),
-    }
-    losses: dict[str, Callable[[], Tensor]] = {"supervised": lambda: F.cross_entropy(supervised(images), labels)}
-    for name in ("SplitMask", "SplitMask, two passes"):
-        losses[name] = lambda model=models[name]: model({"images": images, "token_view": view}, generator)["loss"]
-    for model in models.values():
-        model.to(args.device)
-        use_fused_attention(model, args.device == "cuda")  # as in training
-    return {name: training_step(model, losses[name], args.precision, args.device) for name, model in models.items()}
+
+def high_water_mark() -> float:
+    """The most memory that this process ever had, MiB (``getrusage`` would count that of the parent)."""
+    with open("/proc/self/status", encoding="utf-8") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
+
+
+def peak_of(name: str) -> float:
+    done = subprocess.run([sys.executable, *sys.argv, "--peak-of", name], capture_output=True, text=True, check=True)
+    return float(done.stdout)
 
 
 def main() -> None:
@@ -89,24 +201,36 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0 for torch's default")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--against", choices=["transformers"])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.peak_of:
+        peak(args)
+        return
     if args.threads:
         torch.set_num_threads(args.threads)
 
-    steps = make_steps(args)
-    seconds = alternate(steps, args.rounds, device=args.device)
-    counts = {name: multiply_adds(step) for name, step in steps.items()}
-
+    batch = make_batch(args)
     title = f"ViT-{args.size}/{args.patch_size} at {args.image_size}, batch {args.batch}, {args.precision}"
-    table = Table("method", "median s", "ratio to supervised", "multiply-adds, ratio", title=title)
-    for name, values in seconds.items():
-        table.add_row(
-            name,
-            f"{statistics.median(values):.3f}",
-            f"{median_ratio(values, seconds['supervised']):.2f}",
-            f"{counts[name] / counts['supervised']:.2f}",
-        )
-    Console().print(table, f"{machine(args.device)}; medians of {args.rounds} alternating rounds")
+    if args.against:
+        steps = against_transformers(args, batch)
+        seconds = alternate(steps, args.rounds, device=args.device)
+        table = Table("method", "theirs, median s", "ours, median s", "ours / theirs", title=title)
+        for name in ("BEiT", "MAE"):
+            theirs, ours = seconds[f"theirs: {name}"], seconds[f"ours: {name}"]
+            cells = [f"{statistics.median(values):.3f}" for values in (theirs, ours)]
+            table.add_row(name, *cells, f"{median_ratio(ours, theirs):.2f}")
+    else:
+        steps = {name: step_of(name, args, batch) for name in dict.fromkeys(["supervised", *args.methods])}
+        seconds = alternate(steps, args.rounds, device=args.device)
+        counts = {name: multiply_adds(step) for name, step in steps.items()}
+        table = Table("method", "median s", "ratio", "multiply-adds, ratio", "time / counted", "peak, MiB", title=title)
+        for name, values in seconds.items():
+            ratio, counted = median_ratio(values, seconds["supervised"]), counts[name] / counts["supervised"]
+            cells = [f"{statistics.median(values):.3f}", f"{ratio:.2f}", f"{counted:.2f}", f"{ratio / counted:.2f}"]
+            table.add_row(name, *cells, f"{peak_of(name):,.0f}")
+    Console(width=110).print(table, f"{machine(args.device)}; medians of {args.rounds} alternating rounds")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lit_splitmask"
 
 LAYERS = [
-    {"errors", "atomic", "seeding", "distributed", "views", "masking", "mixing", "losses"},
-    {"models", "tokenizers", "optim", "checkpoints", "probing", "selection"},
+    {"errors", "atomic", "seeding", "distributed", "views", "masking", "losses"},
+    {"mixing", "models", "tokenizers", "optim", "checkpoints", "probing", "selection"},
     {"objectives"},
     {"modules", "datamodules", "callbacks"},
     {"comparison", "commands", "cli", "demo", "recipes"},

@@ -77,21 +77,22 @@ class DINO(Objective):
     def forward(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         crops = batch["crops"]
         frozen = self.progress < self.freeze_share
-        student = [self.head(features, frozen=frozen) for features in self._pooled(crops)]
+        student = self.head(torch.cat(self._pooled(crops)), frozen=frozen).float() / self.student_temperature
+        log_probabilities = F.log_softmax(student, dim=1).chunk(len(crops))
         with torch.no_grad():
             both = torch.cat([self.kept.pooled(crop) for crop in crops[:NUM_GLOBAL]])
             scores = self.teacher_head(both).float()
         targets = ((scores - self.centre) / self.teacher_temperature_now).softmax(dim=1).chunk(NUM_GLOBAL)
         if self.training:
             self._move_centre(scores)
+        everything = torch.stack(log_probabilities).sum(dim=0)
         terms = [
-            -(target * F.log_softmax(scores.float() / self.student_temperature, dim=1)).sum(dim=1).mean()
-            for i, target in enumerate(targets)
-            for j, scores in enumerate(student)
-            if i != j
+            -(target * (everything - own)).sum(dim=1).mean()  # all the student's crops but the teacher's own
+            for target, own in zip(targets, log_probabilities, strict=False)
         ]
         entropy = torch.stack([-(target * target.clamp(min=1e-12).log()).sum(dim=1).mean() for target in targets])
-        return {"loss": torch.stack(terms).mean(), "teacher_entropy": entropy.mean()}
+        num_pairs = NUM_GLOBAL * (len(crops) - 1)
+        return {"loss": torch.stack(terms).sum() / num_pairs, "teacher_entropy": entropy.mean()}
 
     @property
     def teacher_temperature_now(self) -> float:

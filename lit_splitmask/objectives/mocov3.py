@@ -52,10 +52,10 @@ class MoCoV3(Objective):
         self.temperature, self.momentum = temperature, momentum
 
     def forward(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
-        crops = batch["crops"][:2]
-        queries = [self.predictor(self.projector(self.backbone.pooled(crop))) for crop in crops]
+        crops = torch.cat(batch["crops"][:2])
+        queries = [self.predictor(self.projector(pooled)) for pooled in self.backbone.pooled(crops).chunk(2)]
         with torch.no_grad():
-            keys = [self.teacher_projector(self._teacher.pooled(crop)) for crop in crops]
+            keys = [self.teacher_projector(pooled) for pooled in self._teacher.pooled(crops).chunk(2)]
         one, accuracy_one = self._contrast(queries[0], keys[1])
         two, accuracy_two = self._contrast(queries[1], keys[0])
         return {"loss": one + two, "contrast_accuracy": (accuracy_one + accuracy_two) / 2}
