@@ -1,9 +1,10 @@
 """A training step of each method against a plain supervised one of the same ViT.
 
 All do forward, backward, AdamW and the teacher's average on images of the same batch. SplitMask and BEiT are the defaults: block
-masks, 8,192 words by random projection; "DALL-E" has the words of a random encoder of that architecture. DINO has two global crops
-and eight of 96 px, MoCo v3 two crops. Multiply-adds are counted over forward and backward, tokenizer included; each method should
-take at most 1.1 of its counted ratio. The peak is that of a process that makes one step, beside what it takes before.
+masks, 8,192 words by random projection; "DALL-E" has the words of a random encoder of that architecture. DINO has two global
+crops and eight of 96 px, MoCo v3 two crops. Multiply-adds are counted over forward and backward, tokenizer included; each
+method should take at most 1.1 of its counted ratio. The peak is that of a process that makes one step, beside what it takes
+before.
 
     python benchmarks/step_time.py --batch 8 --precision bf16
     python benchmarks/step_time.py --batch 8 --against transformers       # needs the extra "bench"

@@ -85,7 +85,7 @@ Is pre-training on these images worth it? Fine-tunes from own pre-training and t
   --seeds N                    seeds; each has a pre-training of its own (3)
   --label_shares '[1.0, 0.1]'  shares of the training labels to fine-tune with ([1.0])
   --weights FILE               one more arm: local weights, such as ImageNet's
-  --methods '[mae, dino]'      more arms: other methods' pre-training (beit, mae, dino, mocov3, supervised)
+  --methods '[mae, dino@50]'   more arms: other methods' pre-training (beit, mae, dino, mocov3, supervised; @PASSES)
   --equal_time true|false      also train from scratch for as long as both stages take together (true)
   --set_pretrain '["--data.budget.passes=50"]', --set_finetune '[…]'
                                options of those commands that are set over the recipe's

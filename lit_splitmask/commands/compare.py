@@ -43,8 +43,8 @@ class Options:
         seeds: number of seeds; each has a pre-training of its own.
         label_shares: shares of the training labels to fine-tune with.
         weights: a local file of other pre-trained weights (ImageNet's, say) as one more arm.
-        methods: other methods of pre-training, each an arm of its own: beit, mae, dino, mocov3, supervised.
-        method_passes: passes of a method's pre-training, where they shall differ from the recipe's.
+        methods: other methods of pre-training, each an arm of its own: beit, mae, dino, mocov3, supervised; with passes of its own
+            where they are given, as in ``mae@50``.
         equal_time: train from scratch for as long as pre-training and fine-tuning take together, too.
         set_pretrain, set_finetune: options of those commands that are set over the recipe's, such as
             ``["--data.budget.passes=50"]``.
@@ -57,7 +57,6 @@ class Options:
     label_shares: list[float] = field(default_factory=lambda: [1.0])
     weights: str | None = None
     methods: list[str] = field(default_factory=list)
-    method_passes: dict[str, float] = field(default_factory=dict)
     equal_time: bool = True
     set_pretrain: list[str] = field(default_factory=list)
     set_finetune: list[str] = field(default_factory=list)
@@ -121,8 +120,8 @@ class Comparison:
         return self.pretrain_recipe if method is None else self.methods[method]
 
     def _pretrain_options(self, method: str | None) -> list[str]:
-        passes = self.options.method_passes.get(method or "")
-        own = [] if passes is None else [f"--data.budget.passes={passes}"]
+        passes = (method or "").partition("@")[2]
+        own = [f"--data.budget.passes={passes}"] if passes else []
         return [*self.options.set_pretrain, *own]
 
     def pretrain(self, seed: int, method: str | None = None) -> dict[str, Any]:

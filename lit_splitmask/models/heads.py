@@ -111,4 +111,5 @@ class PrototypeHead(nn.Module):
         lengths: Tensor = self.lengths
         if frozen:  # the gradient is there, as DDP wants it, and is zero
             prototypes, lengths = prototypes.detach() + 0 * prototypes, lengths.detach() + 0 * lengths
-        return F.linear(F.normalize(self.mlp(rows), dim=1), F.normalize(prototypes, dim=1)) * lengths
+        scores = F.linear(F.normalize(self.mlp(rows), dim=1), prototypes)
+        return scores * (lengths / prototypes.norm(dim=1))  # cheaper than to normalise K prototypes

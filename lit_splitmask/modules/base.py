@@ -100,7 +100,8 @@ class TrainModule(LightningModule):
             total_steps=total_steps,
             depth=len(self.vit.blocks),
             # A gradient scaler (float16) and clipping do not go together with the fused update.
-            fused=self.device.type in ("cpu", "cuda") and getattr(self.trainer.precision_plugin, "scaler", None) is None,
+            fused=self.device.type in ("cpu", "cuda")
+            and getattr(self.trainer.precision_plugin, "scaler", None) is None,
         )
         if self.trainer.is_global_zero:
             scale = batch_scale(self.optim, self.images_per_step)

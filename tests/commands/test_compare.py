@@ -194,14 +194,14 @@ def test_a_comparison_needs_at_least_one_seed(command: list[str], capsys: pytest
 def test_other_methods_are_arms_of_their_own(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     recipe = yaml.safe_load(Path("tiny.yaml").read_text())
     Path("tiny.yaml").write_text(yaml.safe_dump({**recipe, "methods": "cpu", "grid": GRID[:1]}))
-    more = ["--equal_time", "false", "--seeds", "1", "--methods", "[mae, dino]", "--method_passes", "{mae: 2}"]
+    more = ["--equal_time", "false", "--seeds", "1", "--methods", "[mae@2, dino]"]
     assert main([*command, *more]) == 0
     (result,) = json.loads(Path("c/comparison.json").read_text())["results"]
-    assert [arm["name"] for arm in result["arms"]] == ["scratch", "pretrained", "mae", "dino"]
+    assert [arm["name"] for arm in result["arms"]] == ["scratch", "pretrained", "mae@2", "dino"]
     steps = {
         name: load_weights(f"c/{name}-seed0/backbone.safetensors").info["step"] for name in ("pretrain", "mae", "dino")
     }
-    assert steps == {"pretrain": 2, "mae": 4, "dino": 2}
-    assert "own pre-training, mae" in capsys.readouterr().out
+    assert steps == {"pretrain": 2, "mae@2": 4, "dino": 2}
+    assert "own pre-training, mae@2" in capsys.readouterr().out
     assert main([*command, "--methods", "[simclr]", "--out", "d"]) == 1
     assert "There is no method 'simclr' to compare with: choose among beit, dino, mae" in capsys.readouterr().err
