@@ -43,8 +43,8 @@ class Options:
         seeds: number of seeds; each has a pre-training of its own.
         label_shares: shares of the training labels to fine-tune with.
         weights: a local file of other pre-trained weights (ImageNet's, say) as one more arm.
-        methods: other methods of pre-training, each an arm of its own: beit, mae, dino, mocov3, supervised; with passes of its own
-            where they are given, as in ``mae@50``.
+        methods: other methods of pre-training, each an arm of its own: beit, mae, dino, mocov3, supervised; with passes of its
+            own where they are given, as in ``mae@50``.
         equal_time: train from scratch for as long as pre-training and fine-tuning take together, too.
         set_pretrain, set_finetune: options of those commands that are set over the recipe's, such as
             ``["--data.budget.passes=50"]``.
@@ -69,7 +69,7 @@ class Comparison:
         self.options, self.out = options, out
         self.pretrain_recipe, self.finetune_recipe = recipe["pretrain"], recipe["finetune"]
         self.methods = {
-            method: recipes.with_method(self.pretrain_recipe, method, recipe.get("methods"))
+            method: recipes.with_method(self.pretrain_recipe, method.partition("@")[0], recipe.get("methods"))
             for method in options.methods
         }
         self.grid: list[dict[str, Any]] = recipe["grid"]
