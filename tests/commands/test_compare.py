@@ -199,7 +199,8 @@ def test_other_methods_are_arms_of_their_own(command: list[str], capsys: pytest.
     (result,) = json.loads(Path("c/comparison.json").read_text())["results"]
     assert [arm["name"] for arm in result["arms"]] == ["scratch", "pretrained", "mae@2", "dino"]
     steps = {
-        name: load_weights(f"c/{name}-seed0/backbone.safetensors").info["step"] for name in ("pretrain", "mae", "dino")
+        name: load_weights(f"c/{name}-seed0/backbone.safetensors").info["step"]
+        for name in ("pretrain", "mae@2", "dino")
     }
     assert steps == {"pretrain": 2, "mae@2": 4, "dino": 2}
     assert "own pre-training, mae@2" in capsys.readouterr().out
