@@ -21,8 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's ad
 
 ALL = recipes.available()
 COMPARISONS = [name for name in ALL if name.startswith("compare")]
-METHODS = ("splitmask", "beit", "mae", "dino", "mocov3", "supervised")
-PRETRAINING = [name for name in ALL if name.startswith(METHODS)]
+PRETRAINING = recipes.pretraining_recipes()
 FINETUNING = [name for name in ALL if name.startswith("finetune")]
 
 TINY = """--model.backbone.embed_dim 32 --model.backbone.depth 2 --model.backbone.num_heads 2 --model.backbone.patch_size 8

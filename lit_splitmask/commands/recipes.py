@@ -88,9 +88,6 @@ def fit_to_weights(recipe: dict[str, Any], timm_args: dict[str, Any]) -> None:
 
 
 COMPARISONS = ("pretrain", "finetune", "grid")
-COMMANDS = ("compare", "finetune")
-METHODS = ("splitmask", "beit", "mae", "dino", "mocov3", "supervised")
-"""Names of the methods' recipes."""
 
 
 def comparison(name: str) -> dict[str, Any]:
@@ -108,6 +105,11 @@ def comparison(name: str) -> dict[str, Any]:
     return recipe
 
 
+def pretraining_recipes() -> list[str]:
+    """Names of the recipes that are shipped for pre-training."""
+    return [name for name in available() if "objective" in read(name).get("model", {})]
+
+
 def with_method(pretraining: dict[str, Any], method: str, suffix: str | None) -> dict[str, Any]:
     """A pre-training by another method: its objective, optimizer and augmentation; network, image size and batch stay.
 
@@ -116,11 +118,13 @@ def with_method(pretraining: dict[str, Any], method: str, suffix: str | None) ->
         method: ``mae``, say, of which there is a recipe.
         suffix: the recipe is ``mae_<suffix>`` then.
     """
-    name = f"{method}_{suffix}" if suffix else method
-    if name not in available():
-        known = sorted(one.removesuffix(f"_{suffix}") for one in available() if suffix and one.endswith(f"_{suffix}"))
-        known = [one for one in known if not one.startswith(COMMANDS)] or list(METHODS)
-        raise UserError(f"There is no method {method!r} to compare with: choose among {', '.join(known)}.")
+    ending = f"_{suffix}" if suffix else ""
+    name = method + ending
+    if name not in pretraining_recipes():
+        known = [one.removesuffix(ending) for one in pretraining_recipes() if one.endswith(ending)]
+        raise UserError(
+            f"There is no method {method!r} to compare with: choose among {', '.join(one for one in known if '_' not in one)}."
+        )
     theirs = read(name)
     images = {**pretraining["data"]["init_args"], "augment": theirs["data"]["init_args"]["augment"]}
     model = {**pretraining["model"], "objective": theirs["model"]["objective"], "optim": theirs["model"]["optim"]}

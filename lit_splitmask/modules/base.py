@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from lit_splitmask.errors import UserError
@@ -99,9 +100,7 @@ class TrainModule(LightningModule):
             batch_size=self.images_per_step,
             total_steps=total_steps,
             depth=len(self.vit.blocks),
-            # A gradient scaler (float16) and clipping do not go together with the fused update.
-            fused=self.device.type in ("cpu", "cuda")
-            and getattr(self.trainer.precision_plugin, "scaler", None) is None,
+            fused=self._can_fuse(),
         )
         if self.trainer.is_global_zero:
             scale = batch_scale(self.optim, self.images_per_step)
@@ -115,6 +114,28 @@ class TrainModule(LightningModule):
                 + f", {total_steps:,} steps, {round(self.optim.warmup * total_steps):,} of them warm-up."
             )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _can_fuse(self) -> bool:
+        """Whether torch's fused optimizer goes with device, strategy and precision (it unscales float16 by itself)."""
+        plain = isinstance(self.trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return plain and scaler is None and self.device.type in ("cpu", "cuda")
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips as the trainer says; Lightning refuses to, for any fused optimizer, though there is no scaler here."""
+        if not gradient_clip_val or not optimizer.defaults.get("fused"):
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if gradient_clip_algorithm == "value":
+            torch.nn.utils.clip_grad_value_(parameters, gradient_clip_val)
+        else:
+            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
     def step_key(self, batch_idx: int) -> tuple[int, int]:
         """What keys a step's randomness: the optimizer step and the micro-batch in it, both 0-based."""

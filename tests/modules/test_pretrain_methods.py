@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning import Callback
 from tiny_runs import BACKBONE, OPTIM, classifier, image_data, same_tensors, tiny_trainer
 
 from lit_splitmask.callbacks import EstimateTime, ExportWeights, OverfitAwareCheckpoint, ShortFinetune
@@ -179,3 +180,23 @@ def test_every_objective_is_public() -> None:
 
     classes = [value for value in vars(objectives).values() if isinstance(value, type) and issubclass(value, Objective)]
     assert {one.__name__ for one in classes} <= set(objectives.__all__)
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_before_the_fused_update(root: Path, algorithm: Any, precision: Any) -> None:
+    class Look(Callback):
+        def on_before_zero_grad(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+            found = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            if found:
+                seen.append(
+                    (float(torch.stack([g.norm() for g in found]).norm()), max(float(g.abs().max()) for g in found))
+                )
+
+    seen: list[tuple[float, float]] = []
+    settings = {"gradient_clip_val": 1e-3, "gradient_clip_algorithm": algorithm, "precision": precision}
+    trainer = tiny_trainer(root.parent, callbacks=[Look()], **settings)
+    trainer.fit(module(SMALL_MAE), datamodule=image_data(root))
+    assert trainer.optimizers[0].defaults["fused"]
+    assert len(seen) >= 4
+    assert all((norm if algorithm == "norm" else largest) == pytest.approx(1e-3, rel=1e-2) for norm, largest in seen)
