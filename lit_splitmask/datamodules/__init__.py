@@ -1,4 +1,4 @@
-"""Datamodules: from an image folder to batches of uint8 images, labels and indices."""
+"""Datamodules: from an image folder to batches of uint8 images, labels or label maps, and indices."""
 
 from lit_splitmask.datamodules.base import ImageData
 from lit_splitmask.datamodules.budget import Budget
@@ -18,6 +18,8 @@ from lit_splitmask.datamodules.published import (
     Sketch,
     StanfordCars,
 )
+from lit_splitmask.datamodules.segment_augment import SegmentAugment
+from lit_splitmask.datamodules.segmentation import SegmentationFolder
 from lit_splitmask.datamodules.transforms import PretrainAugment
 
 __all__ = [
@@ -36,6 +38,8 @@ __all__ = [
     "Manifest",
     "Painting",
     "PretrainAugment",
+    "SegmentAugment",
+    "SegmentationFolder",
     "Sketch",
     "StanfordCars",
     "glance",

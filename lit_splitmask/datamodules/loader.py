@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from lit_splitmask.datamodules.dataset import NUM_BUFFERS, IndexedImages
+from lit_splitmask.datamodules.dataset import NUM_BUFFERS
 from lit_splitmask.errors import UserError
 
 _MOST_WORKERS = 8
@@ -37,7 +37,8 @@ class Loader(DataLoader):
             for batch in super().__iter__():
                 image = batch["image"]
                 if self.num_workers and not self.pin_memory:  # pinning has copied it already
-                    held[image.data_ptr()] = image
+                    if len(held) < NUM_BUFFERS * self.num_workers:  # images of many sizes come in memory of their own
+                        held[image.data_ptr()] = image
                     batch["image"] = torch.from_numpy(image.numpy().copy(order="K"))  # torch would wake all its threads
                 yield batch
         except UserError as error:  # from a worker, its text is a stack trace
@@ -51,9 +52,7 @@ class Loader(DataLoader):
         """Takes nothing back; see :meth:`state_dict`."""
 
 
-def make_loader(
-    dataset: IndexedImages, sampler: DistributedSampler, *, batch_size: int, num_workers: int
-) -> DataLoader:
+def make_loader(dataset: Dataset, sampler: DistributedSampler, *, batch_size: int, num_workers: int) -> DataLoader:
     """A loader whose batches are the same for any number of workers.
 
     Args:
