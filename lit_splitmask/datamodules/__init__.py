@@ -5,6 +5,7 @@ from lit_splitmask.datamodules.budget import Budget
 from lit_splitmask.datamodules.finetune_augment import FinetuneAugment
 from lit_splitmask.datamodules.folder import ImageFolder
 from lit_splitmask.datamodules.glance import Glance, glance
+from lit_splitmask.datamodules.label_maps import looks_like_segmentation
 from lit_splitmask.datamodules.manifest import Manifest
 from lit_splitmask.datamodules.published import (
     ADE20K,
@@ -43,4 +44,5 @@ __all__ = [
     "Sketch",
     "StanfordCars",
     "glance",
+    "looks_like_segmentation",
 ]

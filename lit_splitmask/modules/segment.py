@@ -140,7 +140,7 @@ class Segment(TrainModule):
         if self.class_names is None:
             self.class_names = names or [str(number) for number in range(self.num_classes)]
             self.void = getattr(self.data, "void", None)
-        elif names and names != self.class_names:
+        elif names != self.class_names and not _is_unnamed(names) and not _is_unnamed(self.class_names):
             raise UserError(
                 f"The network knows the classes {', '.join(self.class_names)}, but the label maps have {', '.join(names)}: "
                 "give images with the same classes and data.classes, or without label maps."
@@ -250,6 +250,11 @@ class Segment(TrainModule):
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Class of each pixel, (1, H, W) int16, and the image's index, (1,)."""
         return {"map": self.logits_at(batch).argmax(dim=1).short(), "index": batch["index"]}
+
+
+def _is_unnamed(names: list[str]) -> bool:
+    """Whether classes go by the values that stand for them."""
+    return all(name.isdecimal() for name in names)
 
 
 def class_iou(confusion: Tensor) -> Tensor:
