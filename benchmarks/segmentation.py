@@ -34,7 +34,7 @@ from lit_splitmask.datamodules.index import SplitOptions
 from lit_splitmask.masking import UniformMasking
 from lit_splitmask.models import ViTConfig
 from lit_splitmask.modules import Pretrain, Segment
-from lit_splitmask.modules.segment import class_iou
+from lit_splitmask.modules.label_scores import class_iou
 from lit_splitmask.objectives import SplitMask
 from lit_splitmask.optim import OptimConfig
 from lit_splitmask.tokenizers import KMeans

@@ -7,7 +7,7 @@ from lit_splitmask.callbacks import SegmentationPictures
 from lit_splitmask.commands.results import Report
 from lit_splitmask.datamodules import SegmentationFolder
 from lit_splitmask.modules import Segment
-from lit_splitmask.modules.segment import class_iou
+from lit_splitmask.modules.label_scores import class_iou
 
 
 def report(found: Report) -> list[str]:

@@ -21,6 +21,7 @@ from lit_splitmask.models.sliding import sliding_logits
 from lit_splitmask.models.upernet import UperNet
 from lit_splitmask.models.vit import ViT, ViTConfig
 from lit_splitmask.modules.base import TrainModule
+from lit_splitmask.modules.label_scores import class_iou, scores_of
 from lit_splitmask.optim import OptimConfig
 from lit_splitmask.seeding import derive_seed
 
@@ -255,23 +256,6 @@ class Segment(TrainModule):
 def _is_unnamed(names: list[str]) -> bool:
     """Whether classes go by the values that stand for them."""
     return all(name.isdecimal() for name in names)
-
-
-def class_iou(confusion: Tensor) -> Tensor:
-    """Intersection over union of each class: (K, K), rows true and columns predicted, -> (K,) float64.
-
-    NaN for a class that has no pixels, neither true nor predicted.
-    """
-    counts = confusion.double()
-    hit = counts.diag()
-    return hit / (counts.sum(dim=0) + counts.sum(dim=1) - hit)
-
-
-def scores_of(confusion: Tensor) -> dict[str, Tensor]:
-    """``miou``, over the classes that have an IoU, and ``pixel_accuracy``; both NaN without labelled pixels."""
-    counts = confusion.double()
-    scores = {"miou": class_iou(confusion).nanmean(), "pixel_accuracy": counts.diag().sum() / counts.sum()}
-    return {name: value.float() for name, value in scores.items()}
 
 
 def _tell_of_positions(vit: ViT, weights: Weights) -> None:

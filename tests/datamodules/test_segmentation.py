@@ -290,7 +290,7 @@ def test_distortion_changes_colours_within_their_range_and_not_the_original() ->
 def test_labels_are_resized_by_the_pixel_under_the_centre() -> None:
     classes = np.arange(12).reshape(3, 4)
     assert (resize_classes(classes, (6, 8)) == classes.repeat(2, 0).repeat(2, 1)).all()
-    assert (resize_classes(classes.repeat(3, 0).repeat(3, 1), (3, 4)) == classes).all()
+    assert resize_classes(np.arange(81).reshape(9, 9), (3, 3)).tolist() == [[10, 13, 16], [37, 40, 43], [64, 67, 70]]
     assert resize_to(np.zeros((3, 4, 3), dtype=np.uint8), (7, 5)).shape == (7, 5, 3)
 
 

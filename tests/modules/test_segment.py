@@ -22,7 +22,7 @@ from lit_splitmask.datamodules import Budget
 from lit_splitmask.errors import UserError
 from lit_splitmask.losses import IGNORED, pixel_loss
 from lit_splitmask.models import ViT, ViTConfig
-from lit_splitmask.modules.segment import class_iou, scores_of
+from lit_splitmask.modules.label_scores import class_iou, scores_of
 from lit_splitmask.optim import OptimConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
