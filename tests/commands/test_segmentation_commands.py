@@ -6,16 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from scenes import BACKBONE, draw_scene, plain_confusion, save, write_scenes
-from tiny_runs import OPTIM, PRETRAIN, TRAINER, one_thread, recipe  # noqa: F401
+from tiny_runs import OPTIM, PRETRAIN, TRAINER, one_thread, recipe, same_tensors  # noqa: F401
 
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.cli import main
 from lit_splitmask.commands import tasks
 from lit_splitmask.datamodules.label_maps import read_map
 from lit_splitmask.errors import UserError
+from lit_splitmask.modules import Segment
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
 
@@ -96,12 +98,27 @@ def test_without_a_test_split_val_is_reported(work: Path, capsys: pytest.Capture
     assert "a little too good" in capsys.readouterr().out
 
 
-def test_a_resumed_run_ends_as_a_whole_one(work: Path) -> None:
+def test_a_resumed_run_ends_as_a_whole_one(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe(work / "segment.yaml", SEGMENT, budget={"steps": 6}, num_epochs=3)
     assert main([*FINETUNE, "whole"]) == 0
-    assert main([*FINETUNE, "parts", "--trainer.limit_train_batches", "2"]) == 0
-    settings = yaml.safe_load(Path("runs/parts/config.yaml").read_text())
-    assert settings["data"]["class_path"].endswith("SegmentationFolder")
+    original = Segment.training_step
+
+    def interrupted(self: Segment, batch: Any, batch_idx: int) -> Any:
+        if self.trainer.global_step == 5:
+            raise KeyboardInterrupt
+        return original(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Segment, "training_step", interrupted)
+        assert main([*FINETUNE, "parts"]) == 130
+    assert torch.load("runs/parts/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
     assert main(["finetune", "--name", "parts", "--resume"]) == 0
+    ours, theirs = (load_weights(f"runs/{name}/segmenter.safetensors").state for name in ("parts", "whole"))
+    assert same_tensors(ours, theirs)
+    last = [torch.load(f"runs/{name}/checkpoints/last.ckpt", weights_only=True) for name in ("parts", "whole")]
+    assert same_tensors(last[0]["state_dict"], last[1]["state_dict"])
+    reports = [json.loads(Path(f"runs/{name}/test.json").read_text()) for name in ("parts", "whole")]
+    assert reports[0]["confusion"] == reports[1]["confusion"]
 
 
 def test_from_pretraining_on_the_training_images(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
