@@ -60,16 +60,17 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
         ) from None
 
 
-def save_backbone(path: str | Path, vit: ViT, **info: Any) -> None:
-    """Writes a backbone that ``timm.create_model(**info["timm"])`` loads strictly.
+def save_backbone(path: str | Path, vit: ViT, *, parts: Mapping[str, Tensor] | None = None, **info: Any) -> None:
+    """Writes a backbone that ``timm.create_model(**info["timm"])`` loads strictly, if there are no other parts.
 
     Args:
         path: a ``.safetensors`` file.
         vit: the backbone.
+        parts: further tensors, such as those of a segmentation head.
         info: what else the file says: ``pixel_mean``, ``pixel_std``, ``class_names``, …; JSON values.
     """
     described = {"timm": vit.config.timm_args(vit.num_classes), "positions": vit.config.positions, **info}
-    write_safetensors(path, vit.state_dict(), {FORMAT: json.dumps(described), "format": "pt"})
+    write_safetensors(path, {**vit.state_dict(), **(parts or {})}, {FORMAT: json.dumps(described), "format": "pt"})
 
 
 def load_weights(path: str | Path) -> Weights:

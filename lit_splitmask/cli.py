@@ -15,7 +15,7 @@ Pre-train a Vision Transformer on your own images, fine-tune it, and see whether
 
   plan       look first: odd images, duplicates, time:  lit-splitmask plan DIR
   pretrain   learn a backbone from images alone:        lit-splitmask pretrain --data.root DIR
-  finetune   train a classifier, from it or scratch:    lit-splitmask finetune --weights W --data.root DIR
+  finetune   train a classifier or segmenter from it:   lit-splitmask finetune --weights W --data.root DIR
   compare    was pre-training worth it? seeds, table:   lit-splitmask compare --data.root DIR
   probe      what are frozen features worth?            lit-splitmask probe --weights W --data.root DIR
   embed      features of all images, and a map:         lit-splitmask embed --weights W --data.root DIR
@@ -26,7 +26,8 @@ Pre-train a Vision Transformer on your own images, fine-tune it, and see whether
   fit | validate | test | predict
              LightningCLI with any module and datamodule: lit-splitmask fit --model Pretrain --data ImageFolder …
 
-Own folders are DIR/train/CLASS/*.jpg (and val/, test/), DIR/CLASS/*.jpg, or DIR/**/*.jpg without labels.
+Own folders are DIR/train/CLASS/*.jpg (and val/, test/), DIR/CLASS/*.jpg, or DIR/**/*.jpg without labels; for segmentation
+DIR/images/train/*.jpg with label maps of the same names, DIR/annotations/train/*.png (and val/, test/).
 """
 
 _RUN_OPTIONS = """\
@@ -73,6 +74,8 @@ Trains a classifier from pre-trained weights, or from scratch without them; test
 {_RUN_OPTIONS}\
   --data.label_share SHARE     use this share of the training labels
   --model.optim.lr RATE, --model.optim.layer_decay FACTOR, --model.mixup ALPHA, --model.cutmix ALPHA
+  --data.void N, --data.classes FILE, --data.short_side PIXELS
+                               of label maps: the value without a label (255), class names one a line, the size of images
 """,
     "compare": """\
 usage: lit-splitmask compare --data.root DIR [options]

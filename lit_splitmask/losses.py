@@ -1,4 +1,4 @@
-"""The two losses of SplitMask: cross-entropy over visual words in bounded memory, and InfoNCE.
+"""The losses of SplitMask, cross-entropy over visual words in bounded memory and InfoNCE; and that of labelled pixels.
 
 M masked patches, V words, B images, D width.
 """
@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lit_splitmask.distributed import gather, rank
+from lit_splitmask.distributed import gather, rank, sum_over_processes, world_size
+
+IGNORED = -1
+"""Stands in label maps for pixels without a label."""
 
 CHUNK_ELEMENTS = 2**24
 """Largest number of logits that exist at a time in :func:`word_cross_entropy` (64 MiB in float32)."""
@@ -111,3 +114,18 @@ def info_nce(
             loss = loss + F.cross_entropy(logits, labels) / 2
             correct += (logits.argmax(dim=1) == labels).float().mean() / 2
     return loss, correct.detach()
+
+
+def pixel_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean cross-entropy over the labelled pixels of all processes' crops; 0 where there are none.
+
+    The mean over the processes of what they return is the mean over all pixels, however many each of them has.
+
+    Args:
+        logits: (B, K, H, W).
+        target: (B, H, W) int64, IGNORED without a label.
+    """
+    total = F.cross_entropy(logits.float(), target, ignore_index=IGNORED, reduction="sum")
+    count = (target != IGNORED).sum().float()
+    sum_over_processes(count)
+    return total * world_size() / count.clamp(min=1)

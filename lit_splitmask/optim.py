@@ -1,10 +1,10 @@
-"""One optimizer-and-schedule recipe for every module: AdamW, warm-up and cosine per step, layer-wise decay."""
+"""One optimizer-and-schedule recipe for every module: AdamW, warm-up and cosine or line per step, layer-wise decay."""
 
 import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -12,10 +12,12 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lit_splitmask.errors import UserError
 
+ScheduleKind = Literal["cosine", "poly"]
+
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with linear warm-up and a cosine, per step.
+    """AdamW with linear warm-up and a cosine (or a straight line), per step.
 
     Attributes:
         lr: peak learning rate at ``reference_batch`` images a step.
@@ -26,6 +28,8 @@ class OptimConfig:
         min_lr: the rate at the end, at ``reference_batch``.
         weight_decay_end: where half a cosine takes the weight decay over the run (DINO); ``None``: it stays.
         layer_decay: factor from block to block towards the input (Table 9); 1.0 for none.
+        schedule: after the warm-up half a ``cosine``, or ``poly``: the polynomial of power 1, a straight line, of the
+            segmentation recipes of BEiT, XCiT and MAE.
     """
 
     lr: float = 1.5e-3
@@ -37,6 +41,7 @@ class OptimConfig:
     min_lr: float = 1e-5
     layer_decay: float = 1.0
     weight_decay_end: float | None = None
+    schedule: ScheduleKind = "cosine"
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
@@ -45,6 +50,10 @@ class OptimConfig:
             raise UserError(f"optim.warmup is {self.warmup}; it is a share of the steps, in [0, 1).")
         if not 0 < self.layer_decay <= 1:
             raise UserError(f"optim.layer_decay is {self.layer_decay}; it must be in (0, 1].")
+        if self.schedule not in get_args(ScheduleKind):
+            raise UserError(
+                f"optim.schedule is {self.schedule}; it must be one of {', '.join(get_args(ScheduleKind))}."
+            )
 
 
 def batch_scale(config: OptimConfig, batch_size: int) -> float:
@@ -52,12 +61,15 @@ def batch_scale(config: OptimConfig, batch_size: int) -> float:
     return math.sqrt(batch_size / config.reference_batch) if config.reference_batch else 1.0
 
 
-def lr_factor(step: int, total_steps: int, warmup_steps: int, min_factor: float) -> float:
-    """Share of the peak rate at ``step`` (0-based): linear from 0 up to 1, then half a cosine down to ``min_factor``."""
+def lr_factor(
+    step: int, total_steps: int, warmup_steps: int, min_factor: float, *, schedule: ScheduleKind = "cosine"
+) -> float:
+    """Share of the peak rate at ``step`` (0-based): linear from 0 up to 1, then down to ``min_factor``."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    return min_factor + (1 - min_factor) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+    progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+    left = 1 - progress if schedule == "poly" else (1 + math.cos(math.pi * progress)) / 2
+    return min_factor + (1 - min_factor) * left
 
 
 def half_cosine(start: float, end: float, progress: float) -> float:
@@ -121,4 +133,7 @@ def build_optimizer(
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(config.beta1, config.beta2), fused=fused)
     warmup_steps = round(config.warmup * total_steps)
     min_factor = min(1.0, config.min_lr / config.lr)
-    return optimizer, LambdaLR(optimizer, lambda step: lr_factor(step, total_steps, warmup_steps, min_factor))
+    return optimizer, LambdaLR(
+        optimizer,
+        lambda step: lr_factor(step, total_steps, warmup_steps, min_factor, schedule=config.schedule),
+    )

@@ -28,6 +28,29 @@ def test_the_rate_rises_linearly_and_falls_as_a_cosine(step: int, expected: floa
     assert lr_factor(step, total_steps=12, warmup_steps=4, min_factor=0.1) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0, 0.25), (3, 1.0), (4, 1.0), (6, 0.775), (8, 0.55), (12, 0.1), (20, 0.1)]
+)
+def test_the_polynomial_falls_in_a_straight_line(step: int, expected: float) -> None:
+    found = lr_factor(step, total_steps=12, warmup_steps=4, min_factor=0.1, schedule="poly")
+    assert found == pytest.approx(expected)
+
+
+def test_the_schedule_of_the_recipe_is_the_optimizers() -> None:
+    for kind in ("cosine", "poly"):
+        config = OptimConfig(lr=1.0, reference_batch=0, warmup=0.0, min_lr=0.0, schedule=kind)  # type: ignore[arg-type]
+        optimizer, schedule = build_optimizer(
+            tiny_vit().named_parameters(), config, batch_size=8, total_steps=8, depth=2
+        )
+        for _ in range(2):
+            optimizer.step()
+            schedule.step()
+        expected = 0.75 if kind == "poly" else (1 + math.sqrt(0.5)) / 2
+        assert schedule.get_last_lr()[0] == pytest.approx(expected)
+    with pytest.raises(UserError, match=r"optim\.schedule is step"):
+        OptimConfig(schedule="step")  # type: ignore[arg-type]
+
+
 def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
     assert lr_factor(0, total_steps=10, warmup_steps=0, min_factor=0.0) == 1
 

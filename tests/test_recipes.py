@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from replicas import REPLICAS
+from scenes import write_scenes
 from tiny_runs import one_thread  # noqa: F401
 
 from lit_splitmask.cli import main
@@ -23,6 +24,7 @@ ALL = recipes.available()
 COMPARISONS = [name for name in ALL if name.startswith("compare")]
 PRETRAINING = recipes.pretraining_recipes()
 FINETUNING = [name for name in ALL if name.startswith("finetune")]
+SEGMENTING = [name for name in ALL if name.startswith("segment")]
 
 TINY = """--model.backbone.embed_dim 32 --model.backbone.depth 2 --model.backbone.num_heads 2 --model.backbone.patch_size 8
 --data.image_size 32 --data.batch_size 4 --data.num_workers 0 --data.budget.steps 2 --trainer.accelerator cpu"""
@@ -45,10 +47,11 @@ def root(class_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_there_are_recipes_for_every_command() -> None:
-    assert sorted(COMPARISONS + PRETRAINING + FINETUNING) == ALL
+    assert sorted(COMPARISONS + PRETRAINING + FINETUNING + SEGMENTING) == ALL
     assert COMPARISONS
     assert PRETRAINING
     assert FINETUNING
+    assert SEGMENTING
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -61,7 +64,7 @@ def test_a_recipe_opens_with_what_it_is_and_how_to_launch_it(name: str) -> None:
     assert any(f"lit-splitmask {command}" in text for command in ("pretrain", "finetune", "compare")) or "make " in text
 
 
-@pytest.mark.parametrize("name", PRETRAINING + FINETUNING + COMPARISONS)
+@pytest.mark.parametrize("name", PRETRAINING + FINETUNING + SEGMENTING + COMPARISONS)
 def test_the_command_in_a_recipe_names_the_recipe_itself(name: str) -> None:
     text = (files("lit_splitmask.recipes") / f"{name}.yaml").read_text()
     for line in text.splitlines():
@@ -94,6 +97,25 @@ def test_a_pretraining_recipe_trains(name: str, root: Path) -> None:
 def test_a_fine_tuning_recipe_trains(name: str, root: Path) -> None:
     assert train("finetune", name, images_for(name, root), f"{TINY} {SIZE}") == 0
     assert Path("runs/x/classifier.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", SEGMENTING)
+def test_a_segmentation_recipe_trains(name: str, root: Path) -> None:
+    scenes = write_scenes(root.parent / "scenes", {"train": 4, "val": 2})
+    deep = TINY.replace("depth 2", "depth 4")
+    assert train("finetune", name, scenes, f"{deep} {SIZE} --model.channels 8 --data.short_side 40") == 0
+    assert Path("runs/x/segmenter.safetensors").is_file()
+
+
+def test_the_segmentation_of_ade20k_has_the_papers_schedule() -> None:
+    recipe, partner = recipes.read("segment_ade20k"), recipes.read("splitmask_ade20k")
+    data, model = recipe["data"]["init_args"], recipe["model"]
+    assert (data["budget"], data["batch_size"], data["image_size"]) == ({"steps": 160_000}, 16, 512)
+    assert round(model["optim"]["warmup"] * 160_000) == 1500
+    assert (model["optim"]["schedule"], model["optim"]["min_lr"]) == ("poly", 0.0)
+    for key in ("size", "positions"):
+        assert model["backbone"][key] == partner["model"]["backbone"][key]
+    assert recipes.finetuning("splitmask_ade20k").name == "segment_ade20k"
 
 
 def test_every_dataset_of_the_paper_has_its_recipes() -> None:

@@ -6,6 +6,7 @@ from lit_splitmask.callbacks.export import ExportWeights
 from lit_splitmask.callbacks.pictures import HalvesPicture
 from lit_splitmask.callbacks.predictions import PredictionWriter
 from lit_splitmask.callbacks.progress import RunProgress, clock
+from lit_splitmask.callbacks.segmentation_pictures import LabelMapWriter, SegmentationPictures
 from lit_splitmask.callbacks.selection import OverfitAwareCheckpoint, OverfitAwareEarlyStopping
 from lit_splitmask.callbacks.signals import KNN, HeldOutLoss, Linear, LossGap, RankMe, ShortFinetune
 
@@ -15,6 +16,7 @@ __all__ = [
     "ExportWeights",
     "HalvesPicture",
     "HeldOutLoss",
+    "LabelMapWriter",
     "Linear",
     "LossGap",
     "OverfitAwareCheckpoint",
@@ -22,6 +24,7 @@ __all__ = [
     "PredictionWriter",
     "RankMe",
     "RunProgress",
+    "SegmentationPictures",
     "ShortFinetune",
     "TrainingClock",
     "clock",

@@ -50,7 +50,5 @@ class ExportWeights(Callback):
             "pixel_std": module.pixel_std.tolist(),
             "step": step,
         }
-        class_names = getattr(module, "class_names", None)
-        if class_names:
-            info["class_names"] = class_names
-        save_backbone(path or self.path, module.vit, **info)
+        parts, more = module.exported()
+        save_backbone(path or self.path, module.vit, parts=parts, **info, **more)

@@ -7,7 +7,7 @@ import yaml
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from lit_splitmask import callbacks
+from lit_splitmask.commands import tasks
 from lit_splitmask.commands.arguments import value_of
 from lit_splitmask.commands.run_cli import new_parser, quiet, trainer_defaults
 from lit_splitmask.commands.runs import check_checkpoint
@@ -21,7 +21,17 @@ class AnyCLI(LightningCLI):
         return new_parser(kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_lightning_class_args(callbacks.PredictionWriter, "predictions")
+        parser.add_argument(
+            "--predictions.path",
+            type=str | None,
+            default=None,
+            help="where predict writes: a CSV file, or a folder of PNGs",
+        )
+
+    def before_predict(self) -> None:
+        """Adds what writes the predictions of the module's task."""
+        writer = tasks.task_of(self.model).writer(self._get(self.config, "predictions.path"))
+        self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
 
 
 def lightning(arguments: list[str]) -> int:
@@ -33,6 +43,8 @@ def lightning(arguments: list[str]) -> int:
     if checkpoint == "last":
         raise UserError("--ckpt_path last guesses a file, and trains from scratch where there is none: give the path.")
     _refuse_a_runs_config(value_of(arguments, "--config") or value_of(arguments, "-c"))
+    if arguments[0] == "predict" and value_of(arguments, "--return_predictions") is None:
+        arguments = [*arguments, "--return_predictions=false"]  # they are written, and would fill the memory
     AnyCLI(
         LightningModule,
         LightningDataModule,
@@ -54,6 +66,6 @@ def _refuse_a_runs_config(path: str | None) -> None:
     settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     if isinstance(settings, dict) and "runs_dir" in settings:
         raise UserError(
-            f"{path} repeats a run of pretrain or finetune. To test a fine-tuned classifier or to predict with it, give "
+            f"{path} repeats a run of pretrain or finetune. To test a fine-tuned network or to predict with it, give "
             f"{Path(path).with_name('predict.yaml')}, which finetune writes at its end."
         )

@@ -75,16 +75,26 @@ def choose(num_images: int, median_side: int, gpu: bool) -> Choice:
 
 def finetuning(pretraining: str) -> Choice:
     """The fine-tuning recipe that goes with a pre-training recipe."""
-    partner = pretraining.replace("splitmask", "finetune", 1)
-    if partner != pretraining and partner in available():
-        return Choice(partner, f"made for the network of {pretraining}")
+    for kind in ("finetune", "segment"):
+        partner = pretraining.replace("splitmask", kind, 1)
+        if partner != pretraining and partner in available():
+            return Choice(partner, f"made for the network of {pretraining}")
     return Choice("finetune", "the paper's fine-tuning recipe (Table 9, small sets)")
 
 
-def fit_to_weights(recipe: dict[str, Any], timm_args: dict[str, Any]) -> None:
-    """Makes a recipe's images those that weights were trained on: their size and number of channels."""
+def choose_segmentation(gpu: bool) -> Choice:
+    """The recipe for images with label maps."""
+    if gpu:
+        return Choice("segment_ade20k", "the paper's for ADE20K (Table 5); --data.budget.steps shortens it")
+    return Choice("segment_cpu", "no GPU: a small network on crops of 96 px that two CPU cores can train")
+
+
+def fit_to_weights(recipe: dict[str, Any], timm_args: dict[str, Any], *, size: bool = True) -> None:
+    """Makes a recipe's images those that weights were trained on: their number of channels, and their ``size``."""
     images = recipe.setdefault("data", {}).setdefault("init_args", {})
-    images["image_size"], images["channels"] = timm_args["img_size"], timm_args["in_chans"]
+    images["channels"] = timm_args["in_chans"]
+    if size:
+        images["image_size"] = timm_args["img_size"]
 
 
 COMPARISONS = ("pretrain", "finetune", "grid")

@@ -1,6 +1,5 @@
 """``pretrain`` and ``finetune``."""
 
-import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,14 @@ from lit_splitmask import callbacks, datamodules, modules
 from lit_splitmask.atomic import write_atomically
 from lit_splitmask.callbacks.estimate import DAY
 from lit_splitmask.checkpoints import load_weights
-from lit_splitmask.commands import recipes
+from lit_splitmask.commands import recipes, tasks
 from lit_splitmask.commands.arguments import value_of
+from lit_splitmask.commands.results import Report
 from lit_splitmask.commands.run_cli import RunCLI, is_process_zero, last_checkpoint, quiet, trainer_defaults
 from lit_splitmask.commands.runs import RunFolder, check_checkpoint, keep_metrics
 from lit_splitmask.datamodules.base import ImageData
 from lit_splitmask.errors import UserError
+from lit_splitmask.modules.base import TrainModule
 from lit_splitmask.tokenizers import Codebook
 
 
@@ -38,11 +39,16 @@ def _recipe_for(arguments: list[str], default: recipes.Choice | None) -> dict[st
     return recipe
 
 
+def _is_told(arguments: list[str]) -> bool:
+    """Whether the arguments say which settings to take."""
+    told = any(value_of(arguments, option) is not None for option in ("--config", "-c", "--recipe"))
+    return told or "--resume" in " ".join(arguments)
+
+
 def _choose(arguments: list[str]) -> recipes.Choice | None:
     """The pre-training recipe for the images, unless the arguments say which settings to take."""
     root, pool = value_of(arguments, "--data.root"), value_of(arguments, "--data.pool")
-    told = any(value_of(arguments, option) is not None for option in ("--config", "-c", "--recipe"))
-    if root is None or told or "--resume" in " ".join(arguments):
+    if root is None or _is_told(arguments):
         return None
     glances = [datamodules.glance(folder) for folder in (root, *yaml.safe_load(pool or "[]"))]
     num_images = sum(glance.num_images for glance in glances)
@@ -57,6 +63,7 @@ def pretrain(arguments: list[str]) -> int:
     cli = RunCLI(modules.Pretrain, arguments, _recipe_for(arguments, choice))
     config = value_of(arguments, "--config")
     budget_given = config is not None or any(a.startswith(("--data.budget", "--trainer.max_")) for a in arguments)
+    _refuse_label_maps(cli)
     folder = _folder(cli, "pretrain")
     command = shlex.join(["lit-splitmask", "pretrain", *arguments])
     weights = folder.path / "backbone.safetensors"
@@ -80,6 +87,10 @@ def pretrain(arguments: list[str]) -> int:
     recipe = value_of(arguments, "--recipe")
     chosen = ["--recipe", recipes.finetuning(recipe).name] if recipe in recipes.available() else []
     images = [a for option in ("--data", "--data.root", "--data.manifest") for a in _given(arguments, option)]
+    images = [
+        tasks.root_for_finetuning(a) if before == "--data.root" else a
+        for before, a in zip(["", *images], images, strict=False)
+    ]
     print(
         f"Wrote {weights}, with halves.png, words.png, metrics.csv and checkpoints (selection.json and .png say why this one) "
         "beside it. Go on with:\n"
@@ -89,30 +100,45 @@ def pretrain(arguments: list[str]) -> int:
 
 
 def finetune(arguments: list[str]) -> int:
-    """``lit-splitmask finetune``: trains a classifier from pre-trained weights or from scratch, and tests it."""
+    """``lit-splitmask finetune``: trains for a task from pre-trained weights or from scratch, and tests the result."""
     quiet()
     arguments = [
         a.replace("--weights", "--model.weights", 1) if a.startswith("--weights") else a for a in _flag(arguments)
     ]
-    pretraining = _choose(arguments)
-    recipe = _recipe_for(arguments, recipes.finetuning(pretraining.name) if pretraining else None)
+    task = tasks.choose_task(arguments)
+    arguments = tasks.without_task(arguments)
+    root = None if _is_told(arguments) else value_of(arguments, "--data.root")
+    choice = task.default_recipe(Path(root).expanduser()) if root is not None else None
+    recipe = _recipe_for(arguments, choice)
     weights = value_of(arguments, "--model.weights")
     if weights is not None:
         info = load_weights(weights).info
-        if pretraining is not None:
+        if choice is not None:
             recipe.get("model", {}).pop("backbone", None)  # a chosen recipe follows the weights, whatever their shape
         if "timm" in info:
-            recipes.fit_to_weights(recipe, info["timm"])
-    cli = RunCLI(modules.Classify, arguments, recipe)
+            recipes.fit_to_weights(recipe, info["timm"], size=task.crops_follow_weights)
+    cli = RunCLI(task.module, arguments, recipe)
     folder = _folder(cli, "finetune")
     best = ModelCheckpoint(
-        str(folder.checkpoints), filename="best", monitor="val/accuracy", mode="max", enable_version_counter=False
+        str(folder.checkpoints), filename="best", monitor=task.monitor, mode="max", enable_version_counter=False
     )
     watching = [callbacks.RunProgress(), best, last_checkpoint(folder), callbacks.EstimateTime()]
     trainer, module, data = cli.build(folder, watching)
     _fit(cli, folder, trainer, module, data)
-    _report_test(folder, trainer, module, data, best)
+    _report(task, folder, trainer, module, data, Path(best.best_model_path or folder.last))
     return 0
+
+
+def _refuse_label_maps(cli: RunCLI) -> None:
+    """Keeps label maps from being taken for images."""
+    data = cli.config.data
+    root = data.init_args.get("root")
+    is_plain = data.class_path.rpartition(".")[2] == "ImageFolder"
+    if is_plain and root and datamodules.looks_like_segmentation(Path(root).expanduser()):
+        raise UserError(
+            f"{root} holds label maps beside its images, and a pre-training would learn from both: pass the training images "
+            f"alone, such as --data.root {Path(root) / 'images' / 'train'}."
+        )
 
 
 def _given(arguments: list[str], option: str) -> list[str]:
@@ -154,50 +180,32 @@ def _remove_empty_run(folder: RunFolder) -> None:
     shutil.rmtree(folder.path, ignore_errors=True)
 
 
-def _report_test(
-    folder: RunFolder, trainer: Trainer, module: LightningModule, data: ImageData, best: ModelCheckpoint
+def _report(
+    task: tasks.Task, folder: RunFolder, trainer: Trainer, module: LightningModule, data: ImageData, checkpoint: Path
 ) -> None:
-    """Exports the best weights, tests them if there are test images, and prints what was found."""
-    from rich.console import Console
-    from rich.table import Table
-
-    chosen = Path(best.best_model_path or folder.last)
-    module.load_state_dict(check_checkpoint(chosen)["state_dict"])
-    weights = folder.path / "classifier.safetensors"
+    """Exports the best weights, evaluates them, and says what was found and how to go on."""
+    assert isinstance(module, TrainModule)
+    module.load_state_dict(check_checkpoint(checkpoint)["state_dict"])
+    weights = folder.path / task.weights
     if trainer.is_global_zero:
         callbacks.ExportWeights(str(weights)).export(module, trainer.global_step)
-    written = [str(weights), str(folder.path / "metrics.csv")]
-    if "test" in data.source.splits:
-        scores = trainer.test(module, datamodule=data, verbose=False)[0]
-        if not trainer.is_global_zero:
-            return
-        assert isinstance(module, modules.Classify)
-        names, confusion = module.class_names or [], module.confusion.tolist()
-        report = {"scores": scores, "classes": names, "confusion": confusion, "checkpoint": str(chosen)}
-        write_atomically(folder.path / "test.json", json.dumps(report, indent=2).encode())
-        table = Table("on test images", "accuracy", title=f"{folder.path.name}: the checkpoint that was best on val")
-        for key, value in scores.items():
-            table.add_row(key.removeprefix("test/").removeprefix("accuracy/").replace("_", " "), f"{100 * value:.1f} %")
-        Console().print(table)
-        written.append(str(folder.path / "test.json"))
+    found = task.report(Report(folder, trainer, module, data, checkpoint))
+    if not trainer.is_global_zero:
+        return
     predict = folder.path / "predict.yaml"
-    _write_predict_config(predict, weights, data)
-    print(
-        f"Wrote {', '.join(written)}. To classify other images:\n"
-        f"  lit-splitmask predict --config {predict} --data.root DIR"
-    )
-
-
-def _write_predict_config(path: Path, weights: Path, data: ImageData) -> None:
-    """Settings with which ``lit-splitmask predict`` and ``test`` use a trained classifier."""
     settings = {
-        "model": {"class_path": "Classify", "init_args": {"weights": str(weights), "keep_head": True}},
+        "model": {"class_path": task.module.__name__, "init_args": {"weights": str(weights), "keep_head": True}},
         "data": {
             "class_path": f"{type(data).__module__}.{type(data).__name__}",
-            "init_args": {"image_size": data.image_size, "channels": data.channels, "crop_ratio": data.crop_ratio},
+            "init_args": task.predict_data(module, data),
         },
     }
-    write_atomically(path, yaml.safe_dump(settings, sort_keys=False).encode())
+    write_atomically(predict, yaml.safe_dump(settings, sort_keys=False).encode())
+    written = [str(weights), str(folder.path / "metrics.csv"), *found]
+    print(
+        f"Wrote {', '.join(written)}. To {task.name} other images:\n"
+        f"  lit-splitmask predict --config {predict} --data.root DIR"
+    )
 
 
 def _flag(arguments: list[str]) -> list[str]:

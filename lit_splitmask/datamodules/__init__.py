@@ -1,10 +1,11 @@
-"""Datamodules: from an image folder to batches of uint8 images, labels and indices."""
+"""Datamodules: from an image folder to batches of uint8 images, labels or label maps, and indices."""
 
 from lit_splitmask.datamodules.base import ImageData
 from lit_splitmask.datamodules.budget import Budget
 from lit_splitmask.datamodules.finetune_augment import FinetuneAugment
 from lit_splitmask.datamodules.folder import ImageFolder
 from lit_splitmask.datamodules.glance import Glance, glance
+from lit_splitmask.datamodules.label_maps import looks_like_segmentation
 from lit_splitmask.datamodules.manifest import Manifest
 from lit_splitmask.datamodules.multi_crop import MultiCrop
 from lit_splitmask.datamodules.published import (
@@ -19,6 +20,8 @@ from lit_splitmask.datamodules.published import (
     Sketch,
     StanfordCars,
 )
+from lit_splitmask.datamodules.segment_augment import SegmentAugment
+from lit_splitmask.datamodules.segmentation import SegmentationFolder
 from lit_splitmask.datamodules.transforms import PretrainAugment
 
 __all__ = [
@@ -38,7 +41,10 @@ __all__ = [
     "MultiCrop",
     "Painting",
     "PretrainAugment",
+    "SegmentAugment",
+    "SegmentationFolder",
     "Sketch",
     "StanfordCars",
     "glance",
+    "looks_like_segmentation",
 ]

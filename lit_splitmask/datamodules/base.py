@@ -9,7 +9,7 @@ from typing import Literal, NoReturn
 import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from lit_splitmask.datamodules.budget import MAX_PASSES, Budget, Schedule, resolve, steps_per_epoch, whole_epochs
 from lit_splitmask.datamodules.dataset import IndexedImages, Samples
@@ -255,7 +255,7 @@ class ImageData(LightningDataModule, ABC):
             self._train_images(), sampler, batch_size=sampler.loader_batch_size, num_workers=self.num_workers
         )
 
-    def _train_images(self) -> IndexedImages:
+    def _train_images(self) -> Dataset:
         transform, *more = self.augment.build_all(self.image_size)
         return IndexedImages(
             self.train_samples,

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from lit_splitmask.datamodules.dataset import NUM_BUFFERS, IndexedImages
+from lit_splitmask.datamodules.dataset import NUM_BUFFERS
 from lit_splitmask.errors import UserError
 
 _MOST_WORKERS = 8
@@ -36,9 +36,13 @@ class Loader(DataLoader):
         try:
             for batch in super().__iter__():
                 if self.num_workers and not self.pin_memory:  # pinning has copied them already
-                    for name in [name for name in batch if name.startswith("image")]:
+                    names = [name for name in batch if name.startswith("image")]
+                    for name in names:
                         image = batch[name]
-                        held[image.data_ptr()] = image
+                        if len(held) < NUM_BUFFERS * self.num_workers * len(
+                            names
+                        ):  # else of many sizes
+                            held[image.data_ptr()] = image
                         batch[name] = torch.from_numpy(
                             image.numpy().copy(order="K")
                         )  # torch would wake all its threads
@@ -54,9 +58,7 @@ class Loader(DataLoader):
         """Takes nothing back; see :meth:`state_dict`."""
 
 
-def make_loader(
-    dataset: IndexedImages, sampler: DistributedSampler, *, batch_size: int, num_workers: int
-) -> DataLoader:
+def make_loader(dataset: Dataset, sampler: DistributedSampler, *, batch_size: int, num_workers: int) -> DataLoader:
     """A loader whose batches are the same for any number of workers.
 
     Args:

@@ -42,6 +42,11 @@ class TrainModule(LightningModule):
         """The backbone."""
         raise NotImplementedError
 
+    def exported(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What an exported file holds beside the backbone: tensors by name, and facts as JSON values."""
+        class_names = getattr(self, "class_names", None)
+        return {}, {"class_names": class_names} if class_names else {}
+
     def configure_model(self) -> None:
         """Chooses the faster attention for the device that the trainer uses."""
         use_fused_attention(self, self.trainer.strategy.root_device.type != "cpu")

@@ -1,0 +1,212 @@
+"""What a segmenter says: pictures beside the truth, and label maps as PNG files."""
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from lit_splitmask.atomic import write_atomically
+from lit_splitmask.callbacks.pictures import tile, write_png
+from lit_splitmask.errors import UserError
+from lit_splitmask.losses import IGNORED
+from lit_splitmask.modules.segment import Segment
+
+COLUMNS = ("image", "truth", "prediction")
+CELL_WIDTH = 320
+"""Wider images are drawn smaller."""
+
+_LEGEND_ROW = 16
+_VOID_COLOUR = (0, 0, 0)
+
+
+def class_colours(num_classes: int) -> np.ndarray:
+    """Pascal VOC's colours without its first, black, which stands for void here: (num_classes, 3) uint8."""
+    colours = np.zeros((num_classes, 3), dtype=np.uint8)
+    for number in range(num_classes):
+        bits = number + 1
+        for level in range(7, -1, -1):
+            colours[number] |= np.array([bits & 1, bits >> 1 & 1, bits >> 2 & 1], dtype=np.uint8) << level
+            bits >>= 3
+    return colours
+
+
+def paint(classes: Tensor, num_classes: int) -> Tensor:
+    """Classes (H, W) in their colours, IGNORED in black: (3, H, W) float in [0, 1]."""
+    table = torch.from_numpy(np.concatenate([class_colours(num_classes), np.array([_VOID_COLOUR], dtype=np.uint8)]))
+    classes = classes.long().cpu()
+    rows = torch.where(classes == IGNORED, num_classes, classes)
+    return table[rows].permute(2, 0, 1).float() / 255
+
+
+@torch.no_grad()
+def draw_rows(module: Segment, batches: Sequence[dict[str, Tensor]]) -> Tensor:
+    """One row an image, image, truth and prediction: (3, height, width) float in [0, 1].
+
+    Args:
+        module: A built segmenter.
+        batches: Of one image each, with its map, as a datamodule gives them for evaluation.
+    """
+    cells = []
+    for batch in batches:
+        batch = {name: value.to(module.device) for name, value in batch.items()}
+        shape = (batch["map"].shape[-2], batch["map"].shape[-1])
+        image = F.interpolate(batch["image"].float() / 255, shape, mode="bilinear", antialias=True)[0].cpu()
+        predicted = module.logits_at(batch).argmax(dim=1)[0]
+        row = [image.expand(3, -1, -1), *(paint(one, module.num_classes) for one in (batch["map"][0], predicted))]
+        cells += [_fit(row[0], "bilinear"), _fit(row[1], "nearest-exact"), _fit(row[2], "nearest-exact")]
+    high, wide = (max(cell.shape[axis] for cell in cells) for axis in (1, 2))
+    padded = [F.pad(cell, (0, wide - cell.shape[2], 0, high - cell.shape[1]), value=1.0) for cell in cells]
+    return tile(torch.stack(padded), columns=len(COLUMNS))
+
+
+def _fit(cell: Tensor, mode: str) -> Tensor:
+    """At most CELL_WIDTH wide."""
+    scale = min(1.0, CELL_WIDTH / cell.shape[2])
+    if scale == 1:
+        return cell
+    shape = (max(1, round(cell.shape[1] * scale)), max(1, round(cell.shape[2] * scale)))
+    return F.interpolate(cell[None], shape, mode=mode, antialias=mode == "bilinear")[0]
+
+
+def draw_legend(names: Sequence[str], width: int) -> Tensor:
+    """Every class's colour and name, and void, in columns: (3, height, width) float in [0, 1]."""
+    entries = [*zip(names, class_colours(len(names)).tolist(), strict=True), ("no label", list(_VOID_COLOUR))]
+    longest = max(len(name) for name, _ in entries)
+    columns = max(1, width // (7 * longest + 28))
+    rows = -(-len(entries) // columns)
+    canvas = Image.new("RGB", (width, rows * _LEGEND_ROW + 4), "white")
+    pencil = ImageDraw.Draw(canvas)
+    for number, (name, colour) in enumerate(entries):
+        left, top = number % columns * (width // columns), number // columns * _LEGEND_ROW + 4
+        pencil.rectangle((left, top, left + 12, top + 10), fill=tuple(colour))
+        pencil.text((left + 18, top), name, fill="black")
+    return torch.from_numpy(np.array(canvas)).permute(2, 0, 1).float() / 255
+
+
+class SegmentationPictures(Callback):
+    """Writes image, truth and prediction of a few validation images, and the classes' colours, when training ends.
+
+    Args:
+        path: The PNG file.
+        num_images: Rows; the images are evenly spaced among those of val.
+    """
+
+    def __init__(self, path: str, num_images: int = 6) -> None:
+        self.path, self.num_images = Path(path), num_images
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero or trainer.interrupted:
+            return
+        loaders: Any = trainer.val_dataloaders
+        loader = loaders[0] if isinstance(loaders, list) and loaders else loaders
+        if loader:
+            self.draw(pl_module, loader.dataset)
+
+    def draw(self, module: LightningModule, images: Any) -> None:
+        """Writes the picture now.
+
+        Args:
+            module: A :class:`Segment`.
+            images: Gives ``image``, ``map`` and ``size`` by number, without the first dimension.
+        """
+        if not isinstance(module, Segment):
+            raise UserError(f"SegmentationPictures works with Segment, not with {type(module).__name__}.")
+        count = min(self.num_images, len(images))
+        places = np.linspace(0, len(images) - 1, count).round().astype(int).tolist()
+        batches = [{name: value[None] for name, value in images[place].items()} for place in places]
+        was_training = module.training
+        module.eval()
+        rows = draw_rows(module, batches)
+        module.train(was_training)
+        legend = draw_legend(module.class_names or [], rows.shape[2])
+        write_png(self.path, torch.cat([rows, legend], dim=1), COLUMNS)
+
+
+class LabelMapWriter(BasePredictionWriter):
+    """Writes a PNG for every image, of its size on disk and with the values that the training maps have.
+
+    It is a palette PNG, so that it can be looked at, or one of 16 bits where values need it. The folder mirrors that of the
+    images.
+
+    Args:
+        path: A folder that does not exist yet, or is empty.
+    """
+
+    def __init__(self, path: str = "predictions") -> None:
+        super().__init__(write_interval="batch")
+        self.path = Path(path)
+        self._written = 0
+        self._names: list[str] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses to write over files, before anything is predicted."""
+        if stage != "predict":
+            return
+        if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
+            raise UserError(
+                f"{self.path} exists already: move it away, or give another folder by --predictions.path DIR."
+            )
+        trainer.strategy.barrier("predictions")  # no process writes before all have looked
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._written = 0
+        self._names = map_names(trainer.datamodule.predict_paths)  # type: ignore[attr-defined]
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        assert isinstance(pl_module, Segment)
+        for classes, index in zip(prediction["map"].cpu().numpy(), prediction["index"].tolist(), strict=True):
+            data = encode_map(classes, pl_module.void, pl_module.num_classes)
+            write_atomically(self.path / self._names[index], data)
+            self._written += 1
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.print(f"Wrote {self._written:,} label maps to {self.path}/.")
+
+
+def map_names(paths: Sequence[str]) -> list[str]:
+    """Names of the maps: those of the images as PNG, with the image's own extension before it where two would be one."""
+    plain = [str(PurePosixPath(path).with_suffix(".png")) for path in paths]
+    count = Counter(plain)
+    return [name if count[name] == 1 else f"{path}.png" for name, path in zip(plain, paths, strict=True)]
+
+
+def encode_map(classes: np.ndarray, void: int | None, num_classes: int) -> bytes:
+    """A PNG of class indices (H, W), written as the values that stand for them where ``void`` is left out.
+
+    Args:
+        classes: All in [0, num_classes).
+        void: The value that no class has; None where values are class indices.
+        num_classes: Which decides between a palette and 16 bits.
+    """
+    values = np.arange(num_classes)
+    if void is not None:
+        values = values + (values >= void)
+    written = values[classes]
+    if values.max() > 255:
+        picture = Image.fromarray(written.astype(np.uint16))
+    else:
+        picture = Image.fromarray(written.astype(np.uint8)).convert("L")
+        palette = np.zeros((256, 3), dtype=np.uint8)
+        palette[values] = class_colours(num_classes)
+        picture.putpalette(palette.tobytes())
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()

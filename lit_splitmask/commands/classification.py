@@ -1,0 +1,32 @@
+"""What ``finetune`` says of a classifier."""
+
+from typing import Any
+
+from lit_splitmask.commands.results import Report
+from lit_splitmask.datamodules.base import ImageData
+from lit_splitmask.modules import Classify
+
+
+def report(found: Report) -> list[str]:
+    """Tests the classifier if there are test images, and prints the scores; returns the files written."""
+    from rich.console import Console
+    from rich.table import Table
+
+    if "test" not in found.data.source.splits:
+        return []
+    scores = found.trainer.test(found.module, datamodule=found.data, verbose=False)[0]
+    if not found.trainer.is_global_zero:
+        return []
+    assert isinstance(found.module, Classify)
+    names, confusion = found.module.class_names or [], found.module.confusion.tolist()
+    written = found.write("test.json", {"scores": scores, "classes": names, "confusion": confusion})
+    table = Table("on test images", "accuracy", title=f"{found.folder.path.name}: the checkpoint that was best on val")
+    for key, value in scores.items():
+        table.add_row(key.removeprefix("test/").removeprefix("accuracy/").replace("_", " "), f"{100 * value:.1f} %")
+    Console().print(table)
+    return [written]
+
+
+def predict_data(module: Classify, data: ImageData) -> dict[str, Any]:
+    """Settings of the datamodule with which other images are classified."""
+    return {"image_size": data.image_size, "channels": data.channels, "crop_ratio": data.crop_ratio}

@@ -1,0 +1,38 @@
+"""What the report of every task begins and ends with."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning import Trainer
+
+from lit_splitmask.atomic import write_atomically
+from lit_splitmask.commands.runs import RunFolder
+from lit_splitmask.datamodules.base import ImageData
+from lit_splitmask.modules.base import TrainModule
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report is made of.
+
+    Attributes:
+        folder: Of the run.
+        trainer: That trained.
+        module: With the best weights.
+        data: The images.
+        checkpoint: Where the weights are from.
+    """
+
+    folder: RunFolder
+    trainer: Trainer
+    module: TrainModule
+    data: ImageData
+    checkpoint: Path
+
+    def write(self, name: str, values: dict[str, Any]) -> str:
+        """Writes JSON into the run's folder; returns its path."""
+        path = self.folder.path / name
+        write_atomically(path, json.dumps({**values, "checkpoint": str(self.checkpoint)}, indent=2).encode())
+        return str(path)

@@ -1,0 +1,314 @@
+"""Folders of images and label maps: layouts, classes, crops, and what is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scenes import COLOURS, NO_CHANGE, draw_scene, save, scene_data, write_scenes
+
+from lit_splitmask.datamodules import ImageFolder, SegmentationFolder, SegmentAugment, looks_like_segmentation
+from lit_splitmask.datamodules.label_maps import read_map, to_classes, to_values
+from lit_splitmask.datamodules.segment_augment import distort, resize_classes, resize_to, scale_for
+from lit_splitmask.errors import UserError
+from lit_splitmask.losses import IGNORED
+
+FILL = np.array([1, 2, 3], dtype=np.uint8)
+
+
+def opened(root: Path, stage: str = "fit", **settings: Any) -> SegmentationFolder:
+    data = scene_data(root, **settings)
+    data.prepare_data()
+    data.setup(stage)
+    return data
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_scenes(tmp_path / "scenes", {"train": 6, "val": 3, "test": 2})
+
+
+def test_splits_classes_and_maps_are_those_on_disk(root: Path) -> None:
+    data = opened(root)
+    assert {name: len(split) for name, split in data.source.splits.items()} == {"train": 6, "val": 3, "test": 2}
+    assert (data.class_names, data.void, data.smallest[0]) == (["0", "1", "2"], 255, 40)
+    for number, batch in enumerate(data.val_dataloader(), start=6):
+        image, classes = draw_scene(number)
+        assert batch["image"].shape == (1, 3, 40, 56)
+        assert (batch["image"][0].permute(1, 2, 0).numpy() == image).all()
+        assert (batch["map"][0].numpy() == np.where(classes == 255, IGNORED, classes.astype(int))).all()
+        assert batch["size"].tolist() == [[40, 56]]
+
+
+def test_ade20ks_folders_are_read_with_0_as_void(tmp_path: Path) -> None:
+    root = tmp_path / "ADEChallengeData2016"
+    write_scenes(root, {"training": 4, "validation": 2}, values=[1, 2, 3, 0])
+    (root / "objectInfo150.txt").write_text(
+        "Idx\tRatio\tTrain\tVal\tStuff\tName\n1\t0.1\t9\t9\t1\twall\n2\t0.1\t9\t9\t1\tsky\n3\t0\t1\t1\t0\tcar, auto\n"
+    )
+    for folder in (root, tmp_path):
+        data = opened(folder)
+        assert (data.void, data.class_names) == (0, ["wall", "sky", "car, auto"])
+        assert {name: len(split) for name, split in data.source.splits.items()} == {"train": 4, "val": 2}
+        assert {int(v) for batch in data.val_dataloader() for v in batch["map"].unique()} == {-1, 0, 1, 2}
+
+
+def test_values_above_a_void_in_the_middle_move_down(tmp_path: Path) -> None:
+    root = write_scenes(tmp_path / "scenes", values=[0, 1, 7, 5])
+    data = opened(root, void=5)
+    assert data.class_names == ["0", "1", "2", "3", "4", "6", "7"]
+    values = {int(v) for batch in data.val_dataloader() for v in batch["map"].unique()}
+    assert values == {-1, 0, 1, 6}
+    assert to_values(np.array([0, 4, 5, 6]), 5).tolist() == [0, 4, 6, 7]
+
+
+@pytest.mark.parametrize("void", [0, 3, 255])
+def test_values_come_back_from_classes(void: int) -> None:
+    values = np.array([value for value in range(20) if value != void])
+    assert to_values(to_classes(values, void), void).tolist() == values.tolist()
+    assert to_classes(np.array([void]), void).tolist() == [IGNORED]
+
+
+def test_without_val_a_share_of_train_is_held_out_and_copies_stay_together(tmp_path: Path) -> None:
+    root = write_scenes(tmp_path / "scenes", {"train": 10})
+    for kind in ("images", "annotations"):
+        save(root / kind / "train" / "copy.png", np.asarray(Image.open(root / kind / "train" / "00.png")))
+    data = opened(root, val_share=0.2)
+    splits = {name: set(split.files) for name, split in data.source.splits.items()}
+    assert not splits["train"] & splits["val"]
+    assert len(splits["train"] | splits["val"]) == 11
+    assert any({"images/train/00.png", "images/train/copy.png"} <= files for files in splits.values())
+    assert opened(root, val_share=0.2, seed=9).source.splits["val"].files[:] == data.source.splits["val"].files[:]
+    assert "val" not in opened(root, val_share=0.0).source.splits
+
+
+def test_a_training_image_that_val_holds_too_is_left_out(root: Path) -> None:
+    for kind in ("images", "annotations"):
+        save(root / kind / "train" / "copy.png", np.asarray(Image.open(root / kind / "val" / "06.png")))
+    assert len(opened(root).train_samples) == 6
+
+
+def test_a_folder_of_images_alone_is_for_predicting(tmp_path: Path) -> None:
+    for number in range(3):
+        save(tmp_path / "new" / "deep" / f"{number}.png", draw_scene(number)[0])
+    data = opened(tmp_path / "new", "predict")
+    assert data.predict_paths[:] == [f"deep/{number}.png" for number in range(3)]
+    assert all("map" not in batch for batch in data.predict_dataloader())
+    with pytest.raises(UserError, match="no images with label maps to train on"):
+        data.setup("fit")
+
+
+def test_a_test_folder_without_maps_is_predicted(root: Path) -> None:
+    for path in (root / "annotations" / "test").iterdir():
+        path.unlink()
+    (root / "annotations" / "test").rmdir()
+    data = opened(root)
+    assert "test" not in data.source.splits
+    assert data.predict_paths[:] == ["images/test/09.png", "images/test/10.png"]
+
+
+def test_class_names_come_from_a_file(root: Path, tmp_path: Path) -> None:
+    (root / "classes.txt").write_text("ground\ndisc\nbar\n")
+    assert opened(root).class_names == ["ground", "disc", "bar"]
+    (tmp_path / "names.txt").write_text("ground\ndisc\nbar\nnever\n")
+    assert opened(root, classes=str(tmp_path / "names.txt")).num_classes == 4
+
+
+def spoil_size(root: Path) -> None:
+    save(root / "annotations/train/00.png", np.zeros((40, 55), dtype=np.uint8))
+
+
+def spoil_value(root: Path) -> None:
+    save(root / "annotations/val/06.png", np.full((40, 56), 9, dtype=np.uint8))
+
+
+def spoil_colour(root: Path) -> None:
+    save(root / "annotations/train/00.png", np.zeros((40, 56, 3), dtype=np.uint8))
+
+
+def spoil_labels(root: Path) -> None:
+    for path in (root / "annotations/train").iterdir():
+        save(path, np.full((40, 56), 255, dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (spoil_size, r"annotations/train/00\.png is 55 x 40 px, but its image is 56 x 40"),
+        (spoil_value, r"annotations/val/06\.png has the value 9, but there are 3 classes, of values up to 2"),
+        (spoil_colour, r"00\.png is a colour picture"),
+        (spoil_labels, r"No pixel of the 6 label maps .* is labelled"),
+        (
+            lambda root: (root / "annotations/train/00.png").unlink(),
+            r"1 of the 6 images .* such as images/train/00\.png",
+        ),
+        (lambda root: (root / "annotations/val/06.png").write_bytes(b"no"), r"06\.png cannot be decoded"),
+        (lambda root: (root / "images/val/06.png").write_bytes(b"no"), r"06\.png cannot be opened"),
+        (lambda root: (root / "images").rename(root / "pictures"), r"no images/ beside it"),
+        (lambda root: (root / "classes.txt").write_text("a\nb\n"), r"has the value 2, but there are 2 classes"),
+        (lambda root: (root / "classes.txt").write_text("a\nb\na\n"), r"names the class a more than once"),
+    ],
+)
+def test_what_cannot_be_used_is_named(root: Path, spoil: Callable[[Path], Any], says: str) -> None:
+    spoil(root)
+    with pytest.raises(UserError, match=says):
+        opened(root)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"short_side": 0}, {"num_classes": 0}, {"val_share": 1.0}, {"eval_batch_size": 4}, {"num_classes": 2}]
+)
+def test_impossible_settings_are_refused(root: Path, settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        opened(root, **settings)
+
+
+def test_a_file_that_changes_is_read_again(root: Path) -> None:
+    assert opened(root).num_classes == 3
+    classes = draw_scene(0)[1]
+    classes[10, 10] = 3
+    save(root / "annotations/train/00.png", classes)
+    assert opened(root).num_classes == 4
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "16"])
+def test_maps_of_every_kind_are_read(mode: str, tmp_path: Path) -> None:
+    values = np.arange(6).reshape(2, 3) * (1 if mode != "16" else 1000)
+    picture = Image.fromarray(values.astype(np.uint16 if mode == "16" else np.uint8))
+    if mode == "P":
+        picture.putpalette([255 - n % 256 for n in range(768)])
+    if mode == "1":
+        values = values % 2
+        picture = Image.fromarray(values.astype(bool))
+    picture.save(tmp_path / "map.png")
+    assert read_map(tmp_path / "map.png").tolist() == values.tolist()
+
+
+def test_a_folder_of_label_maps_is_recognised(root: Path, tmp_path: Path) -> None:
+    assert looks_like_segmentation(root)
+    assert not looks_like_segmentation(root / "images")
+    assert not looks_like_segmentation(tmp_path)
+
+
+def test_the_training_images_serve_for_pretraining(root: Path) -> None:
+    data = ImageFolder(
+        str(root / "images" / "train"), 32, batch_size=4, num_workers=0, index_dir=str(root.parent / "i")
+    )
+    data.prepare_data()
+    data.setup("validate")
+    assert sum(map(len, data.source.splits.values())) == 6
+
+
+# The augmentation of both together
+
+
+def colour_classes(pixels: np.ndarray) -> np.ndarray:
+    """The class whose colour is nearest, 3 for black: (H, W, 3) to (H, W)."""
+    return np.abs(pixels[:, :, None].astype(int) - COLOURS.astype(int)).sum(axis=-1).argmin(axis=-1)
+
+
+@pytest.mark.parametrize("short_side", [None, 20, 90])
+@pytest.mark.parametrize("seed", range(6))
+def test_pixels_and_labels_move_together(seed: int, short_side: int | None) -> None:
+    image, values = draw_scene(seed, 60, 90)
+    classes = to_classes(values, 255)
+    transform = SegmentAugment(photometric=False).build(32, short_side=short_side, fill=COLOURS[3])
+    crop, labels = transform(image, classes, seed)
+    assert crop.shape == (32, 32, 3)
+    assert (labels.shape, labels.dtype) == ((32, 32), np.int16)
+    seen = colour_classes(crop)
+    agrees = seen == np.where(labels == IGNORED, 3, labels)
+    inside = np.ones_like(agrees)  # away from edges, where colours mix
+    for axis in (0, 1):
+        for shift in (-1, 1, -2, 2):
+            inside &= np.roll(labels, shift, axis) == labels
+    assert inside.sum() > 100
+    assert agrees[inside].mean() > 0.98
+
+
+def test_no_augmentation_is_a_crop_of_both() -> None:
+    image, values = draw_scene(0, 60, 90)
+    crop, labels = NO_CHANGE.build(32, short_side=None, fill=FILL)(image, to_classes(values, 255), 5)
+    places = [
+        (top, left)
+        for top in range(29)
+        for left in range(59)
+        if (image[top : top + 32, left : left + 32] == crop).all()
+        and (to_classes(values, 255)[top : top + 32, left : left + 32] == labels).all()
+    ]
+    assert places
+
+
+def test_small_images_are_filled_at_the_right_and_at_the_bottom() -> None:
+    image, values = draw_scene(0)
+    crop, labels = NO_CHANGE.build(64, short_side=None, fill=FILL)(image, to_classes(values, 255), 0)
+    assert (crop[:40, :56] == image).all()
+    assert (crop[40:] == FILL).all()
+    assert (crop[:, 56:] == FILL).all()
+    assert (labels[40:] == IGNORED).all()
+    assert (labels[:, 56:] == IGNORED).all()
+
+
+def test_crops_of_nearly_one_class_are_drawn_again() -> None:
+    classes = np.zeros((100, 100), dtype=np.int16)
+    classes[:, 90:] = 1
+    image = np.zeros((100, 100, 3), dtype=np.uint8)
+    shares = {}
+    for ratio in (0.75, 1.0):
+        transform = SegmentAugment(1.0, 1.0, ratio, 0.0, False).build(20, short_side=None, fill=FILL)
+        crops = [transform(image, classes, seed)[1] for seed in range(60)]
+        shares[ratio] = np.mean([(crop == 0).mean() < 0.75 for crop in crops])
+    assert shares[1.0] < 0.3
+    assert shares[0.75] > 2 * shares[1.0]
+
+
+def test_the_same_seed_gives_the_same_crop_and_another_one_another() -> None:
+    image, values = draw_scene(0, 60, 90)
+    transform = SegmentAugment().build(32, short_side=None, fill=FILL)
+    crops = [transform(image, to_classes(values, 255), seed) for seed in (1, 1, 2)]
+    assert (crops[0][0] == crops[1][0]).all()
+    assert (crops[0][1] == crops[1][1]).all()
+    assert (crops[0][0] != crops[2][0]).any()
+
+
+def test_distortion_changes_colours_within_their_range_and_not_the_original() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    before = image.copy()
+    changed = [distort(np.random.default_rng(seed), image) for seed in range(40)]
+    assert (image == before).all()
+    assert all(one.dtype == np.uint8 and one.shape == image.shape for one in changed)
+    same = sum((one == image).all() for one in changed)
+    assert 0 < same < 12  # a sixteenth of them have no step
+    means = [one.mean() - image.mean() for one in changed]
+    assert min(means) < -5
+    assert max(means) > 5
+
+
+def test_labels_are_resized_by_the_pixel_under_the_centre() -> None:
+    classes = np.arange(12).reshape(3, 4)
+    assert (resize_classes(classes, (6, 8)) == classes.repeat(2, 0).repeat(2, 1)).all()
+    assert resize_classes(np.arange(81).reshape(9, 9), (3, 3)).tolist() == [[10, 13, 16], [37, 40, 43], [64, 67, 70]]
+    assert resize_to(np.zeros((3, 4, 3), dtype=np.uint8), (7, 5)).shape == (7, 5, 3)
+
+
+def test_long_images_are_not_scaled_beyond_four_short_sides() -> None:
+    assert scale_for((100, 200), 50) == 0.5
+    assert scale_for((100, 800), 50) == pytest.approx(200 / 800)
+    assert scale_for((7, 9), None) == 1
+
+
+@pytest.mark.parametrize("settings", [{"min_scale": 0.0}, {"min_scale": 3.0}, {"cat_max_ratio": 1.5}, {"hflip": -0.1}])
+def test_impossible_augmentations_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(UserError):
+        SegmentAugment(**settings)  # type: ignore[arg-type]
+
+
+def test_one_channel_is_the_luminance(root: Path) -> None:
+    data = opened(root, channels=1)
+    batch = next(iter(data.train_dataloader()))
+    assert batch["image"].shape == (4, 1, 32, 32)
+    assert next(iter(data.val_dataloader()))["image"].shape == (1, 1, 40, 56)
+    assert batch["map"].dtype == torch.int16
