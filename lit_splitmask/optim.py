@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -12,10 +12,13 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lit_splitmask.errors import UserError
 
+STEPS_DOWN = (27 / 36, 33 / 36)
+"""Shares of the steps after which the schedule ``steps`` takes a tenth of the rate (epochs 27 and 33 of 36; facts, 6.2)."""
+
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with linear warm-up and a cosine, per step.
+    """AdamW with linear warm-up and a cosine (or steps down), per step.
 
     Attributes:
         lr: peak learning rate at ``reference_batch`` images a step.
@@ -25,6 +28,7 @@ class OptimConfig:
         warmup: share of the steps with a linearly rising rate (10 of 300 epochs in BEiT's recipe).
         min_lr: the rate at the end, at ``reference_batch``.
         layer_decay: factor from block to block towards the input (Table 9); 1.0 for none.
+        schedule: what follows the warm-up: half a cosine down to ``min_lr``, or a tenth of the rate at :data:`STEPS_DOWN`.
     """
 
     lr: float = 1.5e-3
@@ -35,6 +39,7 @@ class OptimConfig:
     warmup: float = 10 / 300
     min_lr: float = 1e-5
     layer_decay: float = 1.0
+    schedule: Literal["cosine", "steps"] = "cosine"
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
@@ -50,10 +55,21 @@ def batch_scale(config: OptimConfig, batch_size: int) -> float:
     return math.sqrt(batch_size / config.reference_batch) if config.reference_batch else 1.0
 
 
-def lr_factor(step: int, total_steps: int, warmup_steps: int, min_factor: float) -> float:
-    """Share of the peak rate at ``step`` (0-based): linear from 0 up to 1, then half a cosine down to ``min_factor``."""
+def lr_factor(
+    step: int,
+    total_steps: int,
+    warmup_steps: int,
+    min_factor: float,
+    schedule: Literal["cosine", "steps"] = "cosine",
+) -> float:
+    """Share of the peak rate at ``step`` (0-based): linear from 0 up to 1, then by the schedule.
+
+    That is half a cosine down to ``min_factor``, or steps down by tenths.
+    """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
+    if schedule == "steps":
+        return float(0.1 ** sum(step >= share * total_steps for share in STEPS_DOWN))
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return min_factor + (1 - min_factor) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
 
@@ -112,4 +128,6 @@ def build_optimizer(
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(config.beta1, config.beta2))
     warmup_steps = round(config.warmup * total_steps)
     min_factor = min(1.0, config.min_lr / config.lr)
-    return optimizer, LambdaLR(optimizer, lambda step: lr_factor(step, total_steps, warmup_steps, min_factor))
+    return optimizer, LambdaLR(
+        optimizer, lambda step: lr_factor(step, total_steps, warmup_steps, min_factor, config.schedule)
+    )

@@ -36,7 +36,9 @@ class Loader(DataLoader):
         try:
             for batch in super().__iter__():
                 image = batch["image"]
-                if self.num_workers and not self.pin_memory:  # pinning has copied it already
+                if (
+                    isinstance(image, Tensor) and self.num_workers and not self.pin_memory
+                ):  # pinning has copied it already
                     held[image.data_ptr()] = image
                     batch["image"] = torch.from_numpy(image.numpy().copy(order="K"))  # torch would wake all its threads
                 yield batch

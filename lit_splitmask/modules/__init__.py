@@ -1,6 +1,7 @@
-"""The LightningModules: any pre-training method, and classification."""
+"""The LightningModules: any pre-training method, classification, detection."""
 
 from lit_splitmask.modules.classify import Classify
+from lit_splitmask.modules.detect import Detect
 from lit_splitmask.modules.pretrain import Pretrain
 
-__all__ = ["Classify", "Pretrain"]
+__all__ = ["Classify", "Detect", "Pretrain"]
