@@ -94,12 +94,10 @@ class CocoImages(IndexedImages):
     def _truth(self, objects: list[dict[str, Any]], size: tuple[int, int]) -> dict[str, Any]:
         truth: dict[str, Any] = {
             "boxes": torch.tensor([one["bbox"] for one in objects], dtype=torch.float64).reshape(-1, 4),
-            **{
-                name: torch.tensor([one[key] for one in objects])
-                for name, key in (("labels", "label"), ("iscrowd", "iscrowd"), ("area", "area"))
-            },
+            "labels": torch.tensor([one["label"] for one in objects], dtype=torch.int64),
+            "iscrowd": torch.tensor([one["iscrowd"] for one in objects], dtype=torch.int64),
+            "area": torch.tensor([one["area"] for one in objects], dtype=torch.float64),
         }
-        truth["labels"], truth["iscrowd"] = truth["labels"].long(), truth["iscrowd"].long()
         if self.masks:
             truth["masks"] = [rle.rasterise(one["segmentation"], size) for one in objects]
         return truth
@@ -111,14 +109,13 @@ class CocoImages(IndexedImages):
         clipped = np.clip(whole, 0, [view.out_width, view.out_height] * 2)
         boxes, labels, masks = [], [], []
         for one, box, full in zip(objects, clipped, whole, strict=True):
-            mask = None
             if not _large_enough(box):
                 continue
             if self.masks:
                 mask = view.mask(one["segmentation"], size)
                 if not mask.any():
                     continue
-                if (box != full).any():  # of an object that is cut, the rest of the box may be empty
+                if np.abs(box - full).max() > LEAST_SIDE:  # of an object that is cut, the rest of the box may be empty
                     box = _box_of(mask)
                 masks.append(torch.from_numpy(mask))
             boxes.append(box)
