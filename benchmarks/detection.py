@@ -53,6 +53,11 @@ class StepTimes(Callback):
         self.seconds: list[float] = []
         self._last: float | None = None
 
+    @property
+    def median(self) -> float | None:
+        """None where there were no two steps in a row."""
+        return statistics.median(self.seconds) if self.seconds else None
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last = None  # what lies between epochs is no step
 
@@ -104,7 +109,7 @@ def pretrain(args: argparse.Namespace, seed: int) -> Path:
         batch_size=64,
         budget=Budget(passes=args.pretrain_passes),
         num_epochs=20,
-        augment=PretrainAugment(min_scale=0.04, max_scale=0.4),  # a crop shows objects at the size that detection sees
+        augment=PretrainAugment(min_scale=0.15),  # a crop shows objects at about the size that detection sees
         seed=seed,
         num_workers=args.workers,
         index_dir=str(args.out / "data"),
@@ -117,7 +122,7 @@ def pretrain(args: argparse.Namespace, seed: int) -> Path:
         data,
         folder,
     )
-    result = {"seconds": time.perf_counter() - start, "step_seconds": statistics.median(times.seconds)}
+    result = {"seconds": time.perf_counter() - start, "step_seconds": times.median}
     write_atomically(folder / "result.json", json.dumps(result).encode())
     return weights
 
@@ -159,8 +164,13 @@ def detect(args: argparse.Namespace, arm: str, seed: int) -> None:
     predictor = make_trainer(args, folder, [CocoResults(str(folder / "results.json"))], 1.0)
     scores = predictor.validate(module, datamodule=data, verbose=False)[0]
     predictor.predict(module, datamodule=data)
-    result = {"scores": scores, "curve": curve(folder), "seconds": seconds, "settings": settings(args)}
-    result["step_seconds"] = statistics.median(times.seconds) if times.seconds else None
+    result = {
+        "scores": scores,
+        "curve": curve(folder),
+        "seconds": seconds,
+        "step_seconds": times.median,
+        "settings": settings(args),
+    }
     write_atomically(folder / "result.json", json.dumps(result, indent=1).encode())
 
 

@@ -125,9 +125,9 @@ def _check(
         return checked
     segmentation = entry.get("segmentation")
     if isinstance(segmentation, list):
-        segmentation = [polygon for polygon in segmentation if len(polygon) >= _LEAST_NUMBERS]
+        segmentation = [one for one in segmentation if len(one) >= _LEAST_NUMBERS and len(one) % 2 == 0]
         if not segmentation:
-            return "with polygons of fewer than 3 points"
+            return "with polygons of fewer than 3 points or of half a point"
     elif not (isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys()):
         return "without a mask"
     return {**checked, "segmentation": segmentation}

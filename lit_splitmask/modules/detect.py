@@ -136,6 +136,14 @@ class Detect(TrainModule):
         own = [(int(image.shape[1]), int(image.shape[2])) for image in images]
         return self.rcnn.detect([self.normalise(image) for image in images], sizes or own)
 
+    def transfer_batch_to_device(
+        self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
+    ) -> dict[str, Any]:
+        """Leaves the truth of evaluation where it is: only the CPU compares with it, and not every device has float64."""
+        kept = {name: batch[name] for name in ("truth", "size") if name in batch}
+        moved = {name: value for name, value in batch.items() if name not in kept}
+        return dict(super().transfer_batch_to_device(moved, device, dataloader_idx)) | kept
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         losses = self.rcnn.losses([self.normalise(image) for image in batch["image"]], batch["target"])
         loss = torch.stack(list(losses.values())).sum()
@@ -164,7 +172,8 @@ class Detect(TrainModule):
         self.val_scores.reset()
         for name, value in summary.items():  # the same on every process
             # COCO's own numbers have a precision of 1e-7; float32, which logging uses, keeps it
-            self.log(f"{stage}/{name}", value, prog_bar=name in ("box/AP", "mask/AP"), batch_size=1)
+            shown = name in ("box/AP", "mask/AP")
+            self.log(f"{stage}/{name}", value, prog_bar=shown, batch_size=1, sync_dist=self.trainer.world_size > 1)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         """``index`` (B,), and ``found``: each image's ``boxes``, ``scores``, ``labels``, and ``masks`` as run lengths."""

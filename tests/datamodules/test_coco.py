@@ -149,6 +149,7 @@ def test_objects_that_cannot_be_used_are_counted_in_one_warning(root: Path, capl
         {**good, "bbox": [500, 3, 5, 5]},
         {**good, "segmentation": [[1, 1, 5, 5]]},
         {**good, "segmentation": []},
+        {**good, "segmentation": [[1, 1, 5, 5, 8, 8, 9]]},
         {**good, "segmentation": None},
     ]
     only(root, "train", good, beyond, *bad)
@@ -159,7 +160,7 @@ def test_objects_that_cannot_be_used_are_counted_in_one_warning(root: Path, capl
     for text in (
         "2 with boxes without area",
         "1 with boxes outside",
-        "2 with polygons of fewer than 3",
+        "3 with polygons of fewer than 3",
         "1 without a mask",
     ):
         assert text in warnings[0]
