@@ -125,6 +125,8 @@ def _enlarged(picture: Image.Image, least: int = 320) -> Image.Image:
 class CocoResults(BasePredictionWriter):
     """Writes predictions as COCO's results: the original ids of images and categories, boxes, scores, masks as run lengths.
 
+    Of images without annotations, which have no ids of their own, a second file ``<name>_images.json`` has the names.
+
     Args:
         path: the JSON file.
     """
@@ -142,13 +144,20 @@ class CocoResults(BasePredictionWriter):
         self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        results = coco_results(predictions, data.image_ids(data.source.predict), data.category_ids)
+        image_ids = data.image_ids(data.source.predict)
+        category_ids: Any = data.category_ids or pl_module.category_ids
+        results = coco_results(predictions, image_ids, category_ids)
         if world_size() > 1:
             parts: list[Any] = [None] * world_size()
             dist.all_gather_object(parts, results)
             results = sorted((one for part in parts for one in part), key=lambda one: one["image_id"])
         if trainer.is_global_zero:
             write_atomically(self.path, json.dumps(results).encode())
+            if not data.split_files():
+                names = [
+                    {"id": i, "file_name": name[2:]} for i, name in zip(image_ids, data.predict_paths, strict=True)
+                ]
+                write_atomically(self.path.with_name(f"{self.path.stem}_images.json"), json.dumps(names).encode())
             pl_module.print(f"Wrote {len(results):,} detections to {self.path}.")
 
 

@@ -8,7 +8,14 @@ import numpy as np
 
 from lit_splitmask import rle
 from lit_splitmask.datamodules.base import ImageData, Source
-from lit_splitmask.datamodules.coco_annotations import Annotations, Categories, categories_of, check_images, read_file
+from lit_splitmask.datamodules.coco_annotations import (
+    Annotations,
+    Categories,
+    categories_of,
+    check_images,
+    read_file,
+    without_objects,
+)
 from lit_splitmask.datamodules.coco_images import CocoImages
 from lit_splitmask.datamodules.dataset import Samples
 from lit_splitmask.datamodules.decode import decode
@@ -18,6 +25,7 @@ from lit_splitmask.errors import UserError
 
 _SPLITS = ("train", "val", "test")
 _YEAR = "2017"
+_PLAIN = "."  # the split, and the folder under the root, of images without annotations
 
 
 class CocoDetection(ImageData):
@@ -25,7 +33,8 @@ class CocoDetection(ImageData):
 
     Labels are places in the list of categories, whatever the files' ids; :attr:`category_ids` and :meth:`image_ids` lead back.
     Training images without objects are left out (crowds alone do not count); evaluation keeps all. A ``test`` split of the same
-    form is used where it is annotated. Batches are those of :class:`CocoImages`.
+    form is used where it is annotated. A folder of images without annotations can be predicted on; its images are numbered
+    from 1. Batches are those of :class:`CocoImages`.
 
     Args:
         root: The folder.
@@ -76,8 +85,23 @@ class CocoDetection(ImageData):
         Raises:
             UserError: Something is missing.
         """
+        files = self.split_files()
         for split, annotations in self._read().items():
-            check_images(self.split_files()[split][1], annotations.names)
+            if split in files:
+                check_images(files[split][1], annotations.names)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Opens the images and works the budget out, as :meth:`ImageData.setup` does.
+
+        Raises:
+            UserError: There are no annotations to train on or to evaluate by.
+        """
+        if stage != "predict" and not {"train", "val"} & self.split_files().keys():
+            raise UserError(
+                f"{self.root} is not a folder in COCO's format: there is no annotations/instances_train.json nor "
+                "annotations/instances_train2017.json. Images belong into train/ and val/ beside annotations/."
+            )
+        super().setup(stage)
 
     def _read(self) -> dict[str, Annotations]:
         """All annotation files, once."""
@@ -85,11 +109,8 @@ class CocoDetection(ImageData):
             return self._annotations
         rle.require()
         files = self.split_files()
-        if "train" not in files and "val" not in files:
-            raise UserError(
-                f"{self.root} is not a folder in COCO's format: there is no annotations/instances_train.json nor "
-                "annotations/instances_train2017.json. Images belong into train/ and val/ beside annotations/."
-            )
+        if not files:
+            self._annotations[_PLAIN] = without_objects(self.root)
         stored = {path: read_file(path) for path, _ in files.values()}
         self._categories = categories_of(stored)
         for split, (path, _) in files.items():
@@ -106,8 +127,9 @@ class CocoDetection(ImageData):
         """
         splits: dict[str, Samples] = {}
         annotations = self._read()
-        for split, files in self.split_files().items():
-            known, folder = annotations[split], files[1].name
+        folders = {split: folder.name for split, (_, folder) in self.split_files().items()}
+        for split, folder in (folders or {_PLAIN: _PLAIN}).items():
+            known = annotations[split]
             places = np.arange(len(known))
             if split == "train":
                 places = places[known.num_objects > 0]
@@ -120,7 +142,7 @@ class CocoDetection(ImageData):
             names = [f"{folder}/{known.names[place]}" for place in places]
             self._places |= dict(zip(names, places.tolist(), strict=True))
             splits[split] = Samples(names, np.full(len(names), -1))
-        predict = splits.get("test", splits.get("val", splits.get("train", Samples([], []))))
+        predict = next(splits[name] for name in ("test", "val", "train", _PLAIN) if name in splits)
         mean, std = FIXED["imagenet"]
         return Source(splits, predict, self._categories.names, partial(_read_image, str(self.root)), mean, std)
 

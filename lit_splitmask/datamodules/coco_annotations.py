@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lit_splitmask.datamodules.decode import IMAGE_EXTENSIONS, read_shape
 from lit_splitmask.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -218,3 +219,21 @@ def check_images(folder: Path, names: Sequence[str]) -> None:
             f"{len(missing):,} of the {len(names):,} annotated images are missing in {folder}: {', '.join(missing[:3])}"
             f"{', …' if len(missing) > 3 else ''}. Put them there, or take them out of the annotation file."
         )
+
+
+def without_objects(root: Path) -> Annotations:
+    """All images in a folder, numbered from 1, for prediction.
+
+    Raises:
+        UserError: There are none, or one cannot be opened.
+    """
+    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in IMAGE_EXTENSIONS)
+    if not paths:
+        raise UserError(
+            f"There are neither annotations (annotations/instances_train.json) nor images in {root}: check the path."
+        )
+    images = []
+    for number, path in enumerate(paths, start=1):
+        height, width = read_shape(path)
+        images.append({"id": number, "file_name": str(path.relative_to(root)), "height": height, "width": width})
+    return Annotations(root, {"images": images, "annotations": []}, Categories([], []), masks=False)

@@ -62,11 +62,13 @@ class Detect(TrainModule):
             self.set_statistics(info["pixel_mean"], info["pixel_std"])
         self.detector, self._config, self._weights = detector, config, loaded
         self.class_names: list[str] = []
+        self.category_ids: list[int] = []
         self.network: MaskRCNN | None = None
         self.val_scores: CocoAP | None = None
         if keep_head:
             self.build(info["class_names"], masks=info["masks"])
             self.rcnn.load_state_dict(state)
+            self.category_ids = info["category_ids"]
 
     @property
     def rcnn(self) -> MaskRCNN:
@@ -79,18 +81,19 @@ class Detect(TrainModule):
         return self.rcnn.vit
 
     def setup(self, stage: str) -> None:
-        names, masks = getattr(self.data, "class_names", None), getattr(self.data, "masks", None)
+        names, masks = list(getattr(self.data, "class_names", None) or []), getattr(self.data, "masks", None)
         channels = getattr(self.data, "channels", None)
         if channels is not None and self.network is None and self._weights is None:
             self._config, self.in_chans = replace(self._config, in_chans=channels), channels
         super().setup(stage)
-        if masks is None or not names:
+        if masks is None or not (names or self.network):
             raise UserError(
                 "Detection needs images with boxes: give a datamodule of them, CocoDetection for a folder in COCO's format."
             )
         if self.network is None:
-            self.build(list(names), masks=masks)
-        if (self.class_names, self.rcnn.with_masks) != (list(names), masks):
+            self.build(names, masks=masks)
+            self.category_ids = list(getattr(self.data, "category_ids", self.category_ids))
+        if names and (self.class_names, self.rcnn.with_masks) != (names, masks):
             raise UserError(
                 f"The detector knows the classes {', '.join(self.class_names)} {_with(self.rcnn.with_masks)}, but the images "
                 f"have {', '.join(names)} {_with(masks)}: give images with the same, or train a detector for them."
@@ -121,6 +124,7 @@ class Detect(TrainModule):
                 _say_what_positions_cost(vit, self._weights.source)
             self.network = MaskRCNN(vit, len(class_names), config=self.detector, masks=masks)
         self._weights, self.class_names = None, class_names
+        self.category_ids = list(range(1, len(class_names) + 1))
         self.val_scores = CocoAP(masks)
 
     def forward(self, images: list[Tensor], sizes: list[tuple[int, int]] | None = None) -> list[dict[str, Tensor]]:
@@ -195,6 +199,7 @@ class Detect(TrainModule):
             "backbone": config_as_dict(self.vit.config),
             "detector": asdict(self.detector),
             "class_names": self.class_names,
+            "category_ids": self.category_ids,
             "masks": self.rcnn.with_masks,
             "pixel_mean": self.pixel_mean.tolist(),
             "pixel_std": self.pixel_std.tolist(),

@@ -254,6 +254,22 @@ def test_a_saved_detector_predicts_the_same(root: Path, tmp_path: Path) -> None:
         Detect(str(tmp_path / "backbone.safetensors"), keep_head=True)
 
 
+def test_images_without_annotations_are_predicted_on(root: Path, tmp_path: Path) -> None:
+    module = detector(detector=DetectorConfig(**{**vars(DETECTOR), "score_threshold": 0.0}))
+    tiny_trainer(tmp_path, limit_val_batches=0).fit(module, datamodule=coco(root, steps=1))
+    module.save(tmp_path / "detector.safetensors")
+    again = Detect(str(tmp_path / "detector.safetensors"), keep_head=True)
+    trainer = tiny_trainer(tmp_path, callbacks=[CocoResults(str(tmp_path / "found.json"))])
+    trainer.predict(again, datamodule=coco(root / "val"))
+    results = json.loads((tmp_path / "found.json").read_text())
+    assert {one["category_id"] for one in results} <= {0, 3, 90}
+    names = json.loads((tmp_path / "found_images.json").read_text())
+    assert names == [{"id": i + 1, "file_name": f"val{i:03d}.png"} for i in range(5)]
+    assert {one["image_id"] for one in results} <= {1, 2, 3, 4, 5}
+    with pytest.raises(UserError, match="not a folder in COCO's format"):
+        trainer.validate(again, datamodule=coco(root / "val"), verbose=False)
+
+
 @pytest.mark.parametrize("positions", ["sincos", "learned"])
 def test_weights_are_taken_and_the_log_says_what_positions_cost(
     positions: Any, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
