@@ -60,9 +60,9 @@ def make_tasks(args: argparse.Namespace, name: str) -> dict[str, Callable[[], ob
         losses, detect = lambda: model.losses(images, targets), lambda: model.detect(images, sizes)
     else:
         sides = {"min_size": min(sizes[0]), "max_size": max(sizes[0])}
-        model = maskrcnn_resnet50_fpn(
-            weights=None, weights_backbone=None, num_classes=CLASSES + 1, trainable_backbone_layers=5, **sides
-        ).to(args.device)
+        model = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=CLASSES + 1, **sides).to(
+            args.device
+        )
         moved = [{**target, "labels": target["labels"] + 1} for target in targets]
         losses, detect = lambda: model(images, moved), lambda: model(images)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-6)
