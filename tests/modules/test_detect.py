@@ -198,6 +198,8 @@ def validate_and_predict(root: Path, folder: Path, **settings: Any) -> None:
     logged = trainer.validate(module, datamodule=data, verbose=False)[0]
     trainer.predict(module, datamodule=data)
     (folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(logged))
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()  # the first process does not wait for the other one, which may still be writing
 
 
 def test_ap_and_results_are_equal_on_one_and_two_processes(root: Path) -> None:
