@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from reference.mask_oracle import oracle
 from tiny_runs import image_data, one_thread, tiny_trainer  # noqa: F401
 
 from lit_splitmask import rle
+from lit_splitmask.atomic import write_atomically
 from lit_splitmask.callbacks import CocoResults, DetectionPictures
 from lit_splitmask.callbacks.detection_pictures import colour_of, draw_objects
 from lit_splitmask.checkpoints import load_weights, save_backbone
@@ -197,9 +199,7 @@ def validate_and_predict(root: Path, folder: Path, **settings: Any) -> None:
     module, data = near_the_truth(root)
     logged = trainer.validate(module, datamodule=data, verbose=False)[0]
     trainer.predict(module, datamodule=data)
-    (folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(logged))
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()  # the first process does not wait for the other one, which may still be writing
+    write_atomically(folder / f"rank{trainer.global_rank}.json", json.dumps(logged).encode())
 
 
 def test_ap_and_results_are_equal_on_one_and_two_processes(root: Path) -> None:
@@ -214,6 +214,10 @@ def test_ap_and_results_are_equal_on_one_and_two_processes(root: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     validate_and_predict(root, folder / "one")
+    for _ in range(600):  # the first process ends without waiting for the other one, which may still be writing
+        if (folder / "two/rank1.json").exists():
+            break
+        time.sleep(0.1)
     one = json.loads((folder / "one/rank0.json").read_text())
     assert one["val/box/AP"] > 0.1
     for rank in (0, 1):
