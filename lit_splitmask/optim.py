@@ -12,12 +12,15 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lit_splitmask.errors import UserError
 
-ScheduleKind = Literal["cosine", "poly"]
+ScheduleKind = Literal["cosine", "poly", "steps"]
+
+STEPS_DOWN = (27 / 36, 33 / 36)
+"""Shares of the steps after which the schedule ``steps`` takes a tenth of the rate (epochs 27 and 33 of 36; facts, 6.2)."""
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with linear warm-up and a cosine (or a straight line), per step.
+    """AdamW with linear warm-up and a cosine (or a straight line, or steps down), per step.
 
     Attributes:
         lr: peak learning rate at ``reference_batch`` images a step.
@@ -28,8 +31,8 @@ class OptimConfig:
         min_lr: the rate at the end, at ``reference_batch``.
         weight_decay_end: where half a cosine takes the weight decay over the run (DINO); ``None``: it stays.
         layer_decay: factor from block to block towards the input (Table 9); 1.0 for none.
-        schedule: after the warm-up half a ``cosine``, or ``poly``: the polynomial of power 1, a straight line, of the
-            segmentation recipes of BEiT, XCiT and MAE.
+        schedule: after the warm-up half a ``cosine`` down to ``min_lr``; or ``poly``, the polynomial of power 1, a straight
+            line, of the segmentation recipes of BEiT, XCiT and MAE; or ``steps``, a tenth of the rate at each of :data:`STEPS_DOWN`.
     """
 
     lr: float = 1.5e-3
@@ -64,9 +67,11 @@ def batch_scale(config: OptimConfig, batch_size: int) -> float:
 def lr_factor(
     step: int, total_steps: int, warmup_steps: int, min_factor: float, *, schedule: ScheduleKind = "cosine"
 ) -> float:
-    """Share of the peak rate at ``step`` (0-based): linear from 0 up to 1, then down to ``min_factor``."""
+    """Share of the peak rate at ``step`` (0-based): linear from 0 up to 1, then down to ``min_factor``, or by tenths."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
+    if schedule == "steps":
+        return float(0.1 ** sum(step >= share * total_steps for share in STEPS_DOWN))
     progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
     left = 1 - progress if schedule == "poly" else (1 + math.cos(math.pi * progress)) / 2
     return min_factor + (1 - min_factor) * left

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "lit_splitmask"
 
 LAYERS = [
     {"errors", "atomic", "seeding", "distributed", "views", "masking", "losses"},
-    {"mixing", "models", "tokenizers", "optim", "checkpoints", "probing", "selection"},
+    {"mixing", "models", "tokenizers", "optim", "checkpoints", "probing", "selection", "rle"},
     {"objectives"},
     {"modules", "datamodules", "callbacks"},
     {"comparison", "commands", "cli", "demo", "recipes"},

@@ -1,6 +1,7 @@
 """What watches a run: progress, time estimate, signals, checkpoint selection, pictures, weights, predictions."""
 
 from lit_splitmask.callbacks.clock import TrainingClock
+from lit_splitmask.callbacks.detection_pictures import CocoResults, DetectionPictures
 from lit_splitmask.callbacks.estimate import EstimateTime
 from lit_splitmask.callbacks.export import ExportWeights
 from lit_splitmask.callbacks.pictures import HalvesPicture
@@ -12,6 +13,8 @@ from lit_splitmask.callbacks.signals import KNN, HeldOutLoss, Linear, LossGap, R
 
 __all__ = [
     "KNN",
+    "CocoResults",
+    "DetectionPictures",
     "EstimateTime",
     "ExportWeights",
     "HalvesPicture",

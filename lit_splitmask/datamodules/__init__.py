@@ -2,6 +2,8 @@
 
 from lit_splitmask.datamodules.base import ImageData
 from lit_splitmask.datamodules.budget import Budget
+from lit_splitmask.datamodules.coco import CocoDetection
+from lit_splitmask.datamodules.detection_augment import DetectionAugment
 from lit_splitmask.datamodules.finetune_augment import FinetuneAugment
 from lit_splitmask.datamodules.folder import ImageFolder
 from lit_splitmask.datamodules.glance import Glance, glance
@@ -29,6 +31,8 @@ __all__ = [
     "COCO",
     "Budget",
     "Clipart",
+    "CocoDetection",
+    "DetectionAugment",
     "FinetuneAugment",
     "Food101",
     "Glance",

@@ -36,12 +36,10 @@ class Loader(DataLoader):
         try:
             for batch in super().__iter__():
                 if self.num_workers and not self.pin_memory:  # pinning has copied them already
-                    names = [name for name in batch if name.startswith("image")]
+                    names = [name for name in batch if name.startswith("image") and isinstance(batch[name], Tensor)]
                     for name in names:
-                        image = batch[name]
-                        if len(held) < NUM_BUFFERS * self.num_workers * len(
-                            names
-                        ):  # else of many sizes
+                        image, most = batch[name], NUM_BUFFERS * self.num_workers * len(names)
+                        if len(held) < most:  # images of many sizes come in memory of their own
                             held[image.data_ptr()] = image
                         batch[name] = torch.from_numpy(
                             image.numpy().copy(order="K")

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import exp, log, sqrt
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +28,8 @@ class Augment(ABC):
     repeats: int = 1
 
     @abstractmethod
-    def build(self, image_size: int) -> Transform:
-        """Makes the function of an image and a seed."""
+    def build(self, image_size: int) -> Callable[..., Any]:
+        """Makes the function of an image and a seed: a :data:`Transform`, where images alone are augmented."""
 
     def build_all(self, image_size: int) -> list[Transform]:
         """Makes a function for each crop of an image; one here."""

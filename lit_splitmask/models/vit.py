@@ -10,6 +10,7 @@ import torch
 from timm.layers import build_sincos2d_pos_embed, resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lit_splitmask.errors import UserError
 
@@ -196,7 +197,10 @@ class ViT(VisionTransformer):
         tokens = self._with_class_token(self._embed_any(images))
         maps = []
         for number, block in enumerate(self.blocks):
-            tokens = block(tokens)
+            if self.grad_checkpointing and self.training:
+                tokens = checkpoint(block, tokens, use_reentrant=False)
+            else:
+                tokens = block(tokens)
             if number in indices:
                 maps.append(tokens[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, grid))
         return maps

@@ -1,7 +1,8 @@
-"""The LightningModules: any pre-training method, classification and segmentation."""
+"""The LightningModules: any pre-training method, classification, segmentation, detection."""
 
 from lit_splitmask.modules.classify import Classify
+from lit_splitmask.modules.detect import Detect
 from lit_splitmask.modules.pretrain import Pretrain
 from lit_splitmask.modules.segment import Segment
 
-__all__ = ["Classify", "Pretrain", "Segment"]
+__all__ = ["Classify", "Detect", "Pretrain", "Segment"]

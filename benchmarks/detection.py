@@ -1,0 +1,235 @@
+"""Boxes and masks on a small COCO folder, from scratch and from SplitMask pre-training on the same training images.
+
+A small ViT with fixed sin-cos positions is pre-trained on the training images alone, at the size of crops, and then trained to
+detect at the size of whole images, by the recipe detect_cpu; the same detector is trained from random weights. Every job writes
+result.json, results in COCO's format and a picture, and is left alone if it is there; a job that was stopped goes on from its
+last epoch.
+
+    python benchmarks/detection.py --root facade_coco --seeds 0 --out runs/detection
+"""
+
+import argparse
+import csv
+import json
+import logging
+import statistics
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from rich.console import Console
+from rich.table import Table
+
+from lit_splitmask.atomic import write_atomically
+from lit_splitmask.callbacks import CocoResults, DetectionPictures, ExportWeights
+from lit_splitmask.datamodules import Budget, CocoDetection, DetectionAugment, ImageFolder, PretrainAugment
+from lit_splitmask.datamodules.index import SplitOptions
+from lit_splitmask.masking import UniformMasking
+from lit_splitmask.models import ViTConfig
+from lit_splitmask.models.mask_rcnn import DetectorConfig
+from lit_splitmask.modules import Detect, Pretrain
+from lit_splitmask.objectives import SplitMask
+from lit_splitmask.optim import OptimConfig
+from lit_splitmask.tokenizers import KMeans
+
+ARMS = ("scratch", "splitmask")
+CROP = 96
+BACKBONE = ViTConfig(
+    size="tiny", embed_dim=128, depth=6, num_heads=4, patch_size=8, image_size=CROP, positions="sincos"
+)
+DETECTOR = DetectorConfig(channels=64, box_features=256, anchor_scale=4.0, proposals=500, regions_per_image=128)
+
+
+class StepTimes(Callback):
+    """Seconds of each optimizer step, data included."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._last: float | None = None
+
+    @property
+    def median(self) -> float | None:
+        """None where there were no two steps in a row."""
+        return statistics.median(self.seconds) if self.seconds else None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._last = None  # what lies between epochs is no step
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        now = time.perf_counter()
+        if self._last is not None:
+            self.seconds.append(now - self._last)
+        self._last = now
+
+
+def make_trainer(args: argparse.Namespace, folder: Path, callbacks: list[Callback], clip: float) -> Trainer:
+    last = ModelCheckpoint(str(folder), filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+    return Trainer(
+        accelerator=args.device,
+        devices=1,
+        max_epochs=-1,
+        precision=args.precision,
+        gradient_clip_val=clip,
+        logger=CSVLogger(str(folder), name="", version=""),
+        log_every_n_steps=10,
+        callbacks=[last, *callbacks],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=str(folder),
+    )
+
+
+def fit(trainer: Trainer, module: LightningModule, data: Any, folder: Path) -> None:
+    """Trains from the start, or on from where it was stopped."""
+    last = folder / "last.ckpt"
+    trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+
+
+def pretrain(args: argparse.Namespace, seed: int) -> Path:
+    """SplitMask on the training images; the backbone's file."""
+    folder = args.out / f"pretrain-seed{seed}"
+    weights = folder / "backbone.safetensors"
+    if weights.exists():
+        return weights
+    objective = partial(
+        SplitMask, masking=UniformMasking(0.75), tokenizer=partial(KMeans, vocabulary=1024, pixels="centred")
+    )
+    optim = OptimConfig(lr=1.5e-3, reference_batch=0, weight_decay=0.05, beta2=0.98, warmup=0.05, min_lr=1e-5)
+    data = ImageFolder(
+        str(CocoDetection(args.root).split_files()["train"][1]),
+        CROP,
+        splits=SplitOptions(labels="none", val_share=0.0, test_share=0.0),
+        batch_size=64,
+        budget=Budget(passes=args.pretrain_passes),
+        num_epochs=20,
+        augment=PretrainAugment(min_scale=0.15),  # a crop shows objects at about the size that detection sees
+        seed=seed,
+        num_workers=args.workers,
+        index_dir=str(args.out / "data"),
+    )
+    times = StepTimes()
+    start = time.perf_counter()
+    fit(
+        make_trainer(args, folder, [times, ExportWeights(str(weights))], 3.0),
+        Pretrain(objective, backbone=BACKBONE, optim=optim, seed=seed),
+        data,
+        folder,
+    )
+    result = {"seconds": time.perf_counter() - start, "step_seconds": times.median}
+    write_atomically(folder / "result.json", json.dumps(result).encode())
+    return weights
+
+
+def make_data(args: argparse.Namespace, seed: int) -> CocoDetection:
+    """Whole images of a small size."""
+    return CocoDetection(
+        args.root,
+        args.short,
+        max_size=round(args.short * 5 / 3),
+        batch_size=args.batch,
+        eval_batch_size=args.batch,
+        budget=Budget(passes=args.passes),
+        num_epochs=args.epochs,
+        augment=DetectionAugment(crop=0.3, min_scale=0.8, num_scales=5),
+        seed=seed,
+        num_workers=args.workers,
+    )
+
+
+def detect(args: argparse.Namespace, arm: str, seed: int) -> None:
+    """Trains and evaluates a detector, writes its results and a picture."""
+    folder = args.out / f"{arm}-seed{seed}"
+    if (folder / "result.json").exists():
+        return
+    weights = str(pretrain(args, seed)) if arm == "splitmask" else None
+    optim = OptimConfig(
+        lr=args.lr, reference_batch=0, weight_decay=0.05, warmup=0.05, layer_decay=args.layer_decay, schedule="steps"
+    )
+    module = Detect(weights, backbone=BACKBONE, detector=DETECTOR, optim=optim, seed=seed)
+    times = StepTimes()
+    start = time.perf_counter()
+    trainer = make_trainer(args, folder, [times, DetectionPictures(str(folder))], 1.0)
+    data = make_data(args, seed)
+    fit(trainer, module, data, folder)
+    seconds = time.perf_counter() - start
+    module.save(folder / "detector.safetensors")
+    (folder / "results.json").unlink(missing_ok=True)
+    predictor = make_trainer(args, folder, [CocoResults(str(folder / "results.json"))], 1.0)
+    scores = predictor.validate(module, datamodule=data, verbose=False)[0]
+    predictor.predict(module, datamodule=data)
+    result = {
+        "scores": scores,
+        "curve": curve(folder),
+        "seconds": seconds,
+        "step_seconds": times.median,
+        "settings": settings(args),
+    }
+    write_atomically(folder / "result.json", json.dumps(result, indent=1).encode())
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    """AP over the steps, as logged."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("val/box/AP")]
+    return [{name: float(row[name]) for name in ("step", "val/box/AP", "val/mask/AP")} for row in rows]
+
+
+def settings(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(args).items() if name not in ("root", "out", "seeds", "arms")}
+
+
+def report(args: argparse.Namespace) -> None:
+    """The table of all that is done."""
+    columns = ["box/AP", "box/AP50", "box/AP75", "mask/AP", "mask/AP50", "mask/AP75"]
+    table = Table(
+        "from", "seed", *columns, "s a step", "minutes", title=f"{args.passes} passes at {args.short} px, AP in percent"
+    )
+    for arm in ARMS:
+        for path in sorted(args.out.glob(f"{arm}-seed*/result.json")):
+            result = json.loads(path.read_text())
+            values = [f"{100 * result['scores'][f'val/{name}']:.1f}" for name in columns]
+            step = f"{result['step_seconds']:.2f}" if result["step_seconds"] else ""
+            table.add_row(
+                arm, path.parent.name.removeprefix(f"{arm}-seed"), *values, step, f"{result['seconds'] / 60:.1f}"
+            )
+    Console(width=130).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", required=True, help="a folder in COCO's format")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="none: only the table")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--short", type=int, default=160, help="short side in pixels")
+    parser.add_argument("--passes", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=4, help="evaluations on the way")
+    parser.add_argument("--pretrain-passes", type=int, default=1000)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--layer-decay", type=float, default=1.0)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", default="bf16-mixed")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--out", type=Path, default=Path("runs/detection"))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore")
+    for seed in args.seeds:
+        for arm in args.arms:
+            detect(args, arm, seed)
+            report(args)
+    if not args.seeds:
+        report(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""What a detector finds: as pictures beside the truth, and as COCO's result file."""
+
+import colorsys
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from lit_splitmask import rle
+from lit_splitmask.atomic import write_atomically
+from lit_splitmask.distributed import world_size
+from lit_splitmask.errors import UserError
+from lit_splitmask.modules.average_precision import xywh
+from lit_splitmask.modules.detect import Detect
+
+OPACITY = 0.45
+TITLE_HEIGHT = 16
+GAP = 4
+
+
+def colour_of(label: int) -> tuple[int, int, int]:
+    """A colour for a class; neighbouring labels differ clearly."""
+    red, green, blue = colorsys.hsv_to_rgb(label * 0.618 % 1, 0.85, 0.95)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def draw_objects(pixels: Tensor, objects: dict[str, Any], class_names: Sequence[str]) -> Image.Image:
+    """Masks, boxes and classes over an image.
+
+    Args:
+        pixels: (C, H, W) uint8.
+        objects: ``boxes`` (n, 4) of left, top, right, bottom in pixels, ``labels`` (n,); ``scores`` (n,) and ``masks`` (n, H, W)
+            bool where there are any.
+        class_names: By label.
+    """
+    canvas = pixels.expand(3, -1, -1).float()
+    labels = objects["labels"].tolist()
+    for label, mask in zip(labels, objects.get("masks", []), strict=False):
+        colour = torch.tensor(colour_of(label), dtype=torch.float32)[:, None, None]
+        canvas = torch.where(mask, (1 - OPACITY) * canvas + OPACITY * colour, canvas)
+    picture = Image.fromarray(canvas.round().byte().permute(1, 2, 0).numpy())
+    pencil = ImageDraw.Draw(picture)
+    scores = objects["scores"].tolist() if "scores" in objects else [None] * len(labels)
+    for label, box, score in zip(labels, objects["boxes"].tolist(), scores, strict=True):
+        pencil.rectangle(box, outline=colour_of(label), width=max(1, min(picture.size) // 300))
+        text = class_names[label] if score is None else f"{class_names[label]} {score:.2f}"
+        if box[2] - box[0] >= 6 * len(text):  # where there is room for it
+            pencil.text((box[0] + 2, box[1] + 1), text, fill=colour_of(label), stroke_width=1, stroke_fill="black")
+    return picture
+
+
+def beside(truth: Image.Image, found: Image.Image) -> Image.Image:
+    """Two pictures of one size with titles."""
+    width, height = truth.size
+    row = Image.new("RGB", (2 * width + GAP, height + TITLE_HEIGHT), "white")
+    for number, (picture, title) in enumerate(((truth, "truth"), (found, "predicted"))):
+        row.paste(picture, (number * (width + GAP), TITLE_HEIGHT))
+        ImageDraw.Draw(row).text((number * (width + GAP) + 2, 2), title, fill="black")
+    return row
+
+
+class DetectionPictures(Callback):
+    """Draws a few validation images, the truth beside what is predicted, when training ends.
+
+    Args:
+        directory: where ``detections.png`` goes.
+        num_images: rows of the picture, spread over the validation set.
+        threshold: score below which detections are not drawn.
+    """
+
+    def __init__(self, directory: str, num_images: int = 4, threshold: float = 0.5) -> None:
+        self.path, self.num_images, self.threshold = Path(directory) / "detections.png", num_images, threshold
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and not trainer.interrupted and isinstance(pl_module, Detect):
+            self.draw(trainer.datamodule, pl_module)  # type: ignore[attr-defined]
+
+    def draw(self, data: Any, module: Detect) -> None:
+        """Writes the picture now."""
+        splits = data.source.splits
+        images = data.eval_images(splits.get("val", splits.get("train")))
+        number = min(self.num_images, len(images))
+        rows = [self._row(images[round(i * (len(images) - 1) / max(1, number - 1))], module) for i in range(number)]
+        sheet = Image.new("RGB", (max(r.width for r in rows), sum(r.height + GAP for r in rows)), "white")
+        top = 0
+        for row in rows:
+            sheet.paste(row, (0, top))
+            top += row.height + GAP
+        buffer = io.BytesIO()
+        sheet.save(buffer, "PNG")
+        write_atomically(self.path, buffer.getvalue())
+
+    def _row(self, item: dict[str, Any], module: Detect) -> Image.Image:
+        image, (height, width) = item["image"], item["size"]
+        shown = (int(image.shape[1]), int(image.shape[2]))
+        truth = dict(item["truth"])
+        scale = torch.tensor([shown[1] / width, shown[0] / height] * 2)
+        corners = torch.cat([truth["boxes"][:, :2], truth["boxes"][:, :2] + truth["boxes"][:, 2:]], dim=1)
+        truth["boxes"] = corners * scale
+        if "masks" in truth:
+            masks = rle.decode(truth["masks"], (height, width))[:, None].float()
+            truth["masks"] = torch.nn.functional.interpolate(masks, shown)[:, 0] > 0.5
+        found = {name: value.cpu() for name, value in module([image.to(module.device)])[0].items()}
+        kept = found["scores"] >= self.threshold
+        found = {name: value[kept] for name, value in found.items()}
+        pictures = [_enlarged(draw_objects(image, objects, module.class_names)) for objects in (truth, found)]
+        return beside(*pictures)
+
+
+def _enlarged(picture: Image.Image, least: int = 320) -> Image.Image:
+    """By a whole number, so that small images can be looked at."""
+    factor = math.ceil(least / min(picture.size))
+    return picture.resize((factor * picture.width, factor * picture.height), Image.Resampling.NEAREST)
+
+
+class CocoResults(BasePredictionWriter):
+    """Writes predictions as COCO's results: the original ids of images and categories, boxes, scores, masks as run lengths.
+
+    Of images without annotations, which have no ids of their own, a second file ``<name>_images.json`` has the names.
+
+    Args:
+        path: the JSON file.
+    """
+
+    def __init__(self, path: str = "results.json") -> None:
+        super().__init__(write_interval="epoch")
+        self.path = Path(path)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuses to write over a file, before anything is predicted."""
+        if stage == "predict" and self.path.exists():
+            raise UserError(f"{self.path} exists already: move it away, or give another file.")
+
+    def write_on_epoch_end(
+        self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
+    ) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        image_ids = data.image_ids(data.source.predict)
+        category_ids: Any = data.category_ids or pl_module.category_ids
+        results = coco_results(predictions, image_ids, category_ids)
+        if world_size() > 1:
+            parts: list[Any] = [None] * world_size()
+            dist.all_gather_object(parts, results)
+            results = sorted((one for part in parts for one in part), key=lambda one: one["image_id"])
+        if trainer.is_global_zero:
+            write_atomically(self.path, json.dumps(results).encode())
+            if not data.split_files():
+                names = [
+                    {"id": i, "file_name": name[2:]} for i, name in zip(image_ids, data.predict_paths, strict=True)
+                ]
+                write_atomically(self.path.with_name(f"{self.path.stem}_images.json"), json.dumps(names).encode())
+            pl_module.print(f"Wrote {len(results):,} detections to {self.path}.")
+
+
+def coco_results(
+    predictions: Sequence[dict[str, Any]], image_ids: Sequence[int], category_ids: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Outputs of ``Detect.predict_step`` as COCO's list of results."""
+    results = []
+    for batch in predictions:
+        for index, found in zip(batch["index"].tolist(), batch["found"], strict=True):
+            boxes, masks = xywh(found["boxes"]).tolist(), found.get("masks")
+            for number, (label, score) in enumerate(
+                zip(found["labels"].tolist(), found["scores"].tolist(), strict=True)
+            ):
+                one = {"image_id": image_ids[index], "category_id": category_ids[label]}
+                one |= {"bbox": boxes[number], "score": score}
+                if masks is not None:
+                    one["segmentation"] = rle.as_json(masks[number])
+                results.append(one)
+    return results

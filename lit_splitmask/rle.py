@@ -1,0 +1,78 @@
+"""Masks in COCO's run-length encoding, by pycocotools (the ``dense`` extra)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lit_splitmask.errors import UserError
+
+Rle = dict[str, Any]
+"""``size`` (height, width) and ``counts``, compressed (bytes)."""
+
+
+def require() -> Any:
+    """The module ``pycocotools.mask``.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        from pycocotools import mask
+    except ImportError:
+        raise UserError(
+            "Detection and its AP need pycocotools, which is not installed. Install it by: pip install 'lit-splitmask[dense]' "
+            "(or pip install pycocotools)."
+        ) from None
+    return mask
+
+
+def encode(masks: Tensor) -> list[Rle]:
+    """Run lengths of masks (n, H, W), bool or uint8."""
+    if not len(masks):
+        return []
+    pixels = masks.to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return list(require().encode(np.asfortranarray(pixels)))
+
+
+def decode(rles: Sequence[Rle], size: tuple[int, int]) -> Tensor:
+    """Masks (n, H, W) bool; ``size`` (H, W) is for the case of none."""
+    if not rles:
+        return torch.zeros(0, *size, dtype=torch.bool)
+    return torch.from_numpy(require().decode(list(rles))).permute(2, 0, 1).bool()
+
+
+def rasterise(segmentation: Any, size: tuple[int, int]) -> Rle:
+    """COCO's ``segmentation`` as run lengths: polygons (of at least 3 points), uncompressed or compressed runs.
+
+    Args:
+        segmentation: A list of polygons (x, y, x, y, …), or a dict of ``size`` and ``counts``.
+        size: Height and width of the image.
+
+    Raises:
+        UserError: Runs are of another size than the image.
+    """
+    mask = require()
+    height, width = size
+    if isinstance(segmentation, dict):
+        if tuple(segmentation["size"]) != (height, width):
+            raise UserError(
+                f"A run-length mask of {segmentation['size']} belongs to an image of {[height, width]} (height, width): "
+                "correct the size in the annotation file."
+            )
+        if isinstance(segmentation["counts"], list):
+            return dict(mask.frPyObjects(segmentation, height, width))
+        counts = segmentation["counts"]
+        return {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
+    return dict(mask.merge(mask.frPyObjects(segmentation, height, width)))
+
+
+def as_json(rle: Rle) -> Rle:
+    """The same with text in place of bytes, as in COCO's result files."""
+    counts = rle["counts"]
+    return {
+        "size": [int(side) for side in rle["size"]],
+        "counts": counts.decode() if isinstance(counts, bytes) else counts,
+    }
