@@ -32,7 +32,8 @@ class OptimConfig:
         weight_decay_end: where half a cosine takes the weight decay over the run (DINO); ``None``: it stays.
         layer_decay: factor from block to block towards the input (Table 9); 1.0 for none.
         schedule: after the warm-up half a ``cosine`` down to ``min_lr``; or ``poly``, the polynomial of power 1, a straight
-            line, of the segmentation recipes of BEiT, XCiT and MAE; or ``steps``, a tenth of the rate at each of :data:`STEPS_DOWN`.
+            line, of the segmentation recipes of BEiT, XCiT and MAE; or ``steps``, a tenth of the rate at each of
+            :data:`STEPS_DOWN`.
     """
 
     lr: float = 1.5e-3

@@ -89,6 +89,13 @@ def choose_segmentation(gpu: bool) -> Choice:
     return Choice("segment_cpu", "no GPU: a small network on crops of 96 px that two CPU cores can train")
 
 
+def choose_detection(gpu: bool) -> Choice:
+    """The recipe for images with boxes."""
+    if gpu:
+        return Choice("detect_coco_3x", "the paper's for COCO (Table 4); --data.budget.passes shortens it")
+    return Choice("detect_cpu", "no GPU: a small network on images of 160 px that two CPU cores can train")
+
+
 def fit_to_weights(recipe: dict[str, Any], timm_args: dict[str, Any], *, size: bool = True) -> None:
     """Makes a recipe's images those that weights were trained on: their number of channels, and their ``size``."""
     images = recipe.setdefault("data", {}).setdefault("init_args", {})

@@ -10,7 +10,7 @@ import yaml
 from lightning import Callback
 
 from lit_splitmask import callbacks, datamodules, modules
-from lit_splitmask.commands import classification, recipes, segmentation
+from lit_splitmask.commands import classification, detection, recipes, segmentation
 from lit_splitmask.commands.arguments import value_of
 from lit_splitmask.commands.results import Report
 from lit_splitmask.commands.runs import RunFolder
@@ -33,6 +33,7 @@ class Task:
         crops_follow_weights: Whether images have the size that the weights were trained at, unless the user says otherwise.
         report: Evaluates the best weights and says what was found.
         predict_data: Settings of the datamodule with which other images are predicted.
+        save: Exports the network at a step to a path.
         writer: Writes predictions to a path, or to where it usually does.
     """
 
@@ -47,6 +48,9 @@ class Task:
     report: Callable[[Report], list[str]]
     predict_data: Callable[[Any, Any], dict[str, Any]]
     writer: Callable[[str | None], Callback]
+    save: Callable[[TrainModule, Path, int], None] = lambda module, path, step: callbacks.ExportWeights(
+        str(path)
+    ).export(module, step)
 
 
 def _classification_recipe(root: Path) -> recipes.Choice:
@@ -70,6 +74,20 @@ TASKS = {
             report=segmentation.report,
             predict_data=segmentation.predict_data,
             writer=lambda path: callbacks.LabelMapWriter(path or "predictions"),
+        ),
+        Task(
+            name="detect",
+            module=modules.Detect,
+            datamodules=("CocoDetection",),
+            recognises=datamodules.looks_like_coco,
+            default_recipe=lambda _: recipes.choose_detection(torch.cuda.is_available()),
+            monitor="val/box/AP",
+            weights="detector.safetensors",
+            crops_follow_weights=False,
+            report=detection.report,
+            predict_data=detection.predict_data,
+            save=detection.save,
+            writer=lambda path: callbacks.CocoResults(path or "predictions.json"),
         ),
         Task(
             name="classify",

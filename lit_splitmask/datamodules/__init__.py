@@ -3,6 +3,7 @@
 from lit_splitmask.datamodules.base import ImageData
 from lit_splitmask.datamodules.budget import Budget
 from lit_splitmask.datamodules.coco import CocoDetection
+from lit_splitmask.datamodules.coco_annotations import looks_like_coco
 from lit_splitmask.datamodules.detection_augment import DetectionAugment
 from lit_splitmask.datamodules.finetune_augment import FinetuneAugment
 from lit_splitmask.datamodules.folder import ImageFolder
@@ -50,5 +51,6 @@ __all__ = [
     "Sketch",
     "StanfordCars",
     "glance",
+    "looks_like_coco",
     "looks_like_segmentation",
 ]

@@ -237,3 +237,8 @@ def without_objects(root: Path) -> Annotations:
         height, width = read_shape(path)
         images.append({"id": number, "file_name": str(path.relative_to(root)), "height": height, "width": width})
     return Annotations(root, {"images": images, "annotations": []}, Categories([], []), masks=False)
+
+
+def looks_like_coco(root: Path) -> bool:
+    """Whether a folder has annotations of training images in COCO's format."""
+    return any((root / "annotations" / f"instances_{name}.json").is_file() for name in ("train", "train2017"))

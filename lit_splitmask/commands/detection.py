@@ -1,0 +1,64 @@
+"""What ``finetune`` says of a detector."""
+
+from pathlib import Path
+from typing import Any
+
+from lit_splitmask.callbacks import DetectionPictures
+from lit_splitmask.commands.results import Report
+from lit_splitmask.datamodules import CocoDetection
+from lit_splitmask.modules import Detect
+from lit_splitmask.modules.base import TrainModule
+
+
+def save(module: TrainModule, path: Path, step: int) -> None:
+    """Writes the whole detector."""
+    assert isinstance(module, Detect)
+    module.save(path)
+
+
+def report(found: Report) -> list[str]:
+    """Evaluates the detector on test, or on val where there is none; prints AP and draws predictions.
+
+    Returns:
+        The files written.
+    """
+    splits = found.data.source.splits
+    split = next((name for name in ("test", "val") if name in splits), None)
+    if split is None:
+        return []
+    module, loader = found.module, found.data.eval_loader(splits[split])
+    scores = found.trainer.validate(module, dataloaders=loader, verbose=False)[0]
+    if not found.trainer.is_global_zero:
+        return []
+    assert isinstance(module, Detect)
+    values = {name.removeprefix("val/"): value for name, value in scores.items()}
+    written = found.write(f"{split}.json", {"split": split, "scores": values, "classes": module.class_names})
+    _print(found, split, values)
+    pictures = DetectionPictures(str(found.folder.path))
+    pictures.draw(found.data, module)
+    return [written, str(pictures.path)]
+
+
+def _print(found: Report, split: str, values: dict[str, float]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    kinds = [kind for kind in ("box", "mask") if f"{kind}/AP" in values]
+    title = f"{found.folder.path.name}: the checkpoint that was best on val"
+    table = Table(f"on {split} images", *(f"{kind} AP" for kind in kinds), title=title)
+    names = sorted({name.partition("/")[2] for name in values if name.partition("/")[0] in kinds})
+    overall = [name for name in ("AP", "AP50", "AP75") if name in names]
+    for name in [*overall, *(name for name in names if name not in overall)]:
+        cells = [values.get(f"{kind}/{name}", float("nan")) for kind in kinds]
+        table.add_row(
+            name.removeprefix("AP/"), *(f"{100 * value:.1f}" if value >= 0 else "no objects" for value in cells)
+        )
+    Console().print(table)
+    if split == "val":
+        print("There is no test split: val has chosen the checkpoint, so these numbers are a little too good.")
+
+
+def predict_data(module: Detect, data: CocoDetection) -> dict[str, Any]:
+    """Settings of the datamodule with which objects are found in other images."""
+    settings = {"image_size": data.image_size, "channels": data.channels, "max_size": data.max_size}
+    return {**settings, "masks": module.rcnn.with_masks}
