@@ -117,6 +117,10 @@ def decide(history: Sequence[Reading], *, total_steps: int, warmup_steps: int = 
         if point.better_than(best) > rule.margin * max(point.error, best.error):
             best = point
     overfits_from = _overfits_from(best, points, rule.margin)
+    if len(points) == 1:
+        return Decision(
+            best.step, False, f"{signal} was measured only once ({best.value:.4g}): there was no choice", signal
+        )
     num_since = sum(point.step > best.step for point in points)
     waited = history[-1].step - max(best.step, warmup_steps) >= rule.patience * total_steps
     stop = waited and num_since >= LEAST_READINGS and points[-1].better_than(best) <= 0

@@ -108,3 +108,9 @@ def test_the_rule_loses_less_than_the_last_where_there_is_overfitting_and_little
             assert lost["the rule"] < lost["last"] / 4
         assert lost["the rule"] <= lost["a random one"]
         assert lost["the rule"] < 2
+
+
+def test_a_single_reading_is_no_choice() -> None:
+    decision = on(curve("knn", [0.5]), KNN)
+    assert (decision.best_step, decision.stop) == (100, False)
+    assert "measured only once" in decision.reason
