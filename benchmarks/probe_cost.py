@@ -22,7 +22,7 @@ from lit_splitmask.callbacks.signals import Images, Material, measure
 
 
 class Known(Material):
-    """Features that are there already: clusters, a tenth of them held out."""
+    """Features that are there already: clusters, a tenth as many more held out."""
 
     def __init__(self, num: int, width: int, num_classes: int) -> None:
         nothing = Images([], 0)
