@@ -49,7 +49,8 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
     ends. The signals are measured on images that are not augmented, in the same way on one process and on many, and leave the
     module, its modes and all random states as they were. ``trainer.fit(…, ckpt_path="last")`` goes on with the same decisions.
 
-    Without held-out images it measures nothing and keeps the last checkpoint.
+    Without held-out images, or where even one evaluation would cost more than ``most_cost``, it measures nothing and keeps the
+    last checkpoint.
 
     Attributes:
         history: What was measured.
@@ -154,8 +155,12 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         steps = int(trainer.estimated_stepping_batches)
         budget = self.most_cost * steps * getattr(pl_module, "images_per_step", 1) / FORWARD_SHARE
         affordable = int(min(self.evaluations, budget / forward_passes(self.signals, self._sizes(pl_module))))
+        if affordable < 1:
+            self._parts = None
+            log.info("So short a training leaves no time to judge its checkpoints: the last one is kept.")
+            return
         steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-        self._every = math.ceil(math.ceil(steps / max(1, steps_per_epoch)) / max(1, affordable))
+        self._every = math.ceil(math.ceil(steps / max(1, steps_per_epoch)) / affordable)
 
     def _sizes(self, module: LightningModule) -> Sizes:
         assert self._parts is not None

@@ -92,11 +92,17 @@ def pretrain(arguments: list[str]) -> int:
         for before, a in zip(["", *images], images, strict=False)
     ]
     print(
-        f"Wrote {weights}, with halves.png, words.png, metrics.csv and checkpoints (selection.json and .png say why this one) "
-        "beside it. Go on with:\n"
+        f"Wrote {weights}, with {', '.join(_beside(folder))} beside it. Go on with:\n"
         f"  {shlex.join(['lit-splitmask', 'finetune', '--weights', str(weights), *images, *chosen])}"
     )
     return 0
+
+
+def _beside(folder: RunFolder) -> list[str]:
+    """What a pre-training wrote beside its weights."""
+    pictures = [name for name in ("halves.png", "words.png") if (folder.path / name).is_file()]
+    why = " (selection.json and .png say why this one)" if (folder.checkpoints / "selection.json").is_file() else ""
+    return [*pictures, "metrics.csv", f"checkpoints{why}"]
 
 
 def finetune(arguments: list[str]) -> int:

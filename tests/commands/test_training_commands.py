@@ -55,7 +55,8 @@ def test_pretraining_writes_what_it_promises(work: Path, capsys: pytest.CaptureF
 
 
 def test_pretraining_says_which_checkpoint_it_keeps(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*PRETRAIN_COMMAND, "p", "--trainer.callbacks+=OverfitAwareEarlyStopping"]) == 0
+    longer = ["--data.budget.steps=120", "--trainer.callbacks+=OverfitAwareEarlyStopping"]
+    assert main([*PRETRAIN_COMMAND, "p", *longer]) == 0
     told = capsys.readouterr().out
     said = json.loads((work / "runs" / "p" / "checkpoints" / "selection.json").read_text())
     assert f"Keep step {said['best_step']}" in told
