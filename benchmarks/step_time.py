@@ -57,9 +57,7 @@ class RandomDallE(dalle.DallE):
 
     def __init__(self, patch_size: int, in_chans: int = 3) -> None:
         Tokenizer.__init__(self, patch_size, in_chans, vocabulary=dalle.VOCABULARY)
-        self._names = list(dalle.shapes())
-        for name, shape in dalle.shapes().items():
-            self.register_buffer(dalle._flat(name), 0.02 * torch.randn(shape), persistent=False)
+        self._tensors = {name: 0.02 * torch.randn(shape) for name, shape in dalle.shapes().items()}
 
 
 METHODS: dict[str, Callable[[ViT], Objective]] = {

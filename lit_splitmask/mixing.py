@@ -31,8 +31,12 @@ class Mixing:
             The mixed images and soft targets (B, classes) that sum to 1.
         """
         if self._choices:
+            # In another order, for each is mixed with its neighbour, and repeated augmentation puts copies side by side.
+            order = torch.randperm(len(images))
             choice = int(torch.randint(len(self._choices), ()))
-            images, targets = self._choices[choice](images, labels)
+            mixed, soft = self._choices[choice](images[order], labels[order])
+            back = order.argsort()
+            images, targets = mixed[back], soft[back]
         else:
             targets = F.one_hot(labels, self.num_classes).to(images.dtype)
         return images, targets * (1 - self.label_smoothing) + self.label_smoothing / self.num_classes

@@ -90,7 +90,8 @@ class Comparison:
         folder = RunFolder(self.out)
         for method in (*self.methods, None):
             arguments = [*self._common(0), *self._pretrain_options(method)]
-            trainer, pretrain, _ = RunCLI(modules.Pretrain, arguments, self._recipe(method)).build(folder, [])
+            trainer, pretrain, images = RunCLI(modules.Pretrain, arguments, self._recipe(method)).build(folder, [])
+            cast(modules.Pretrain, pretrain).check_crops(images.crop_sizes)
         with tempfile.TemporaryDirectory() as directory:
             untrained = str(Path(directory) / "backbone.safetensors")
             callbacks.ExportWeights(untrained).export(pretrain, step=0)

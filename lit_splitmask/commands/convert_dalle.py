@@ -1,6 +1,7 @@
 """``lit-splitmask convert-dalle``: OpenAI's pickled d-VAE encoder as safetensors, read without running what is in it."""
 
 import tempfile
+from http.client import HTTPException
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
@@ -38,7 +39,7 @@ def _fetch(url: str, path: Path) -> Path:
 
     try:
         torch.hub.download_url_to_file(url, str(path))
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise UserError(
             f"{url} cannot be fetched ({error}): fetch it elsewhere, and give the file by --weights FILE."
         ) from None

@@ -144,6 +144,11 @@ def with_method(pretraining: dict[str, Any], method: str, suffix: str | None) ->
         )
     theirs = read(name)
     images = {**pretraining["data"]["init_args"], "augment": theirs["data"]["init_args"]["augment"]}
+    settings = images["augment"].get("init_args", {})
+    if "local_size" in settings:
+        patch = pretraining["model"].get("backbone", {}).get("patch_size", 16)
+        share = settings["local_size"] / theirs["data"]["init_args"]["image_size"]
+        settings["local_size"] = max(1, round(share * images["image_size"] / patch)) * patch
     model = {**pretraining["model"], "objective": theirs["model"]["objective"], "optim": theirs["model"]["optim"]}
     return {**pretraining, "model": model, "data": {**pretraining["data"], "init_args": images}}
 

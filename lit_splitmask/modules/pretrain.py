@@ -54,6 +54,7 @@ class Pretrain(TrainModule):
             torch.manual_seed(derive_seed(seed, "initial weights"))
             self.objective = objective(ViT(backbone))
         self.word_statistics: WordStatistics | None = None
+        self._steps_followed = 0
 
     @property
     def vit(self) -> ViT:
@@ -80,8 +81,31 @@ class Pretrain(TrainModule):
         Raises:
             UserError: It does not.
         """
+        name = type(self.objective).__name__
+        self.check_crops(getattr(self.data, "crop_sizes", None))
+        samples = getattr(self.data, "train_samples", None)
+        if self.objective.needs_labels and samples is not None and bool((samples.labels < 0).any()):
+            raise UserError(f"{name} needs a label for every image, and some have none: leave data.pool out.")
+        batch = getattr(self.data, "batch_size", None)
+        if batch is None:
+            return
+        batch //= self.trainer.accumulate_grad_batches
+        share = batch // self.trainer.world_size
+        if batch < self.objective.least_batch or share < self.objective.least_share:
+            raise UserError(
+                f"{name} compares each image with others, so a batch needs at least {self.objective.least_batch} images, and a "
+                f"process {self.objective.least_share} of them; data.batch_size with accumulated gradients gives {batch} and "
+                f"{share}: raise it."
+            )
+        self._tell_of_few_images(batch)
+
+    def check_crops(self, sizes: list[int] | None) -> None:
+        """Checks the crops that an augmentation gives, their sides in pixels.
+
+        Raises:
+            UserError: The objective needs more of them, or they cannot be cut into patches.
+        """
         name, patch = type(self.objective).__name__, self.vit.config.patch_size
-        sizes = getattr(self.data, "crop_sizes", None)
         if sizes is not None and len(sizes) < self.objective.num_crops:
             raise UserError(
                 f"{name} compares {self.objective.num_crops} crops of each image, but the augmentation gives {len(sizes)}: use "
@@ -90,15 +114,8 @@ class Pretrain(TrainModule):
         odd = [size for size in sizes or [] if size % patch]
         if odd:
             raise UserError(f"Crops of {odd[0]} px cannot be cut into patches of {patch}: choose a multiple of it.")
-        batch = getattr(self.data, "batch_size", None)
-        if batch is None:
-            return
-        batch //= self.trainer.accumulate_grad_batches
-        if batch < self.objective.least_batch:
-            raise UserError(
-                f"{name} compares each image with others, so a batch needs at least {self.objective.least_batch} images, and "
-                f"data.batch_size with accumulated gradients gives {batch}: raise it."
-            )
+
+    def _tell_of_few_images(self, batch: int) -> None:
         schedule = getattr(self.data, "schedule", None)
         if self.objective.least_batch > 1 and schedule is not None and schedule.num_images < batch:
             log.warning(
@@ -106,7 +123,7 @@ class Pretrain(TrainModule):
                 "data.batch_size.",
                 batch,
                 schedule.num_images,
-                name,
+                type(self.objective).__name__,
             )
 
     def views(self, images: Tensor, *more: Tensor) -> dict[str, Any]:
@@ -201,8 +218,16 @@ class Pretrain(TrainModule):
         )
         return losses["loss"]
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.objective.before_update()
+        super().on_before_optimizer_step(optimizer)
+
+    def on_train_start(self) -> None:
+        self._steps_followed = self.trainer.global_step
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0:
+        if self.trainer.global_step != self._steps_followed:
+            self._steps_followed = self.trainer.global_step
             self.objective.after_step(self.trainer.global_step / self.trainer.estimated_stepping_batches)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:

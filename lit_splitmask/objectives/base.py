@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lit_splitmask.errors import UserError
 from lit_splitmask.models.vit import ViT
 from lit_splitmask.tokenizers.base import Tokenizer
 
@@ -29,12 +30,16 @@ class Objective(nn.Module):
         held_out_loss: the name of the loss that means something on held-out images, or ``None`` if none does.
         num_crops: how many crops of each image it needs at least.
         least_batch: how many images a batch must have at least, over all processes.
+        least_share: how many of them each process must have.
+        needs_labels: whether all images must have labels.
         progress: the share of the run that is done, in [0, 1); whoever trains sets it before each step.
     """
 
     held_out_loss: str | None = None
     num_crops = 1
     least_batch = 1
+    least_share = 1
+    needs_labels = False
     progress = 0.0
 
     def __init__(self, backbone: ViT) -> None:
@@ -57,5 +62,18 @@ class Objective(nn.Module):
     def forward(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         raise NotImplementedError
 
+    def before_update(self) -> None:
+        """Called when the gradients of a step are there, before they are clipped and used."""
+
     def after_step(self, progress: float) -> None:
         """Called after each optimizer step with the share of the run that is done, in (0, 1]."""
+
+
+def check_even_patches(patch_size: int) -> None:
+    """Checks that words can be made.
+
+    Raises:
+        UserError: The patch size is odd.
+    """
+    if patch_size % 2:
+        raise UserError(f"Words are made from a half-size view, so the patch size must be even, not {patch_size}.")

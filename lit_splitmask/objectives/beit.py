@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lit_splitmask.masking import BlockMasking, Masking, hidden_from, put, take
 from lit_splitmask.models.heads import WordHead
 from lit_splitmask.models.vit import ViT
-from lit_splitmask.objectives.base import Objective
+from lit_splitmask.objectives.base import Objective, check_even_patches
 from lit_splitmask.tokenizers.base import Tokenizer
 from lit_splitmask.tokenizers.random_projection import RandomProjection
 
@@ -40,6 +40,7 @@ class BEiT(Objective):
         config = backbone.config
         self.masking = masking or BlockMasking(mask_ratio=75 / 196)
         self.masking.check(backbone.grid)
+        check_even_patches(config.patch_size)
         self.tokenizer = tokenizer(config.patch_size // 2, config.in_chans)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, backbone.embed_dim))
         nn.init.trunc_normal_(self.mask_token, std=0.02)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lit_splitmask.distributed import sum_over_processes, world_size
+from lit_splitmask.errors import UserError
 from lit_splitmask.models.heads import PrototypeHead
 from lit_splitmask.models.teacher import Teacher
 from lit_splitmask.models.vit import ViT
@@ -55,6 +56,8 @@ class DINO(Objective):
         freeze_share: float = 0.01,
     ) -> None:
         super().__init__(backbone)
+        if num_prototypes < 2 or min(student_temperature, teacher_temperature, warmup_teacher_temperature) <= 0:
+            raise UserError("DINO needs at least two prototypes, and positive temperatures.")
         self.head = PrototypeHead(
             backbone.embed_dim,
             hidden_dim=hidden_dim,
@@ -114,6 +117,12 @@ class DINO(Objective):
         mean = scores.mean(dim=0)
         sum_over_processes(mean)
         self.centre.lerp_(mean / world_size(), 1 - self.centre_momentum)
+
+    def before_update(self) -> None:
+        if (
+            self.progress < self.freeze_share
+        ):  # without a gradient the optimizer leaves them out, and its averages as well
+            self.head.prototypes.grad = self.head.lengths.grad = None
 
     def after_step(self, progress: float) -> None:
         momentum = half_cosine(self.momentum, 1.0, self.progress)

@@ -1,5 +1,7 @@
 """MAE (He et al., 2021): the encoder sees a quarter of the patches, a decoder reconstructs the pixels of the rest.
 
+A CLS token, where the backbone has one, stays in the encoder; the original shows it to the decoder too.
+
 B images, N patches, n of them visible, D width, d pixels of a patch.
 """
 
@@ -8,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lit_splitmask.errors import UserError
 from lit_splitmask.masking import Masking, UniformMasking, hidden_from, take
 from lit_splitmask.models.decoder import Decoder
 from lit_splitmask.models.vit import ViT
@@ -39,6 +42,10 @@ class MAE(Objective):
     ) -> None:
         super().__init__(backbone)
         config = backbone.config
+        if decoder_dim % decoder_heads or decoder_dim % 4:
+            raise UserError(
+                f"decoder_dim={decoder_dim} must be divisible by decoder_heads={decoder_heads}, and by 4 for its positions."
+            )
         self.masking = masking or UniformMasking(0.75)
         self.masking.check(backbone.grid)
         self.normalise_targets = normalise_targets

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_splitmask.distributed import gather, rank
+from lit_splitmask.errors import UserError
 from lit_splitmask.models.heads import batch_norm_mlp
 from lit_splitmask.models.teacher import Teacher
 from lit_splitmask.models.vit import ViT
@@ -31,6 +32,7 @@ class MoCoV3(Objective):
 
     num_crops = 2
     least_batch = 2
+    least_share = 2  # batch norm
 
     def __init__(
         self,
@@ -42,6 +44,8 @@ class MoCoV3(Objective):
         momentum: float = 0.99,
     ) -> None:
         super().__init__(backbone)
+        if temperature <= 0:
+            raise UserError(f"temperature is {temperature}; it must be positive.")
         projection = backbone.patch_embed.proj
         nn.init.xavier_uniform_(projection.weight.view(len(projection.weight), -1))
         nn.init.zeros_(projection.bias)

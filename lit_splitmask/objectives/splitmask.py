@@ -14,7 +14,7 @@ from lit_splitmask.masking import BlockMasking, Masking, hidden_from, take
 from lit_splitmask.models.decoder import Decoder
 from lit_splitmask.models.heads import WordHead
 from lit_splitmask.models.vit import ViT
-from lit_splitmask.objectives.base import Objective
+from lit_splitmask.objectives.base import Objective, check_even_patches
 from lit_splitmask.tokenizers.base import Tokenizer
 from lit_splitmask.tokenizers.random_projection import RandomProjection
 
@@ -59,10 +59,7 @@ class SplitMask(Objective):
                 "Matching compares the two halves of an image: it needs split, so switch match off or split on."
             )
         config = backbone.config
-        if config.patch_size % 2:
-            raise UserError(
-                f"Words are made from a half-size view, so the patch size must be even, not {config.patch_size}."
-            )
+        check_even_patches(config.patch_size)
         self.masking = masking or BlockMasking()
         self.masking.check(backbone.grid)
         self.split, self.inpaint, self.match = split, inpaint, match

@@ -25,6 +25,8 @@ class Supervised(Objective):
             :class:`RelativeLocalisation`.
     """
 
+    needs_labels = True
+
     def __init__(
         self,
         backbone: ViT,

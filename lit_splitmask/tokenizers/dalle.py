@@ -3,7 +3,9 @@
 The encoder is OpenAI's (``dall_e/encoder.py``): 53.8 million parameters, 8,192 words, one for 8×8 pixels of the half-size view.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -71,18 +73,26 @@ class DallE(Tokenizer):
         UserError: The patches are of another size, or the file is none of the encoder's.
     """
 
-    def __init__(self, patch_size: int, in_chans: int = 3, *, weights: str) -> None:
+    def __init__(self, patch_size: int, in_chans: int = 3, *, weights: str | None = None) -> None:
         super().__init__(patch_size, in_chans, vocabulary=VOCABULARY)
         if (patch_size, in_chans) != (PATCH, 3):
             raise UserError(
                 f"DALL-E's words stand for {PATCH}×{PATCH} pixels of a half-size view in colour: they need a backbone with "
                 f"patches of {2 * PATCH} and 3 channels, not patches of {2 * patch_size} and {in_chans} channel(s)."
             )
+        if weights is None:
+            raise UserError(
+                "DALL-E's words need the weights of its encoder: make a file of them once by lit-splitmask convert-dalle, and "
+                "give it as model.objective.tokenizer.weights."
+            )
         state, _ = read_safetensors(weights)
         check_shapes(state, weights)
-        self._names = list(state)
-        for name, tensor in state.items():
-            self.register_buffer(_flat(name), tensor.float(), persistent=False)
+        self._tensors = {name: tensor.float() for name, tensor in state.items()}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the weights too; as buffers, they would be sent to all processes at each step."""
+        self._tensors = {name: fn(tensor) for name, tensor in self._tensors.items()}
+        return super()._apply(fn, recurse)
 
     @torch.no_grad()
     def forward(self, view: Tensor) -> Tensor:
@@ -100,18 +110,14 @@ class DallE(Tokenizer):
         return self._convolve("blocks.output.conv", F.relu(x))
 
     def _block(self, name: str, x: Tensor) -> Tensor:
-        shortcut = self._convolve(f"{name}.id_path", x) if f"{name}.id_path.w" in self._names else x
+        shortcut = self._convolve(f"{name}.id_path", x) if f"{name}.id_path.w" in self._tensors else x
         for number in range(1, 5):
             x = self._convolve(f"{name}.res_path.conv_{number}", F.relu(x))
         return shortcut + POST_GAIN * x
 
     def _convolve(self, name: str, x: Tensor) -> Tensor:
-        weight, bias = self.get_buffer(_flat(f"{name}.w")), self.get_buffer(_flat(f"{name}.b"))
+        weight, bias = self._tensors[f"{name}.w"], self._tensors[f"{name}.b"]
         return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
-
-
-def _flat(name: str) -> str:
-    return name.replace(".", "_")
 
 
 def save_encoder(state: dict[str, Tensor], path: str | Path) -> None:

@@ -7,6 +7,7 @@ every other name is refused.
 
 import collections
 import pickle
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -49,14 +50,13 @@ _SHELLS = {
     ("torch.nn.modules.pooling", "MaxPool2d"),
     ("torch.nn.modules.linear", "Identity"),
 }
+# Functions are wrapped, since a pickle may set attributes of what it gets; torch answers for the names of storages itself.
 _ADMITTED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+    ("torch._utils", "_rebuild_tensor_v2"): lambda *given: torch._utils._rebuild_tensor_v2(*given),
+    ("torch._utils", "_rebuild_parameter"): lambda *given: torch._utils._rebuild_parameter(*given),
     ("torch", "device"): torch.device,
     ("torch", "float32"): torch.float32,
-    ("torch", "FloatStorage"): torch.FloatStorage,
-    ("torch", "HalfStorage"): torch.HalfStorage,
     ("functools", "partial"): _nothing,
     ("builtins", "set"): set,
     ("__builtin__", "set"): set,
@@ -95,23 +95,37 @@ def read_encoder(path: str | Path) -> dict[str, Tensor]:
     """
     if not Path(path).is_file():
         raise UserError(f"There is no file {path}.")
+    _refuse_torchscript(path)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_pickle_module())
+        state = _state_of(torch.load(path, map_location="cpu", weights_only=False, pickle_module=_pickle_module()))
     except UserError:
         raise
-    except Exception as error:  # whatever a damaged or foreign file makes pickle and torch raise
+    except Exception as error:  # whatever a damaged or foreign file makes pickle, torch and its contents raise
         raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}). Give the file of {URL}.") from None
-    if isinstance(found, _Shell):
-        state = dict(_tensors(found, ""))
-    elif isinstance(found, dict):
-        state = found.get("state_dict", found)
-    else:
-        state = {}
-    if not all(isinstance(value, Tensor) for value in state.values()):
-        state = {}
-    state = {name.removeprefix("encoder."): value.detach().float() for name, value in state.items()}
     check_shapes(state, path)
     return state
+
+
+def _refuse_torchscript(path: str | Path) -> None:
+    """Keeps ``torch.load`` from handing the file to TorchScript, which asks no unpickler and runs the file's own code."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if any(name.endswith("constants.pkl") or "/code/" in f"/{name}" for name in names):
+        raise UserError(
+            f"{path} is a TorchScript program, which the encoder of DALL-E is not: it is refused, and nothing of it was run. "
+            f"Give the file of {URL}."
+        )
+
+
+def _state_of(found: Any) -> dict[str, Tensor]:
+    """The tensors by name; nothing, if it holds anything else."""
+    state = dict(_tensors(found, "")) if isinstance(found, _Shell) else found
+    if isinstance(state, dict) and "state_dict" in state:
+        state = state["state_dict"]
+    plain = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    return {name.removeprefix("encoder."): value.detach().float() for name, value in state.items()} if plain else {}
 
 
 def _tensors(shell: _Shell, prefix: str) -> Iterator[tuple[str, Tensor]]:

@@ -204,5 +204,6 @@ def test_other_methods_are_arms_of_their_own(command: list[str], capsys: pytest.
     }
     assert steps == {"pretrain": 2, "mae@2": 4, "dino": 2}
     assert "own pre-training, mae@2" in capsys.readouterr().out
+    capsys.readouterr()
     assert main([*command, "--methods", "[simclr]", "--out", "d"]) == 1
     assert "There is no method 'simclr' to compare with: choose among beit, dino, mae" in capsys.readouterr().err

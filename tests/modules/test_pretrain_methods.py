@@ -16,6 +16,7 @@ from lit_splitmask.callbacks.signals import Images, Material, undisturbed
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.datamodules import FinetuneAugment, MultiCrop, PretrainAugment
 from lit_splitmask.errors import UserError
+from lit_splitmask.mixing import Mixing
 from lit_splitmask.models import ViTConfig
 from lit_splitmask.modules import Pretrain
 from lit_splitmask.objectives import DINO, MAE, MoCoV3, Objective, RelativeLocalisation, Supervised
@@ -144,6 +145,25 @@ def test_supervised_pre_training_finds_its_classes(root: Path, flat_folder: Make
     assert same_tensors(trained.state_dict(), again.state_dict())
     with pytest.raises(UserError, match="at least two classes"):
         fit(flat_folder(12, name="flat"), objective)
+
+
+def test_supervised_pre_training_needs_a_label_for_every_image(root: Path, flat_folder: MakeFolder) -> None:
+    with pytest.raises(UserError, match="needs a label for every image"):
+        fit(root, Supervised, pool=[str(flat_folder(12, name="pool"))])
+
+
+def test_images_are_mixed_with_others_although_copies_stand_side_by_side() -> None:
+    torch.manual_seed(0)
+    mixing = Mixing(8, mixup=0.8, cutmix=0.0, label_smoothing=0.0)
+    labels = torch.arange(8).repeat_interleave(3)
+    mixed = 0
+    for _ in range(20):
+        images, targets = mixing(
+            torch.nn.functional.one_hot(labels, 8)[:, None, None].expand(-1, 3, 1, -1).float(), labels
+        )
+        torch.testing.assert_close(images[:, 0, 0], targets)  # each keeps its place
+        mixed += int((targets.max(dim=1).values < 1).sum())
+    assert mixed > 20 * 24 * 0.75
 
 
 def test_relative_localisation_helps_a_classifier_of_any_kind(root: Path) -> None:

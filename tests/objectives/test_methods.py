@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lit_splitmask.errors import UserError
 from lit_splitmask.masking import BlockMasking, UniformMasking, hidden_from
 from lit_splitmask.models.teacher import Teacher
-from lit_splitmask.objectives import BEiT, MoCoV3, Objective, RelativeLocalisation, Supervised
+from lit_splitmask.objectives import DINO, MAE, BEiT, MoCoV3, Objective, RelativeLocalisation, Supervised
 
 SHAPES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -157,9 +157,27 @@ def test_prototypes_are_frozen_at_first() -> None:
     assert model.head.prototypes.grad is not None
     assert not model.head.prototypes.grad.any()
     assert model.head.mlp[0].weight.grad.any()
+    model.before_update()
+    assert model.head.prototypes.grad is None
     model.progress = 0.1
     model(batch_of(3), generator())["loss"].backward()
+    model.before_update()
     assert model.head.prototypes.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: BEiT(tiny_vit(patch_size=9, image_size=36)), "patch size must be even"),
+        (lambda: MAE(tiny_vit(), decoder_dim=30, decoder_heads=2), "decoder_dim=30"),
+        (lambda: MAE(tiny_vit(), decoder_dim=16, decoder_heads=3), "decoder_heads=3"),
+        (lambda: MoCoV3(tiny_vit(), temperature=0.0), "temperature is 0.0"),
+        (lambda: DINO(tiny_vit(), num_prototypes=1), "at least two prototypes"),
+    ],
+)
+def test_impossible_settings_are_refused(make: Any, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        make()
 
 
 def blanked(images: Tensor, hide: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import os
 import pickle
 import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -156,6 +157,34 @@ def test_a_pickle_that_asks_for_more_is_refused_by_name_and_not_run(
     Path("plain.pkl").write_bytes(pickle.dumps(Malicious()))
     assert main(["convert-dalle", "--weights", "plain.pkl"]) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"bad.pkl", "plain.pkl"}
+
+
+def test_a_torchscript_program_is_refused_before_it_can_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``torch.load`` would hand it to TorchScript, which asks no unpickler."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was loaded"))
+    for name in ("archive/constants.pkl", "archive/code/__torch__.py"):
+        with zipfile.ZipFile("program.pkl", "w") as archive:
+            archive.writestr("archive/data.pkl", b"")
+            archive.writestr(name, b"")
+        assert main(["convert-dalle", "--weights", "program.pkl"]) == 1
+        assert "is a TorchScript program" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "found", [{"state_dict": 3}, {1: torch.zeros(1)}, [torch.zeros(1)], {"a": {"b": torch.zeros(1)}}]
+)
+def test_a_file_of_other_things_is_refused(found: Any, tmp_path: Path) -> None:
+    torch.save(found, tmp_path / "odd.pth")
+    with pytest.raises(UserError, match="does not hold the encoder"):
+        read_encoder(tmp_path / "odd.pth")
+
+
+def test_weights_must_be_given() -> None:
+    with pytest.raises(UserError, match="convert-dalle"):
+        DallE(8)
 
 
 def test_files_of_another_kind_are_refused(
