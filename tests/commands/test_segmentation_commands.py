@@ -155,7 +155,7 @@ def test_the_task_follows_from_what_is_given(arguments: list[str], task: str, wo
 
 
 def test_a_task_that_does_not_exist(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match="classify, segment"):
+    with pytest.raises(UserError, match="classify, detect, segment"):
         tasks.choose_task(["--task", "paint"])
     assert main([*FINETUNE, "s", "--task", "paint"]) == 1
     assert "no task 'paint'" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import torch
 from reference.splitmask import eq_1_in_loops
 
 from lit_splitmask.errors import UserError
-from lit_splitmask.tokenizers import KMeans, RandomProjection, Tokenizer, WordStatistics, base
+from lit_splitmask.tokenizers import Codebook, KMeans, RandomProjection, WordStatistics, base
 from lit_splitmask.views import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -188,4 +188,4 @@ def test_entropy_is_that_of_the_frequencies() -> None:
 
 def test_a_tokenizer_says_how_it_is_fitted() -> None:
     with pytest.raises(NotImplementedError):
-        Tokenizer(4, vocabulary=4).fit([], 0, 0)
+        Codebook(4, vocabulary=4).fit([], 0, 0)
