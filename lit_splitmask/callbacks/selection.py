@@ -117,7 +117,8 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
     def settings(self) -> dict[str, Any]:
         """What must not change on a resume, so that it decides as the run would have."""
         names = [signal.name for signal in self.signals]
-        return {"signals": names, "rule": json.loads(json.dumps(asdict(self.rule))), "evaluations": self.evaluations}
+        amounts = {name: getattr(self, name) for name in ("evaluations", "most_cost", "most_images")}
+        return {"signals": names, "rule": json.loads(json.dumps(asdict(self.rule))), **amounts}
 
     def decision(self, trainer: Trainer, module: LightningModule) -> Decision:
         """The rule's word on what has been measured so far."""
