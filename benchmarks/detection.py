@@ -159,7 +159,7 @@ def detect(args: argparse.Namespace, arm: str, seed: int) -> None:
     data = make_data(args, seed)
     fit(trainer, module, data, folder)
     seconds = time.perf_counter() - start
-    module.save(folder / "detector.safetensors")
+    ExportWeights(str(folder / "detector.safetensors")).export(module, trainer.global_step)
     (folder / "results.json").unlink(missing_ok=True)
     predictor = make_trainer(args, folder, [CocoResults(str(folder / "results.json"))], 1.0)
     scores = predictor.validate(module, datamodule=data, verbose=False)[0]

@@ -112,7 +112,7 @@ class DetectionPictures(Callback):
         found = {name: value.cpu() for name, value in module([image.to(module.device)])[0].items()}
         kept = found["scores"] >= self.threshold
         found = {name: value[kept] for name, value in found.items()}
-        pictures = [_enlarged(draw_objects(image, objects, module.class_names)) for objects in (truth, found)]
+        pictures = [_enlarged(draw_objects(image, objects, module.class_names or [])) for objects in (truth, found)]
         return beside(*pictures)
 
 

@@ -1,19 +1,11 @@
 """What ``finetune`` says of a detector."""
 
-from pathlib import Path
 from typing import Any
 
 from lit_splitmask.callbacks import DetectionPictures
 from lit_splitmask.commands.results import Report
 from lit_splitmask.datamodules import CocoDetection
 from lit_splitmask.modules import Detect
-from lit_splitmask.modules.base import TrainModule
-
-
-def save(module: TrainModule, path: Path, step: int) -> None:
-    """Writes the whole detector."""
-    assert isinstance(module, Detect)
-    module.save(path)
 
 
 def report(found: Report) -> list[str]:

@@ -33,7 +33,6 @@ class Task:
         crops_follow_weights: Whether images have the size that the weights were trained at, unless the user says otherwise.
         report: Evaluates the best weights and says what was found.
         predict_data: Settings of the datamodule with which other images are predicted.
-        save: Exports the network at a step to a path.
         writer: Writes predictions to a path, or to where it usually does.
     """
 
@@ -48,9 +47,6 @@ class Task:
     report: Callable[[Report], list[str]]
     predict_data: Callable[[Any, Any], dict[str, Any]]
     writer: Callable[[str | None], Callback]
-    save: Callable[[TrainModule, Path, int], None] = lambda module, path, step: callbacks.ExportWeights(
-        str(path)
-    ).export(module, step)
 
 
 def _classification_recipe(root: Path) -> recipes.Choice:
@@ -86,7 +82,6 @@ TASKS = {
             crops_follow_weights=False,
             report=detection.report,
             predict_data=detection.predict_data,
-            save=detection.save,
             writer=lambda path: callbacks.CocoResults(path or "predictions.json"),
         ),
         Task(

@@ -194,7 +194,7 @@ def _report(
     module.load_state_dict(check_checkpoint(checkpoint)["state_dict"])
     weights = folder.path / task.weights
     if trainer.is_global_zero:
-        task.save(module, weights, trainer.global_step)
+        callbacks.ExportWeights(str(weights)).export(module, trainer.global_step)
     found = task.report(Report(folder, trainer, module, data, checkpoint))
     if not trainer.is_global_zero:
         return

@@ -3,7 +3,7 @@
 B images, N patches, n visible patches, P prefix tokens (1 with a CLS token, else 0), D width.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -240,8 +240,3 @@ def use_fused_attention(module: nn.Module, enabled: bool) -> None:
 def sincos_positions(grid: tuple[int, int], embed_dim: int) -> Tensor:
     """Fixed two-dimensional sin-cos positions (MoCo v3, MAE), (N, D) float32."""
     return build_sincos2d_pos_embed(list(grid), dim=embed_dim, interleave_sin_cos=False)
-
-
-def config_as_dict(config: ViTConfig) -> dict[str, Any]:
-    """The configuration as plain values, for metadata."""
-    return asdict(config)

@@ -1,7 +1,6 @@
 """Fine-tuning, or training from scratch, for classification."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,17 +9,16 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from lit_splitmask.checkpoints import config_of, load_into, load_weights
 from lit_splitmask.errors import UserError
 from lit_splitmask.mixing import Mixing
 from lit_splitmask.models.vit import ViT, ViTConfig
-from lit_splitmask.modules.base import TrainModule
+from lit_splitmask.modules.downstream import DownstreamModule
 from lit_splitmask.objectives.relative_localisation import RelativeLocalisation
 from lit_splitmask.optim import OptimConfig
-from lit_splitmask.seeding import derive_seed, generator_for
+from lit_splitmask.seeding import generator_for
 
 
-class Classify(TrainModule):
+class Classify(DownstreamModule):
     """A ViT with mean pooling, a norm and a linear head, trained with soft targets (Table 9).
 
     The network is built when the number of classes is known: at once if ``num_classes`` is given, else when a trainer
@@ -40,6 +38,10 @@ class Classify(TrainModule):
         seed: of the new layers, drop path and mixing.
     """
 
+    kind = "classifier"
+    backbone_prefix = ""
+    needs = "images with labels, each class in a folder of its own (DIR/train/<class>/… or DIR/<class>/…)"
+
     def __init__(
         self,
         weights: str | None = None,
@@ -55,24 +57,17 @@ class Classify(TrainModule):
         relative_localisation: Callable[[ViT], RelativeLocalisation] | None = None,
         seed: int = 0,
     ) -> None:
-        loaded = load_weights(weights) if weights is not None else None
-        config = replace(backbone or config_of(loaded), drop_path=drop_path).resolved()
-        super().__init__(optim, seed, config.in_chans)
-        if loaded is not None and "pixel_mean" in loaded.info:
-            self.set_statistics(loaded.info["pixel_mean"], loaded.info["pixel_std"])
+        super().__init__(weights, backbone=backbone, optim=optim, drop_path=drop_path, seed=seed)
         self._mixing = {"mixup": mixup, "cutmix": cutmix, "label_smoothing": label_smoothing}
         self._auxiliary = relative_localisation
-        self._config, self._weights = config, loaded
-        self.class_names: list[str] | None = None
-        self.network: ViT | None = None
         if keep_head:
-            self._restore(weights)
+            self.restore()
         elif num_classes is not None:
             self.build(num_classes)
 
     @property
     def vit(self) -> ViT:
-        assert self.network is not None, "the network is built in setup()"
+        assert isinstance(self.network, ViT), "the network is built in setup()"
         return self.network
 
     @property
@@ -80,77 +75,22 @@ class Classify(TrainModule):
         """Classes of the head."""
         return self.vit.num_classes
 
-    def setup(self, stage: str) -> None:
-        channels = getattr(self.data, "channels", None)
-        if channels is not None and self.network is None:
-            self._config = replace(self._config, in_chans=channels)
-            self.in_chans = channels
-        super().setup(stage)
-        num_classes = getattr(self.data, "num_classes", None)
-        image_size = getattr(self.data, "image_size", None)
-        if self.network is None:
-            if num_classes is None:
-                raise UserError(
-                    "The number of classes is unknown: pass num_classes, or a datamodule of labelled images."
-                )
-            if num_classes < 2:
-                raise UserError(
-                    f"Classification needs at least two classes, and the training images have {num_classes}: put each "
-                    "class's images into a folder of its own (DIR/train/<class>/… or DIR/<class>/…)."
-                )
-            if image_size is not None:
-                self._config = replace(self._config, image_size=image_size)
-            self.build(num_classes)
-        self._check_data(image_size)
-        names = list(getattr(self.data, "class_names", None) or [])
-        if self.class_names is None:
-            self.class_names = names or [str(number) for number in range(self.num_classes)]
-        elif names and names != self.class_names:
-            raise UserError(
-                f"The network knows the classes {', '.join(self.class_names)}, but the images have {', '.join(names)}: "
-                "give images of the same classes, or without labels (data.splits.labels=none)."
-            )
-
-    def _check_data(self, image_size: int | None) -> None:
+    def check_images(self) -> None:
+        super().check_images()
         if getattr(self.data, "pool", None):
             raise UserError(
                 f"The images of data.pool ({', '.join(map(str, self.data.pool))}) have no labels: leave it out when fine-tuning."
             )
-        num_classes = getattr(self.data, "num_classes", None)
-        if num_classes and num_classes != self.num_classes:
-            raise UserError(f"The network has {self.num_classes} classes, but the images have {num_classes}.")
-        if image_size is not None and image_size != self.vit.config.image_size:
-            raise UserError(
-                f"The datamodule gives images of {image_size} px, but the network takes {self.vit.config.image_size} px: "
-                "give both the same image_size."
-            )
 
-    def _restore(self, weights: str | None) -> None:
-        """Builds the whole classifier from its file."""
-        loaded, names = self._weights, (self._weights.info if self._weights else {}).get("class_names")
-        if loaded is None or not names or "head.weight" not in loaded.state:
-            raise UserError(
-                f"keep_head needs a trained classifier, and {weights} is none: give a classifier.safetensors."
-            )
-        self._weights = None
-        self.build(len(names))
-        self.vit.load_state_dict(loaded.state)
-        self.class_names = list(names)
+    def make_network(self, config: ViTConfig, num_classes: int) -> ViT:
+        """The ViT with a linear head, and the auxiliary loss."""
+        network = ViT(config, num_classes)
+        nn.init.trunc_normal_(network.get_parameter("head.weight"), std=2e-5)
+        self.auxiliary = None if self._auxiliary is None else self._auxiliary(network)
+        return network
 
-    def build(self, num_classes: int) -> None:
-        """Makes the network for that many classes and loads the weights; :meth:`setup` does it if it is not done.
-
-        Raises:
-            UserError: The weights do not fit the backbone.
-        """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(self.seed, "initial weights"))
-            self.network = ViT(self._config, num_classes)
-            nn.init.trunc_normal_(self.network.get_parameter("head.weight"), std=2e-5)
-            self.auxiliary = None if self._auxiliary is None else self._auxiliary(self.network)
-        if self._weights is not None:
-            load_into(self.network, self._weights)
-        self._weights = None
+    def after_building(self, num_classes: int) -> None:
+        """Makes the mixing and the metrics."""
         self.mix = Mixing(num_classes, **self._mixing)
         scores: dict[str, Any] = {
             "accuracy": MulticlassAccuracy(num_classes, average="micro"),

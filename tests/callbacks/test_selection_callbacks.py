@@ -208,7 +208,7 @@ def test_a_resume_with_another_rule_is_refused(root: Path, tmp_path: Path) -> No
     with pytest.raises(UserError, match="chose its checkpoints by other settings: rule was"):
         train(root, other, ckpt_path=str(tmp_path / "c" / "last.ckpt"))
     seldom = choosing(tmp_path / "c", most_cost=0.5)
-    with pytest.raises(UserError, match="by other settings: most_cost was 1000000000.0, and is 0.5"):
+    with pytest.raises(UserError, match=r"by other settings: most_cost was 1000000000\.0, and is 0\.5"):
         train(root, seldom, ckpt_path=str(tmp_path / "c" / "last.ckpt"))
 
 

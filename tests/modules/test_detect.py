@@ -20,7 +20,7 @@ from tiny_runs import image_data, one_thread, tiny_trainer  # noqa: F401
 
 from lit_splitmask import rle
 from lit_splitmask.atomic import write_atomically
-from lit_splitmask.callbacks import CocoResults, DetectionPictures
+from lit_splitmask.callbacks import CocoResults, DetectionPictures, ExportWeights
 from lit_splitmask.callbacks.detection_pictures import colour_of, draw_objects
 from lit_splitmask.checkpoints import load_weights, save_backbone
 from lit_splitmask.datamodules import Budget, CocoDetection, DetectionAugment
@@ -108,7 +108,8 @@ class NearTheTruth:
 def near_the_truth(root: Path) -> tuple[Detect, CocoDetection]:
     data, module = coco(root), detector()
     data.setup("validate")
-    module.build(data.class_names)
+    module.build(data.num_classes)
+    module.class_names, module.category_ids = data.class_names, data.category_ids
     module._found = NearTheTruth(data)  # type: ignore[method-assign]
     return module, data
 
@@ -247,9 +248,10 @@ def test_a_mask_is_drawn_in_the_colour_of_its_class_within_its_box() -> None:
 
 def test_a_saved_detector_predicts_the_same(root: Path, tmp_path: Path) -> None:
     module = detector(detector=DetectorConfig(**{**vars(DETECTOR), "score_threshold": 0.0}))
-    module.build(["disc", "bar", "roof"])
+    module.build(3)
+    module.class_names = ["disc", "bar", "roof"]
     module.set_statistics((0.4, 0.5, 0.6), (0.2, 0.2, 0.3))
-    module.save(tmp_path / "detector.safetensors")
+    ExportWeights(str(tmp_path / "detector.safetensors")).export(module, 1)
     again = Detect(str(tmp_path / "detector.safetensors"), keep_head=True)
     batch = [torch.randint(256, (3, 60, 70), dtype=torch.uint8)]
     for name, value in module.eval()(batch)[0].items():
@@ -263,7 +265,7 @@ def test_a_saved_detector_predicts_the_same(root: Path, tmp_path: Path) -> None:
 def test_images_without_annotations_are_predicted_on(root: Path, tmp_path: Path) -> None:
     module = detector(detector=DetectorConfig(**{**vars(DETECTOR), "score_threshold": 0.0}))
     tiny_trainer(tmp_path, limit_val_batches=0).fit(module, datamodule=coco(root, steps=1))
-    module.save(tmp_path / "detector.safetensors")
+    ExportWeights(str(tmp_path / "detector.safetensors")).export(module, 1)
     again = Detect(str(tmp_path / "detector.safetensors"), keep_head=True)
     trainer = tiny_trainer(tmp_path, callbacks=[CocoResults(str(tmp_path / "found.json"))])
     trainer.predict(again, datamodule=coco(root / "val"))
@@ -284,7 +286,7 @@ def test_weights_are_taken_and_the_log_says_what_positions_cost(
     save_backbone(tmp_path / "b.safetensors", vit, pixel_mean=[0.1, 0.2, 0.3], pixel_std=[0.2, 0.2, 0.2])
     module = Detect(str(tmp_path / "b.safetensors"), detector=DETECTOR, optim=OPTIM)
     with caplog.at_level(logging.INFO):
-        module.build(["a", "b"])
+        module.build(2)
     assert ("interpolated" in caplog.text) == (positions == "learned")
     assert ("nothing is lost" in caplog.text) == (positions == "sincos")
     assert torch.equal(module.vit.blocks[2].attn.qkv.weight, vit.blocks[2].attn.qkv.weight)
@@ -311,9 +313,15 @@ def test_an_image_smaller_than_a_patch_is_refused(root: Path, tmp_path: Path) ->
 
 def test_other_classes_than_the_detectors_are_refused(root: Path, tmp_path: Path) -> None:
     module = detector()
-    module.build(["cat", "dog"])
-    with pytest.raises(UserError, match="knows the classes cat, dog with masks"):
+    module.build(2)
+    with pytest.raises(UserError, match="network has 2 classes, but the images have 3"):
         tiny_trainer(tmp_path).validate(module, datamodule=coco(root), verbose=False)
+    module.build(3)
+    module.class_names = ["cat", "dog", "emu"]
+    with pytest.raises(UserError, match="knows the classes cat, dog, emu, but the images have disc, bar, roof"):
+        tiny_trainer(tmp_path).validate(module, datamodule=coco(root), verbose=False)
+    with pytest.raises(UserError, match=r"trained with masks, .* set data\.masks to true"):
+        tiny_trainer(tmp_path).validate(module, datamodule=coco(root, masks=False), verbose=False)
 
 
 def test_images_without_boxes_are_refused(class_folder: Any, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_an_image_smaller_than_a_patch_is_refused_by_name(tmp_path: Path) -> Non
 
 
 def test_a_network_for_other_classes_is_refused(root: Path) -> None:
-    with pytest.raises(UserError, match="network has 5 classes, but the label maps have 3"):
+    with pytest.raises(UserError, match="network has 5 classes, but the images have 3"):
         fit(root, segmenter(num_classes=5))
     with pytest.raises(UserError, match="at least two classes"):
         segmenter(num_classes=1)
