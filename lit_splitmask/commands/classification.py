@@ -9,9 +9,6 @@ from lit_splitmask.modules import Classify
 
 def report(found: Report) -> list[str]:
     """Tests the classifier if there are test images, and prints the scores; returns the files written."""
-    from rich.console import Console
-    from rich.table import Table
-
     if "test" not in found.data.source.splits:
         return []
     scores = found.trainer.test(found.module, datamodule=found.data, verbose=False)[0]
@@ -20,10 +17,10 @@ def report(found: Report) -> list[str]:
     assert isinstance(found.module, Classify)
     names, confusion = found.module.class_names or [], found.module.confusion.tolist()
     written = found.write("test.json", {"scores": scores, "classes": names, "confusion": confusion})
-    table = Table("on test images", "accuracy", title=f"{found.folder.path.name}: the checkpoint that was best on val")
+    table = found.table("test", "accuracy")
     for key, value in scores.items():
         table.add_row(key.removeprefix("test/").removeprefix("accuracy/").replace("_", " "), f"{100 * value:.1f} %")
-    Console().print(table)
+    found.show(table, "test")
     return [written]
 
 

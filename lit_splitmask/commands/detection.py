@@ -14,11 +14,10 @@ def report(found: Report) -> list[str]:
     Returns:
         The files written.
     """
-    splits = found.data.source.splits
-    split = next((name for name in ("test", "val") if name in splits), None)
+    split, module = found.split, found.module
     if split is None:
         return []
-    module, loader = found.module, found.data.eval_loader(splits[split])
+    loader = found.data.eval_loader(found.data.source.splits[split])
     scores = found.trainer.validate(module, dataloaders=loader, verbose=False)[0]
     if not found.trainer.is_global_zero:
         return []
@@ -32,12 +31,8 @@ def report(found: Report) -> list[str]:
 
 
 def _print(found: Report, split: str, values: dict[str, float]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     kinds = [kind for kind in ("box", "mask") if f"{kind}/AP" in values]
-    title = f"{found.folder.path.name}: the checkpoint that was best on val"
-    table = Table(f"on {split} images", *(f"{kind} AP" for kind in kinds), title=title)
+    table = found.table(split, *(f"{kind} AP" for kind in kinds))
     names = sorted({name.partition("/")[2] for name in values if name.partition("/")[0] in kinds})
     overall = [name for name in ("AP", "AP50", "AP75") if name in names]
     for name in [*overall, *(name for name in names if name not in overall)]:
@@ -45,9 +40,7 @@ def _print(found: Report, split: str, values: dict[str, float]) -> None:
         table.add_row(
             name.removeprefix("AP/"), *(f"{100 * value:.1f}" if value >= 0 else "no objects" for value in cells)
         )
-    Console().print(table)
-    if split == "val":
-        print("There is no test split: val has chosen the checkpoint, so these numbers are a little too good.")
+    found.show(table, split)
 
 
 def predict_data(module: Detect, data: CocoDetection) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from lit_splitmask import callbacks, datamodules, modules
 from lit_splitmask.callbacks.estimate import DAY
 from lit_splitmask.checkpoints import load_weights
-from lit_splitmask.commands import plan_images, plan_report, recipes
+from lit_splitmask.commands import plan_images, plan_report, recipes, tasks
 from lit_splitmask.commands.plan_training import Stage, TrainingPlan, disk_bytes
 from lit_splitmask.commands.run_cli import quiet
 from lit_splitmask.datamodules.index import FolderIndex
@@ -30,8 +30,8 @@ class Plan:
         root: the folder.
         images: what it holds.
         pretraining: its plan.
-        finetuning: its plan; None where it is impossible.
-        no_finetuning: why it is impossible; None where it is not.
+        finetuning: its plan; None where there is none.
+        no_finetuning: why there is none; None where there is.
         disk_bytes: what the trainings would write, a cache that they share once.
         notes: what to know before starting.
         commands: how to go on.
@@ -65,7 +65,7 @@ def make_plan(root: str, index_dir: str, recipe: str | None) -> Plan:
         stage = Stage(modules.Pretrain, arguments, settings, scratch)
         images = plan_images.find(stage.index)
         pretraining = stage.plan(choice, num_checkpoints=1)
-        finetuning, no_finetuning = None, why_no_finetuning(stage.index)
+        finetuning, no_finetuning = None, why_no_finetuning(root, stage.index)
         if no_finetuning is None:
             weights = str(scratch / "backbone.safetensors")
             callbacks.ExportWeights(weights).export(stage.module, step=0)
@@ -95,10 +95,17 @@ def _plan_finetuning(weights: str, arguments: list[str], choice: recipes.Choice,
     return stage.plan(choice, num_checkpoints=2)  # the last and the best
 
 
-def why_no_finetuning(index: FolderIndex) -> str | None:
-    """Why a classifier cannot be trained on a folder; None if it can."""
+def why_no_finetuning(root: str, index: FolderIndex) -> str | None:
+    """Why training a classifier on a folder is not planned; None if it is."""
     if len(index.classes) >= 2:
         return None
+    annotated = tasks.root_for_finetuning(root)
+    task = tasks.choose_task([f"--data.root={annotated}"])
+    if task.name != "classify":
+        return (
+            f"These images belong to annotations with which finetune --data.root {annotated} trains to {task.name}; only "
+            "classification is timed here."
+        )
     return (
         "Classification needs at least two classes, and these images have no labels: put each class's images into a folder "
         "of its own (DIR/train/<class>/… or DIR/<class>/…)."
@@ -170,7 +177,7 @@ def show(result: Plan) -> None:
     plan_report.show_trainings(console, result.pretraining, result.finetuning)
     console.print(f"On disk, all of this would take {plan_report.size(result.disk_bytes)}.")
     if result.no_finetuning is not None:
-        console.print(f"Fine-tuning is not possible. {result.no_finetuning}")
+        console.print(f"Fine-tuning is not planned. {result.no_finetuning}")
     for line in result.notes:
         console.print(line)
     console.print("To start:", *result.commands, sep="\n  ", soft_wrap=True)

@@ -16,11 +16,10 @@ def report(found: Report) -> list[str]:
     Returns:
         The files written.
     """
-    splits = found.data.source.splits
-    split = next((name for name in ("test", "val") if name in splits), None)
+    split, module = found.split, found.module
     if split is None:
         return []
-    module, loader = found.module, found.data.eval_loader(splits[split])
+    loader = found.data.eval_loader(found.data.source.splits[split])
     scores = found.trainer.test(module, dataloaders=loader, verbose=False)[0]
     if not found.trainer.is_global_zero:
         return []
@@ -41,19 +40,13 @@ def report(found: Report) -> list[str]:
 
 
 def _print(found: Report, split: str, values: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    chosen = "the checkpoint that was best on val"
-    table = Table(f"on {split} images", "IoU", title=f"{found.folder.path.name}: {chosen}")
+    table = found.table(split, "IoU")
     for name, value in values["iou"].items():
         table.add_row(name, "no pixels" if value is None else f"{100 * value:.1f} %")
     table.add_section()
     table.add_row("mean (mIoU)", f"{100 * values['scores']['test/miou']:.1f} %")
     table.add_row("pixel accuracy", f"{100 * values['scores']['test/pixel_accuracy']:.1f} %")
-    Console().print(table)
-    if split == "val":
-        print("There is no test split: val has chosen the checkpoint, so these numbers are a little too good.")
+    found.show(table, split)
 
 
 def predict_data(module: Segment, data: SegmentationFolder) -> dict[str, Any]:

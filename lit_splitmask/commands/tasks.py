@@ -164,7 +164,8 @@ def task_of(module: object) -> Task:
 
 
 def root_for_finetuning(root: str) -> str:
-    """The folder to fine-tune on after a pre-training on the images of a segmentation's training split."""
+    """The folder to fine-tune on after a pre-training on some images: where they belong to label maps or boxes, that of both."""
     path = Path(root).expanduser()
-    above = path.parent.parent
-    return str(above) if path.parent.name == "images" and datamodules.looks_like_segmentation(above) else root
+    if path.parent.name == "images" and datamodules.looks_like_segmentation(path.parent.parent):
+        return str(path.parent.parent)
+    return str(path.parent) if datamodules.looks_like_coco(path.parent) else root

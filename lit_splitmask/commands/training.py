@@ -63,7 +63,6 @@ def pretrain(arguments: list[str]) -> int:
     cli = RunCLI(modules.Pretrain, arguments, _recipe_for(arguments, choice))
     config = value_of(arguments, "--config")
     budget_given = config is not None or any(a.startswith(("--data.budget", "--trainer.max_")) for a in arguments)
-    _refuse_label_maps(cli)
     folder = _folder(cli, "pretrain")
     command = shlex.join(["lit-splitmask", "pretrain", *arguments])
     weights = folder.path / "backbone.safetensors"
@@ -133,18 +132,6 @@ def finetune(arguments: list[str]) -> int:
     _fit(cli, folder, trainer, module, data)
     _report(task, folder, trainer, module, data, Path(best.best_model_path or folder.last))
     return 0
-
-
-def _refuse_label_maps(cli: RunCLI) -> None:
-    """Keeps label maps from being taken for images."""
-    data = cli.config.data
-    root = data.init_args.get("root")
-    is_plain = data.class_path.rpartition(".")[2] == "ImageFolder"
-    if is_plain and root and datamodules.looks_like_segmentation(Path(root).expanduser()):
-        raise UserError(
-            f"{root} holds label maps beside its images, and a pre-training would learn from both: pass the training images "
-            f"alone, such as --data.root {Path(root) / 'images' / 'train'}."
-        )
 
 
 def _given(arguments: list[str], option: str) -> list[str]:

@@ -6,7 +6,9 @@ from typing import Any
 from lit_splitmask.datamodules.build_index import load_or_make
 from lit_splitmask.datamodules.files import FileData
 from lit_splitmask.datamodules.index import FolderIndex, SplitOptions, folder_in
+from lit_splitmask.datamodules.label_maps import looks_like_segmentation
 from lit_splitmask.datamodules.scan import Storing
+from lit_splitmask.errors import UserError
 
 DEFAULT_SPLITS = SplitOptions()
 
@@ -41,6 +43,11 @@ class ImageFolder(FileData):
         """Scans and splits the folder, the first time.
 
         Raises:
-            UserError: The folder cannot be used, has changed, or was split with other options.
+            UserError: The folder cannot be used, has changed, was split with other options, or has label maps beside its images.
         """
+        if looks_like_segmentation(self.root):
+            raise UserError(
+                f"{self.root} holds label maps beside its images, which would be taken for images too: pass the training images "
+                f"alone, such as --data.root {self.root / 'images' / 'train'}. (finetune trains a segmenter with both.)"
+            )
         return load_or_make(self.root, self.index_dir, self.split_options, storing)

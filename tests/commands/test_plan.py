@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from coco_sets import write_set
 from PIL import Image
 from replicas import REPLICAS
+from scenes import write_scenes
 from tiny_runs import PRETRAIN
 
 from lit_splitmask import modules
@@ -119,9 +121,31 @@ def test_without_labels_it_says_why_fine_tuning_is_impossible(
     flat_folder()
     assert main(["plan", "--data.root", "flat_shapes", "--recipe", "pretrain.yaml"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "Fine-tuning is not possible. Classification needs at least two classes" in text
+    assert "Fine-tuning is not planned. Classification needs at least two classes" in text
     assert "lit-splitmask finetune" not in text
     assert len(untimed) == 1
+
+
+@pytest.mark.parametrize(("write", "task"), [(write_scenes, "segment"), (write_set, "detect")])
+def test_of_annotated_images_it_says_which_task_they_are_for(
+    write: Callable[[Path], Path], task: str, untimed: list[Job], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write(Path("annotated"))
+    images = "annotated/images/train" if task == "segment" else "annotated/train"
+    assert main(["plan", images, "--recipe", "pretrain.yaml"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"Fine-tuning is not planned. These images belong to annotations with which finetune --data.root {root}" in text
+    )
+    assert f"trains to {task};" in text
+
+
+def test_label_maps_are_not_taken_for_images(untimed: list[Job], capsys: pytest.CaptureFixture[str]) -> None:
+    write_scenes(Path("scenes"))
+    for command in ("plan", "pretrain", "probe", "embed"):
+        assert main([command, "--data.root", "scenes"]) == 1
+        assert "label maps beside its images" in capsys.readouterr().err, command
+    assert not list(Path().glob("runs/*/*.csv"))
 
 
 def test_too_little_memory_and_too_much_time_are_noted(
