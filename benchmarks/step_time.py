@@ -58,6 +58,7 @@ class RandomDallE(dalle.DallE):
     def __init__(self, patch_size: int, in_chans: int = 3) -> None:
         Tokenizer.__init__(self, patch_size, in_chans, vocabulary=dalle.VOCABULARY)
         self._tensors = {name: 0.02 * torch.randn(shape) for name, shape in dalle.shapes().items()}
+        self.exact = False
 
 
 METHODS: dict[str, Callable[[ViT], Objective]] = {

@@ -126,6 +126,23 @@ def test_a_pickled_encoder_is_converted_and_gives_the_same_words(
     assert tokenizer.vocabulary == 32
 
 
+@pytest.mark.parametrize(("exact", "dtype"), [(True, torch.float32), (False, torch.bfloat16)])
+def test_scores_are_in_the_trainers_precision_or_exact(
+    exact: bool, dtype: torch.dtype, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "d.safetensors")
+    dalle.save_encoder(encoder.state_dict(), path)
+    tokenizer = DallE(8, weights=path, exact=exact)
+    view = torch.rand(2, 3, 32, 32)
+    scores: list[Tensor] = []
+    plain, words = tokenizer.logits(view), tokenizer(view)
+    monkeypatch.setattr(tokenizer, "logits", lambda view: scores.append(DallE.logits(tokenizer, view)) or scores[-1])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(tokenizer(view), words)
+    assert scores[0].dtype == dtype
+    torch.testing.assert_close(scores[0].float(), plain, rtol=0, atol=0 if exact else 0.02 * float(plain.abs().max()))
+
+
 def test_its_weights_stay_out_of_checkpoints_and_optimizers(encoder: Encoder, tmp_path: Path) -> None:
     dalle.save_encoder(encoder.state_dict(), tmp_path / "d.safetensors")
     tokenizer = DallE(8, weights=str(tmp_path / "d.safetensors"))
