@@ -46,6 +46,35 @@ def read(name: str) -> dict[str, Any]:
     return _with_base(recipe)
 
 
+def instead_of_config(arguments: list[str]) -> list[str]:
+    """Arguments in which ``--config`` with a recipe has become ``--recipe``: with a name, or a file that starts from a recipe.
+
+    LightningCLI, which reads ``--config``, knows neither.
+    """
+    result = list(arguments)
+    for place, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option not in ("--config", "-c"):
+            continue
+        if not equals:
+            value = arguments[place + 1] if place + 1 < len(arguments) else ""
+        if _is_recipe(value):
+            result[place] = f"--recipe{equals}{value}" if equals else "--recipe"
+            return result
+    return result
+
+
+def _is_recipe(config: str) -> bool:
+    """Whether it is the name of a recipe, or a file that starts from one and is no run's resolved configuration."""
+    if not Path(config).is_file():
+        return config in available()
+    try:
+        settings = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return False  # the parser says what is wrong
+    return isinstance(settings, dict) and bool(settings.get("recipe")) and "runs_dir" not in settings
+
+
 def _with_base(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings merged over those of the ``recipe`` that they name, if they do."""
     base = settings.get("recipe")

@@ -58,8 +58,8 @@ def _choose(arguments: list[str]) -> recipes.Choice | None:
 def pretrain(arguments: list[str]) -> int:
     """``lit-splitmask pretrain``: learns a backbone from the images of a folder."""
     quiet()
+    arguments = recipes.instead_of_config(_flag(arguments))
     choice = _choose(arguments)
-    arguments = _flag(arguments)
     cli = RunCLI(modules.Pretrain, arguments, _recipe_for(arguments, choice))
     config = value_of(arguments, "--config")
     budget_given = config is not None or any(a.startswith(("--data.budget", "--trainer.max_")) for a in arguments)
@@ -107,9 +107,8 @@ def _beside(folder: RunFolder) -> list[str]:
 def finetune(arguments: list[str]) -> int:
     """``lit-splitmask finetune``: trains for a task from pre-trained weights or from scratch, and tests the result."""
     quiet()
-    arguments = [
-        a.replace("--weights", "--model.weights", 1) if a.startswith("--weights") else a for a in _flag(arguments)
-    ]
+    arguments = recipes.instead_of_config(_flag(arguments))
+    arguments = [a.replace("--weights", "--model.weights", 1) if a.startswith("--weights") else a for a in arguments]
     task = tasks.choose_task(arguments)
     arguments = tasks.without_task(arguments)
     root = None if _is_told(arguments) else value_of(arguments, "--data.root")

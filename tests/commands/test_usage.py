@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,20 @@ def test_printed_settings_are_settings_again(work: Path, capsys: pytest.CaptureF
     assert main(["pretrain", "--config", "again.yaml", "--print_config"]) == 0
     assert yaml.safe_load(capsys.readouterr().out) == settings
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("form", ["name", "file", "equals"])
+def test_config_takes_a_recipe_with_all_that_it_starts_from(
+    form: str, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine.yaml").write_text((files("lit_splitmask.recipes") / "mae_cpu.yaml").read_text())
+    given = {"name": ["--config", "mae_cpu"], "file": ["-c", "mine.yaml"], "equals": ["--config=mae_cpu"]}[form]
+    printed = []
+    for options in (["--recipe", "mae_cpu"], given):
+        assert main(["pretrain", "--data.root", "shapes", *options, "--print_config"]) == 0
+        printed.append(yaml.safe_load(capsys.readouterr().out) | {"recipe": None})
+    assert printed[0] == printed[1]
+    assert printed[0]["model"]["backbone"]["embed_dim"] == 128  # of the recipe that it starts from
 
 
 def test_classes_are_given_by_their_short_names(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
