@@ -69,8 +69,13 @@ def save_backbone(path: str | Path, vit: ViT, *, parts: Mapping[str, Tensor] | N
         parts: further tensors, such as those of a segmentation head.
         info: what else the file says: ``pixel_mean``, ``pixel_std``, ``class_names``, …; JSON values.
     """
-    described = {"timm": vit.config.timm_args(vit.num_classes), "positions": vit.config.positions, **info}
+    described = {**describe(vit), **info}
     write_safetensors(path, {**vit.state_dict(), **(parts or {})}, {FORMAT: json.dumps(described), "format": "pt"})
+
+
+def describe(vit: ViT) -> dict[str, Any]:
+    """What a file says of a backbone's shape, as JSON values; some of it, such as the number of heads, no tensor shows."""
+    return {"timm": vit.config.timm_args(vit.num_classes), "positions": vit.config.positions}
 
 
 def load_weights(path: str | Path) -> Weights:
@@ -83,7 +88,7 @@ def load_weights(path: str | Path) -> Weights:
         state, metadata = read_safetensors(path)
         weights = Weights(state, json.loads(metadata.get(FORMAT, "{}")), str(path))
     else:
-        weights = Weights(_from_pickle(path), {}, str(path))
+        weights = _from_pickle(path)
     if "patch_embed.proj.weight" not in weights.state or "pos_embed" not in weights.state:
         names = ", ".join(list(weights.state)[:3]) or "nothing"
         raise UserError(
@@ -174,7 +179,8 @@ def _fit_positions(state: dict[str, Tensor], vit: ViT) -> Tensor:
     return grid
 
 
-def _from_pickle(path: str | Path) -> dict[str, Tensor]:
+def _from_pickle(path: str | Path) -> Weights:
+    """A backbone out of a state dict, or of a Lightning checkpoint, which says where in the module it is."""
     _check_exists(path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -185,10 +191,12 @@ def _from_pickle(path: str | Path) -> dict[str, Tensor]:
         ) from None
     state: Any = loaded.get("state_dict", loaded.get("model", loaded)) if isinstance(loaded, dict) else {}
     state = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
-    for prefix in ("objective.backbone.", "backbone."):
-        if any(k.startswith(prefix) for k in state):
-            return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    return state
+    info = loaded.get(FORMAT) if isinstance(loaded, dict) else None
+    if not isinstance(info, dict):
+        return Weights(state, {}, str(path))
+    prefix = str(info.get("prefix"))
+    inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return Weights(inside, {k: v for k, v in info.items() if k != "prefix"}, str(path))
 
 
 def _check_exists(path: str | Path) -> None:

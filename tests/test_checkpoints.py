@@ -2,15 +2,18 @@
 
 import os
 import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
-from reference.tiny import tiny_batch, tiny_splitmask, tiny_vit
+from lightning import Trainer
+from reference.tiny import tiny_batch, tiny_vit
 
 from lit_splitmask.checkpoints import (
+    config_of,
     load_into,
     load_weights,
     read_safetensors,
@@ -19,7 +22,13 @@ from lit_splitmask.checkpoints import (
     write_safetensors,
 )
 from lit_splitmask.errors import UserError
-from lit_splitmask.models import ViT
+from lit_splitmask.models import ViT, ViTConfig
+from lit_splitmask.modules import Classify, Pretrain, Segment
+from lit_splitmask.modules.base import TrainModule
+from lit_splitmask.objectives import DINO, SplitMask
+
+TINY = ViTConfig(image_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=4)
+DEEP = ViTConfig(image_size=32, patch_size=8, embed_dim=32, depth=4, num_heads=4)
 
 
 def saved(tmp_path: Path, vit: ViT, **info: Any) -> Path:
@@ -230,13 +239,25 @@ def test_positions_that_form_no_square_are_refused(tmp_path: Path) -> None:
         load_into(tiny_vit(), load_weights(tmp_path / "odd.pth"))
 
 
-def test_a_lightning_checkpoint_gives_its_backbone_only(tmp_path: Path) -> None:
-    objective = tiny_splitmask(tiny_vit(seed=1))
-    state = {f"objective.{k}": v for k, v in objective.state_dict().items()}
-    torch.save({"state_dict": state, "epoch": 3, "optimizer_states": [{"lr": 0.1}]}, tmp_path / "last.ckpt")
-    here = tiny_vit(seed=2)
-    load_into(here, load_weights(tmp_path / "last.ckpt"))
-    assert same(dict(here.state_dict()), dict(objective.backbone.state_dict()))
+@pytest.mark.parametrize("module", [
+    Pretrain(SplitMask, backbone=TINY),
+    Pretrain(partial(DINO, num_prototypes=8, hidden_dim=8), backbone=TINY),
+    Classify(backbone=TINY, num_classes=3),
+    Segment(backbone=DEEP, num_classes=3, channels=8),
+], ids=["SplitMask", "DINO", "Classify", "Segment"])  # fmt: skip
+def test_a_lightning_checkpoint_gives_the_backbone_that_is_kept(module: TrainModule, tmp_path: Path) -> None:
+    for number, parameter in enumerate(module.parameters()):  # a teacher differs from its student
+        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(number))
+    module.set_statistics((0.4, 0.5, 0.6), (0.2, 0.3, 0.2))
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    weights = load_weights(tmp_path / "last.ckpt")
+    there = ViT(config_of(weights))
+    load_into(there, weights)
+    assert there.config.num_heads == module.vit.config.num_heads == 4  # no tensor shows it
+    assert weights.info["pixel_mean"] == pytest.approx([0.4, 0.5, 0.6])
+    assert same(body(there), body(module.vit))
 
 
 @pytest.mark.parametrize("wrapped", [True, False])

@@ -1,7 +1,6 @@
 """Writes the trained network as one safetensors file that timm can load."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -45,10 +44,5 @@ class ExportWeights(Callback):
         """Writes the file now, or another one."""
         if not isinstance(module, TrainModule):
             raise UserError(f"ExportWeights works with the modules of this project, not with {type(module).__name__}.")
-        info: dict[str, Any] = {
-            "pixel_mean": module.pixel_mean.tolist(),
-            "pixel_std": module.pixel_std.tolist(),
-            "step": step,
-        }
         parts, more = module.exported()
-        save_backbone(path or self.path, module.vit, parts=parts, **info, **more)
+        save_backbone(path or self.path, module.vit, parts=parts, step=step, **module.about_pixels(), **more)

@@ -8,6 +8,7 @@ from lightning import LightningModule
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
+from lit_splitmask.checkpoints import FORMAT, describe
 from lit_splitmask.errors import UserError
 from lit_splitmask.models.vit import ViT, use_fused_attention
 from lit_splitmask.optim import OptimConfig, batch_scale, build_optimizer, half_cosine
@@ -46,6 +47,15 @@ class TrainModule(LightningModule):
         """What an exported file holds beside the backbone: tensors by name, and facts as JSON values."""
         class_names = getattr(self, "class_names", None)
         return {}, {"class_names": class_names} if class_names else {}
+
+    def about_pixels(self) -> dict[str, list[float]]:
+        """The pixel statistics as JSON values."""
+        return {"pixel_mean": self.pixel_mean.tolist(), "pixel_std": self.pixel_std.tolist()}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Says which part of the module is the backbone, so that the checkpoint can be taken as weights."""
+        place = next(name for name, module in self.named_modules() if module is self.vit)
+        checkpoint[FORMAT] = {"prefix": f"{place}.", **describe(self.vit), **self.about_pixels()}
 
     def configure_model(self) -> None:
         """Chooses the faster attention for the device that the trainer uses."""
