@@ -9,7 +9,6 @@ last epoch.
 """
 
 import argparse
-import csv
 import json
 import logging
 import statistics
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from curves import draw, logged
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
@@ -166,19 +166,11 @@ def detect(args: argparse.Namespace, arm: str, seed: int) -> None:
     predictor.predict(module, datamodule=data)
     result = {
         "scores": scores,
-        "curve": curve(folder),
         "seconds": seconds,
         "step_seconds": times.median,
         "settings": settings(args),
     }
     write_atomically(folder / "result.json", json.dumps(result, indent=1).encode())
-
-
-def curve(folder: Path) -> list[dict[str, float]]:
-    """AP over the steps, as logged."""
-    with (folder / "metrics.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("val/box/AP")]
-    return [{name: float(row[name]) for name in ("step", "val/box/AP", "val/mask/AP")} for row in rows]
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -200,6 +192,13 @@ def report(args: argparse.Namespace) -> None:
                 arm, path.parent.name.removeprefix(f"{arm}-seed"), *values, step, f"{result['seconds'] / 60:.1f}"
             )
     Console(width=130).print(table)
+    done = {arm: sorted(args.out.glob(f"{arm}-seed*/result.json")) for arm in ARMS}
+    columns = {"box AP on val": "val/box/AP", "mask AP on val": "val/mask/AP", "training loss": "train/loss"}
+    panels = {
+        title: {arm: [logged(path.parent / "metrics.csv", column) for path in paths] for arm, paths in done.items()}
+        for title, column in columns.items()
+    }
+    draw(args.out / "curves.png", panels)
 
 
 def main() -> None:

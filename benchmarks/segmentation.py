@@ -14,12 +14,14 @@ import json
 import logging
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from curves import draw, logged
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
@@ -53,7 +55,7 @@ class Settings:
         void: The value of its maps that means no label.
         short_side: To which its images are scaled.
         steps: Of 8 crops, of fine-tuning.
-        pretrain_steps: Of 32 crops.
+        pretrain_steps: Of 32 crops; 0 for training from scratch, on which they have no bearing.
         precision: The trainer's.
     """
 
@@ -147,7 +149,7 @@ def finetune(folder: Path, settings: Settings, seed: int, arm: str) -> dict[str,
     return {"seconds": seconds, "miou": scores["test/miou"], "accuracy": scores["test/pixel_accuracy"], "iou": iou}
 
 
-def job(out: Path, name: str, settings: Settings, work: Any) -> dict[str, Any]:
+def job(out: Path, name: str, settings: Settings, work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     """The result of a job, which is run if there is none yet.
 
     Raises:
@@ -166,8 +168,16 @@ def job(out: Path, name: str, settings: Settings, work: Any) -> dict[str, Any]:
     return result
 
 
-def report(results: dict[str, dict[int, dict[str, Any]]], pretraining: dict[int, dict[str, Any]]) -> None:
-    """The arms' means over the seeds, their paired differences, and IoU by class."""
+def report(out: Path, results: dict[str, dict[int, dict[str, Any]]], pretraining: dict[int, dict[str, Any]]) -> None:
+    """The arms' means over the seeds, their paired differences, and IoU by class; and curves.png."""
+    columns = {"mIoU on val": "val/miou", "training loss": "train/loss"}
+    panels = {
+        title: {
+            arm: [logged(out / f"{arm}-seed{s}" / "metrics.csv", column) for s in by] for arm, by in results.items()
+        }
+        for title, column in columns.items()
+    }
+    draw(out / "curves.png", panels)
     console = Console(width=120)
     table = Table("training", "mIoU, %", "pixel accuracy, %", "minutes a seed", title="Last weights on val")
     for arm, by_seed in results.items():
@@ -209,9 +219,10 @@ def main() -> None:
             args.out, f"pretrain-seed{seed}", settings, partial(pretrain, settings=settings, seed=seed)
         )
         for arm in ARMS:
-            work = partial(finetune, settings=settings, seed=seed, arm=arm)
-            results[arm][seed] = job(args.out, f"{arm}-seed{seed}", settings, work)
-    report(results, pretraining)
+            own = replace(settings, pretrain_steps=0) if arm == "scratch" else settings
+            work = partial(finetune, settings=own, seed=seed, arm=arm)
+            results[arm][seed] = job(args.out, f"{arm}-seed{seed}", own, work)
+    report(args.out, results, pretraining)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,33 @@
+"""Shared by the benchmarks that train: what was logged on the way, and pictures of it."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+Curve = tuple[list[int], list[float]]
+"""Steps, and the values at them."""
+
+
+def logged(metrics: Path, name: str) -> Curve:
+    """The values of a column of metrics.csv, where it has any."""
+    with metrics.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get(name)]
+    return [int(row["step"]) + 1 for row in rows], [float(row[name]) for row in rows]
+
+
+def draw(path: Path, panels: Mapping[str, Mapping[str, Sequence[Curve]]]) -> None:
+    """Writes a PNG: a panel a score, a colour an arm, a line a seed."""
+    figure = Figure(figsize=(4.5 * len(panels), 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, (title, arms) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, len(panels), place)
+        for number, (arm, curves) in enumerate(arms.items()):
+            for which, (steps, values) in enumerate(curves):
+                axes.plot(steps, values, "o-", color=f"C{number}", markersize=3, label=arm if which == 0 else None)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("step")
+        axes.legend(fontsize=8)
+    figure.savefig(path, dpi=100)
