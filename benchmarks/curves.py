@@ -11,11 +11,13 @@ Curve = tuple[list[int], list[float]]
 """Steps, and the values at them."""
 
 
-def logged(metrics: Path, name: str) -> Curve:
-    """The values of a column of metrics.csv, where it has any."""
-    with metrics.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row.get(name)]
-    return [int(row["step"]) + 1 for row in rows], [float(row[name]) for row in rows]
+def logged(folder: Path, name: str) -> Curve:
+    """The values of a column of a run's metrics.csv, and of those of its sessions before, where it has any."""
+    found: dict[int, float] = {}
+    for path in [*sorted(folder.glob("metrics-*.csv")), folder / "metrics.csv"]:
+        with path.open(newline="") as file:
+            found |= {int(row["step"]) + 1: float(row[name]) for row in csv.DictReader(file) if row.get(name)}
+    return list(found), list(found.values())
 
 
 def draw(path: Path, panels: Mapping[str, Mapping[str, Sequence[Curve]]]) -> None:

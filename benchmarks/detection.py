@@ -87,8 +87,10 @@ def make_trainer(args: argparse.Namespace, folder: Path, callbacks: list[Callbac
 
 
 def fit(trainer: Trainer, module: LightningModule, data: Any, folder: Path) -> None:
-    """Trains from the start, or on from where it was stopped."""
-    last = folder / "last.ckpt"
+    """Trains from the start, or on from where it was stopped; the curves up to there are then in metrics-1.csv, ….csv."""
+    last, metrics = folder / "last.ckpt", folder / "metrics.csv"
+    if metrics.exists():
+        metrics.rename(folder / f"metrics-{len(list(folder.glob('metrics*.csv')))}.csv")
     trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
 
 
@@ -134,7 +136,6 @@ def make_data(args: argparse.Namespace, seed: int) -> CocoDetection:
         args.short,
         max_size=round(args.short * 5 / 3),
         batch_size=args.batch,
-        eval_batch_size=args.batch,
         budget=Budget(passes=args.passes),
         num_epochs=args.epochs,
         augment=DetectionAugment(crop=0.3, min_scale=0.8, num_scales=5),
@@ -147,6 +148,9 @@ def detect(args: argparse.Namespace, arm: str, seed: int) -> None:
     """Trains and evaluates a detector, writes its results and a picture."""
     folder = args.out / f"{arm}-seed{seed}"
     if (folder / "result.json").exists():
+        found = json.loads((folder / "result.json").read_text())["settings"]
+        if found != settings(args):
+            raise SystemExit(f"{folder} was made with other settings, {found}: give another --out.")
         return
     weights = str(pretrain(args, seed)) if arm == "splitmask" else None
     optim = OptimConfig(
@@ -161,7 +165,16 @@ def detect(args: argparse.Namespace, arm: str, seed: int) -> None:
     seconds = time.perf_counter() - start
     ExportWeights(str(folder / "detector.safetensors")).export(module, trainer.global_step)
     (folder / "results.json").unlink(missing_ok=True)
-    predictor = make_trainer(args, folder, [CocoResults(str(folder / "results.json"))], 1.0)
+    predictor = Trainer(
+        accelerator=args.device,
+        devices=1,
+        precision=args.precision,
+        logger=False,  # a logger would begin metrics.csv anew
+        callbacks=[CocoResults(str(folder / "results.json"))],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
     scores = predictor.validate(module, datamodule=data, verbose=False)[0]
     predictor.predict(module, datamodule=data)
     result = {
@@ -174,7 +187,10 @@ def detect(args: argparse.Namespace, arm: str, seed: int) -> None:
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
-    return {name: value for name, value in vars(args).items() if name not in ("root", "out", "seeds", "arms")}
+    """What the results depend on."""
+    return {
+        name: value for name, value in vars(args).items() if name not in ("root", "out", "seeds", "arms", "threads")
+    }
 
 
 def report(args: argparse.Namespace) -> None:
@@ -195,7 +211,7 @@ def report(args: argparse.Namespace) -> None:
     done = {arm: sorted(args.out.glob(f"{arm}-seed*/result.json")) for arm in ARMS}
     columns = {"box AP on val": "val/box/AP", "mask AP on val": "val/mask/AP", "training loss": "train/loss"}
     panels = {
-        title: {arm: [logged(path.parent / "metrics.csv", column) for path in paths] for arm, paths in done.items()}
+        title: {arm: [logged(path.parent, column) for path in paths] for arm, paths in done.items()}
         for title, column in columns.items()
     }
     draw(args.out / "curves.png", panels)

@@ -172,9 +172,7 @@ def report(out: Path, results: dict[str, dict[int, dict[str, Any]]], pretraining
     """The arms' means over the seeds, their paired differences, and IoU by class; and curves.png."""
     columns = {"mIoU on val": "val/miou", "training loss": "train/loss"}
     panels = {
-        title: {
-            arm: [logged(out / f"{arm}-seed{s}" / "metrics.csv", column) for s in by] for arm, by in results.items()
-        }
+        title: {arm: [logged(out / f"{arm}-seed{s}", column) for s in by] for arm, by in results.items()}
         for title, column in columns.items()
     }
     draw(out / "curves.png", panels)

@@ -90,8 +90,9 @@ class EstimateTime(Callback):
         with seeded_globals(0):
             batches = itertools.chain.from_iterable(itertools.repeat(loader))
             if trainer.strategy.root_device.type == "cpu":
-                part = [self._step(trainer, module, batches, FEW_IMAGES) for _ in range(2)][1]
-                full = part * images_per_step / FEW_IMAGES
+                few = min(FEW_IMAGES, loader.batch_size)
+                part = [self._step(trainer, module, batches, few) for _ in range(2)][1]
+                full = part * images_per_step / few
                 if full * (self.warmup + self.steps) > MAX_SECONDS:
                     return full
             times = [self._step(trainer, module, batches) for _ in range(self.warmup + self.steps)][self.warmup :]

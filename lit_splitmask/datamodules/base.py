@@ -318,8 +318,22 @@ class ImageData(LightningDataModule, ABC):
         transform = EvalTransform(self.image_size, self.crop_ratio)
         return IndexedImages(samples, self.source.read, transform=transform, channels=self.channels)
 
+    def eval_sampler(self, samples: Samples) -> EvalSampler:
+        """This process's share of some images.
+
+        Raises:
+            UserError: There are fewer images than processes, which Lightning does not allow.
+        """
+        if 0 < len(samples) < self._world_size:
+            raise UserError(
+                f"{len(samples)} image(s) cannot be shared among {self._world_size} processes: evaluate or predict on fewer "
+                f"devices (trainer.devices={len(samples)} or 1)."
+            )
+        return EvalSampler(len(samples), rank=self._rank, world_size=self._world_size)
+
     def eval_loader(self, samples: Samples) -> DataLoader:
         """A loader of centre crops, each image once over all processes."""
         images = self.eval_images(samples)
-        sampler = EvalSampler(len(samples), rank=self._rank, world_size=self._world_size)
-        return make_loader(images, sampler, batch_size=self.eval_batch_size, num_workers=self.num_workers)
+        return make_loader(
+            images, self.eval_sampler(samples), batch_size=self.eval_batch_size, num_workers=self.num_workers
+        )

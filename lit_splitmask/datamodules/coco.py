@@ -42,6 +42,8 @@ class CocoDetection(ImageData):
         max_size: Of the long side.
         masks: Whether there are masks to learn; without them, boxes only.
         augment: Of training images.
+        eval_batch_size: Images a process evaluates at once. Of several, the smaller ones are padded, which attention sees: scores
+            then depend on which images come together, and so on the number of processes.
         **settings: Those of :class:`ImageData`.
 
     Raises:
@@ -56,9 +58,10 @@ class CocoDetection(ImageData):
         max_size: int = 1333,
         masks: bool = True,
         augment: DetectionAugment = DetectionAugment(),  # noqa: B008 (frozen)
+        eval_batch_size: int = 1,
         **settings: Any,
     ) -> None:
-        super().__init__(image_size=image_size, augment=augment, **settings)
+        super().__init__(image_size=image_size, augment=augment, eval_batch_size=eval_batch_size, **settings)
         if max_size < image_size:
             raise UserError(
                 f"max_size={max_size} is the longest side, and cannot be less than image_size={image_size}."
@@ -131,14 +134,14 @@ class CocoDetection(ImageData):
         for split, folder in (folders or {_PLAIN: _PLAIN}).items():
             known = annotations[split]
             places = np.arange(len(known))
+            if split in _SPLITS and not known.num_objects.any():
+                raise UserError(
+                    f"{known.path} has no object to {'train on' if split == 'train' else 'evaluate by'}, in {len(known):,} images"
+                    " (objects without area, with polygons of fewer than 3 points, and crowds do not count)."
+                    " Annotate some, or move the file away. Images alone are for lit-splitmask pretrain."
+                )
             if split == "train":
                 places = places[known.num_objects > 0]
-                if not len(places):
-                    raise UserError(
-                        f"{known.path} has no object to train on, in {len(known):,} images"
-                        " (objects without area, with polygons of fewer than 3 points, and crowds do not count)."
-                        " Annotate some, or pre-train on the images alone: lit-splitmask pretrain."
-                    )
             names = [f"{folder}/{known.names[place]}" for place in places]
             self._places |= dict(zip(names, places.tolist(), strict=True))
             splits[split] = Samples(names, np.full(len(names), -1))

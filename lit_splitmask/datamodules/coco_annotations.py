@@ -20,7 +20,9 @@ _KEYS = {
     "annotations": ("image_id", "category_id", "bbox"),
     "categories": ("id", "name"),
 }
+_NUMBERS = {"image_id": int, "category_id": int, "iscrowd": int, "area": int | float}
 _LEAST_NUMBERS = 6  # of a polygon: three points
+_MOST_ID = 2**63
 
 
 @dataclass(frozen=True)
@@ -112,26 +114,34 @@ def _check(
 ) -> dict[str, Any] | str:
     """An object as it is kept, or what is wrong with it."""
     left, top, w, h = (float(value) for value in entry["bbox"])
-    if not (w > 0 and h > 0):  # nan too
+    if not (w > 0 and h > 0):  # nan too, here and below
         return "with boxes without area"
-    if min(left + w, width) <= max(left, 0) or min(top + h, height) <= max(top, 0):
+    if not (min(left + w, width) > max(left, 0) and min(top + h, height) > max(top, 0)):
         return "with boxes outside their images"
     checked: dict[str, Any] = {
         "label": label_of[entry["category_id"]],
         "bbox": [left, top, w, h],
-        "iscrowd": int(entry.get("iscrowd", 0)),
+        "iscrowd": int(entry.get("iscrowd") or 0),
         "area": w * h if entry.get("area") is None else float(entry["area"]),
     }
     if not masks:
         return checked
     segmentation = entry.get("segmentation")
     if isinstance(segmentation, list):
-        segmentation = [one for one in segmentation if len(one) >= _LEAST_NUMBERS and len(one) % 2 == 0]
+        segmentation = [one for one in segmentation if _is_polygon(one)]
         if not segmentation:
             return "with polygons of fewer than 3 points or of half a point"
     elif not (isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys()):
         return "without a mask"
+    elif segmentation["size"] != [height, width] or not isinstance(segmentation["counts"], str | list):
+        return "with run lengths of another size than their images"
     return {**checked, "segmentation": segmentation}
+
+
+def _is_polygon(one: Any) -> bool:
+    """Whether it is a list of x, y, x, y, … of at least three points."""
+    numbers = isinstance(one, list) and all(isinstance(value, int | float) for value in one)
+    return numbers and len(one) >= _LEAST_NUMBERS and len(one) % 2 == 0
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -168,8 +178,17 @@ def read_file(path: Path) -> dict[str, Any]:
 def _check_values(path: Path, stored: dict[str, Any]) -> None:
     for part in ("images", "categories"):
         ids = [entry["id"] for entry in stored[part]]
-        if not all(isinstance(number, int) for number in ids) or len(set(ids)) < len(ids):
-            raise UserError(f"{path}: the ids of {part!r} must be whole numbers that are all different. Correct them.")
+        whole = all(isinstance(number, int) and abs(number) < _MOST_ID for number in ids)
+        if not whole or len(set(ids)) < len(ids):
+            raise UserError(
+                f"{path}: the ids of {part!r} must be whole numbers that are all different, below 2^63. Correct them."
+            )
+    names = Counter(str(image["file_name"]) for image in stored["images"])
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise UserError(
+            f"{path} lists the image {twice[0]} {names[twice[0]]} times: join its entries and their annotations."
+        )
     for image in stored["images"]:
         if not all(isinstance(image[side], int) and image[side] > 0 for side in ("height", "width")):
             raise UserError(
@@ -177,6 +196,12 @@ def _check_values(path: Path, stored: dict[str, Any]) -> None:
                 "must be whole numbers of pixels."
             )
     for entry in stored["annotations"]:
+        for key, kind in _NUMBERS.items():
+            value = entry.get(key)
+            if not isinstance(value, kind) and (value is not None or key in _KEYS["annotations"]):
+                raise UserError(
+                    f"{path}: {key} of an annotation of image {entry['image_id']!r} is {value!r}, which is no number. Correct it."
+                )
         box = entry["bbox"]
         if not (isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)):
             raise UserError(

@@ -25,8 +25,9 @@ VERSION = 1
 IMAGES, MAPS = "images", "annotations"
 _SPLITS = SPLIT_NAMES | {"training": "train", "testing": "test"}
 _MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
-_ADE20K = "training"
-_MOST_VALUES = 2**15
+_YEAR = "2017"
+_ADE20K, _ADE20K_NAMES = "ADEChallengeData2016", "objectInfo150.txt"
+MOST_VALUES = 2**15
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Pairs:
     Attributes:
         splits: Images by split, sorted; those of a folder without maps are under ``unlabelled``.
         maps: Label map by image.
-        is_ade20k: Whether the folders are named as those of ADE20K's scene parsing benchmark.
+        is_ade20k: Whether it is ADE20K's scene parsing benchmark, as its folder's name or its table of classes says.
     """
 
     splits: dict[str, list[str]]
@@ -84,30 +85,41 @@ def find_pairs(root: Path) -> Pairs:
                 f"{base} has {MAPS}/, but no {IMAGES}/ beside it: put the images there, or pass the folder above."
             )
         return Pairs({"unlabelled": list_images(root)}, {}, is_ade20k=False)
-    known = {path: name for path, name in _folders(base / IMAGES)}
     splits: dict[str, list[str]] = {}
     maps: dict[str, str] = {}
-    for folder, name in known.items():
+    for folder, name in _folders(base / IMAGES):
         files = [f"{inside}{IMAGES}/{folder}{file}" for file in list_images(base / IMAGES / folder)]
         map_folder = base / MAPS / folder
         if not map_folder.is_dir():
+            if name != "test" and (base / MAPS).is_dir():
+                raise UserError(
+                    f"{base / IMAGES / folder} has no label maps: put them into {map_folder}, a folder of the same name, or move "
+                    "the images away."
+                )
             splits.setdefault("unlabelled", []).extend(files)
             continue
         maps |= _match(files, map_folder, f"{inside}{MAPS}/{folder}", len(f"{inside}{IMAGES}/{folder}"))
         splits.setdefault(name, []).extend(files)
-    return Pairs({name: sorted(files) for name, files in splits.items()}, maps, f"{_ADE20K}/" in known)
+    is_ade20k = base.name == _ADE20K or (base / _ADE20K_NAMES).is_file()
+    return Pairs({name: sorted(files) for name, files in splits.items()}, maps, is_ade20k)
 
 
 def _base(root: Path) -> Path:
     """The folder itself, or the one in it that ADE20K's archive makes."""
-    inner = root / "ADEChallengeData2016"
+    inner = root / _ADE20K
     return inner if inner.is_dir() else root
 
 
 def _folders(images: Path) -> list[tuple[str, str]]:
-    """Sub-folders and the split of each; the folder itself where none is named after a split."""
-    named = [(f"{path.name}/", _SPLITS[path.name]) for path in sorted(images.iterdir()) if path.name in _SPLITS]
-    return named or [("", "train")]
+    """Sub-folders and the split of each, ``Train`` and ``train2017`` among them; the folder itself without any."""
+    folders = sorted(path.name for path in images.iterdir() if path.is_dir())
+    named = {name: _SPLITS[split] for name in folders if (split := name.lower().removesuffix(_YEAR)) in _SPLITS}
+    twice = sorted(name for name, split in named.items() if list(named.values()).count(split) > 1)
+    if twice:
+        raise UserError(f"{images} holds several folders for one split: {', '.join(twice)}. Keep one of them.")
+    if named and len(named) < len(folders):
+        log.warning("%s: only %s are used, not its other folders.", images, ", ".join(sorted(named)))
+    return [(f"{name}/", split) for name, split in named.items()] or [("", "train")]
 
 
 def _match(files: Sequence[str], map_folder: Path, prefix: str, cut: int) -> dict[str, str]:
@@ -153,8 +165,8 @@ def read_map(path: str | Path) -> np.ndarray:
             f"The label map {path} is a colour picture (mode {mode}), but a map has one value a pixel, the number of its class: "
             "save it as a greyscale or palette PNG."
         )
-    if values.max(initial=0) >= _MOST_VALUES:
-        raise DecodeError(f"The label map {path} has the value {values.max()}; values must be below {_MOST_VALUES:,}.")
+    if values.max(initial=0) >= MOST_VALUES:
+        raise DecodeError(f"The label map {path} has the value {values.max()}; values must be below {MOST_VALUES:,}.")
     return values.astype(np.int32)
 
 

@@ -14,6 +14,7 @@ from lit_splitmask.datamodules.dataset import Samples
 from lit_splitmask.datamodules.decode import decode
 from lit_splitmask.datamodules.index import FolderIndex, folder_in
 from lit_splitmask.datamodules.label_maps import (
+    MOST_VALUES,
     FileFacts,
     Pairs,
     find_pairs,
@@ -24,7 +25,6 @@ from lit_splitmask.datamodules.label_maps import (
 )
 from lit_splitmask.datamodules.loader import make_loader
 from lit_splitmask.datamodules.paired import PairedCrops, WholeImages
-from lit_splitmask.datamodules.sampler import EvalSampler
 from lit_splitmask.datamodules.scan import FileRecord
 from lit_splitmask.datamodules.segment_augment import SegmentAugment, scale_for
 from lit_splitmask.datamodules.split import check_shares, cut, drop_shared
@@ -51,7 +51,8 @@ class SegmentationFolder(ImageData):
         root: The folder.
         image_size: Side of the crops, and of the windows of evaluation.
         short_side: To which images are scaled, for training (scale 1) and evaluation; None leaves them as they are.
-        void: The value that means no label; None for 0 in ADE20K's folders, else 255.
+        void: The value that means no label; None for 0 in ADE20K's folders, else 255. Where every pixel has a label, any value
+            above those in use will do.
         classes: A file with the classes' names, one a line in the order of their values; None for ``classes.txt`` or ADE20K's
             ``objectInfo150.txt`` in the folder, where there is one.
         num_classes: Number of classes; None for that of the names, or what the training maps have.
@@ -85,6 +86,11 @@ class SegmentationFolder(ImageData):
         for name, value in {"short_side": short_side, "num_classes": num_classes}.items():
             if value is not None and value < 1:
                 raise UserError(f"{name}={value}, but it must be at least 1.")
+        if void is not None and not 0 <= void < MOST_VALUES:
+            raise UserError(
+                f"void={void}, but a map's values are 0 to {MOST_VALUES - 1:,}: give the value without a label, or one that no "
+                "pixel has."
+            )
         if settings.get("eval_batch_size") not in (None, 1):
             raise UserError("Whole images differ in size and are evaluated one at a time: leave eval_batch_size out.")
         self.root = Path(root).expanduser()
@@ -134,9 +140,19 @@ class SegmentationFolder(ImageData):
         self._pairs = find_pairs(self.root)
         self._record = scan_pairs(self.root, self.pairs, self.record)
         splits = self._splits()
+        self._check_void()
         self._names(splits)
         if self.statistics == "dataset":
             dataset_statistics(self._index(splits))
+
+    def _check_void(self) -> None:
+        """Refuses to take 255 for void, without being told to, in maps where it is as good a class as any."""
+        file = next((f for f in self.pairs.maps.values() if max(self._record[f].values, default=0) > USUAL_VOID), None)
+        if file is not None and self._void is None and not self.pairs.is_ade20k:
+            raise UserError(
+                f"The label map {self.root / file} has values above {USUAL_VOID}, so {USUAL_VOID} may be a class or mean no label: set "
+                "data.void to the value without a label, or to one that no pixel has."
+            )
 
     def open_source(self) -> Source:
         """Opens what :meth:`prepare_data` has read.
@@ -227,8 +243,7 @@ class SegmentationFolder(ImageData):
             short_side=self.short_side,
             channels=self.channels,
         )
-        sampler = EvalSampler(len(samples), rank=self._rank, world_size=self._world_size)
-        return make_loader(images, sampler, batch_size=1, num_workers=self.num_workers)
+        return make_loader(images, self.eval_sampler(samples), batch_size=1, num_workers=self.num_workers)
 
 
 def _read(root: Path, file: str) -> np.ndarray:

@@ -60,6 +60,27 @@ class DetectorConfig:
                 raise UserError(f"detector.{name} is {getattr(self, name)}; it must be in [0, 1).")
 
 
+class LevelAnchors(AnchorGenerator):
+    """Anchors at the strides of the maps; torchvision divides the image's side by a map's, which rounding makes another one.
+
+    Args:
+        strides: Of the maps, in pixels.
+        scale: Side of the anchors over the stride.
+    """
+
+    def __init__(self, strides: list[int], scale: float) -> None:
+        super().__init__(tuple((round(scale * stride),) for stride in strides), (RATIOS,) * len(strides))
+        self.strides = strides
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """(N, 4) of left, top, right, bottom for each image, N over all maps."""
+        like = feature_maps[0]
+        self.set_cell_anchors(like.dtype, like.device)
+        steps = [[torch.tensor(stride, device=like.device)] * 2 for stride in self.strides]
+        anchors = torch.cat(self.grid_anchors([list(one.shape[-2:]) for one in feature_maps], steps))
+        return [anchors] * len(image_list.image_sizes)
+
+
 class PyramidBackbone(nn.Module):
     """The ViT's four maps through a feature pyramid network, and a fifth, coarser one for the proposals.
 
@@ -114,9 +135,7 @@ class MaskRCNN(nn.Module):
 
     def _proposals(self) -> Proposals:
         config, strides = self.config, self.backbone.strides
-        anchors = AnchorGenerator(
-            tuple((round(config.anchor_scale * stride),) for stride in strides), (RATIOS,) * len(strides)
-        )
+        anchors = LevelAnchors(strides, config.anchor_scale)
         number = config.proposals
         return Proposals(
             anchors,

@@ -37,6 +37,8 @@ class Pyramid(nn.Module):
             )
         self.vit = vit
         self.taps = [round(depth * share) - 1 for share in (1 / 3, 1 / 2, 2 / 3, 1)]
+        for level in (2, 1, 0):  # of a depth of 5, two would fall on one block
+            self.taps[level] = min(self.taps[level], self.taps[level + 1] - 1)
         self.strides = [patch // 4, patch // 2, patch, 2 * patch]
         self.scales = nn.ModuleList(
             [

@@ -25,7 +25,8 @@ class DownstreamModule(TrainModule):
 
     Args:
         weights: a pre-trained backbone (a file of this project or of timm); ``None``: random initialisation.
-        backbone: shape of the ViT; ``None``: that of ``weights``, or the module's default.
+        backbone: shape of the ViT; ``None``: that of ``weights``, or the module's default. Positions that ``weights`` has learned
+            are used whatever it says.
         optim: optimizer and schedule.
         drop_path: stochastic depth.
         seed: of the new layers and of everything random in the steps.
@@ -50,6 +51,9 @@ class DownstreamModule(TrainModule):
         loaded = load_weights(weights) if weights is not None else None
         shape = backbone or (config_of(loaded) if loaded else self.default_backbone)
         config = replace(shape, drop_path=drop_path).resolved()
+        if loaded is not None and config.positions == "sincos" and config_of(loaded).positions == "learned":
+            log.warning("%s has learned positions, so the backbone gets them too, not positions=sincos.", weights)
+            config = replace(config, positions="learned")
         super().__init__(optim, seed, config.in_chans)
         if loaded is not None and "pixel_mean" in loaded.info:
             self.set_statistics(loaded.info["pixel_mean"], loaded.info["pixel_std"])

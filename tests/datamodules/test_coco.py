@@ -151,6 +151,11 @@ def test_objects_that_cannot_be_used_are_counted_in_one_warning(root: Path, capl
         {**good, "segmentation": []},
         {**good, "segmentation": [[1, 1, 5, 5, 8, 8, 9]]},
         {**good, "segmentation": None},
+        {**good, "segmentation": [1, 1, 5, 5, 8, 8]},
+        {**good, "segmentation": [[1, 1, 5, None, 8, 8]]},
+        {**good, "segmentation": {"size": None, "counts": [1]}},
+        {**good, "segmentation": {"size": [1, 1], "counts": [1]}},
+        {**good, "bbox": [float("nan"), 3, 5, 5]},
     ]
     only(root, "train", good, beyond, *bad)
     with caplog.at_level(logging.WARNING):
@@ -159,8 +164,9 @@ def test_objects_that_cannot_be_used_are_counted_in_one_warning(root: Path, capl
     assert len(warnings) == 1
     for text in (
         "2 with boxes without area",
-        "1 with boxes outside",
-        "3 with polygons of fewer than 3",
+        "2 with boxes outside",
+        "5 with polygons of fewer than 3",
+        "2 with run lengths of another size",
         "1 without a mask",
     ):
         assert text in warnings[0]
@@ -186,6 +192,11 @@ NOT_COCO: list[tuple[Any, str]] = [
     ({"images": [], "annotations": []}, "no list 'categories'"),
     ({"images": [{"id": 1, "file_name": "a"}]}, "lacks 'height', 'width'"),
     ({"images": [{"id": "x", "file_name": "a", "height": 1, "width": 1}]}, "whole numbers that are all different"),
+    ({"images": [{"id": 2**70, "file_name": "a", "height": 1, "width": 1}]}, "whole numbers that are all different"),
+    ({"images": [{"id": n, "file_name": "a", "height": 1, "width": 1} for n in (1, 2)]}, "lists the image a 2 times"),
+    ({"annotations": [{**STRAY, "category_id": [1]}]}, r"category_id .* is \[1\], which is no number"),
+    ({"annotations": [{**STRAY, "iscrowd": "no"}]}, "iscrowd .* is 'no'"),
+    ({"annotations": [{**STRAY, "area": ""}]}, "area .* is ''"),
     ({"images": [{"id": 1, "file_name": "a", "height": None, "width": 1}]}, "height None"),
     ({"annotations": [{"image_id": 1, "category_id": 1}]}, "entry 0 of 'annotations' lacks 'bbox'"),
     ({"annotations": [{"image_id": 1, "category_id": 1, "bbox": [1]}]}, "is not .left, top"),
@@ -226,6 +237,17 @@ def test_a_training_set_without_objects_is_refused(root: Path) -> None:
     change(root, "train", annotations=[])
     with pytest.raises(UserError, match="no object to train on, in 6 images"):
         opened(root)
+
+
+def test_a_val_split_without_objects_is_refused_before_training(root: Path) -> None:
+    change(root, "val", annotations=[])
+    with pytest.raises(UserError, match="no object to evaluate by"):
+        opened(root)
+
+
+def test_images_are_evaluated_one_at_a_time_so_that_none_is_padded(root: Path) -> None:
+    loader = opened(root, batch_size=4).val_dataloader()
+    assert [len(batch["image"]) for batch in loader] == [1, 1, 1]
 
 
 def test_categories_that_disagree_are_refused(root: Path) -> None:

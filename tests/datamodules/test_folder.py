@@ -153,6 +153,13 @@ def test_two_processes_evaluate_every_image_once(make_data: MakeData) -> None:
     assert sorted(seen) == list(range(6))
 
 
+def test_fewer_images_than_processes_cannot_be_evaluated(make_data: MakeData) -> None:
+    data = make_data()
+    data.trainer = stand_in(world_size=7)  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"6 image\(s\) cannot be shared among 7 processes"):
+        ready(data, "test").test_dataloader()
+
+
 def test_a_batch_that_processes_cannot_share_is_refused(make_data: MakeData) -> None:
     data = make_data(batch_size=9)
     data.trainer = stand_in(world_size=2)  # type: ignore[assignment]

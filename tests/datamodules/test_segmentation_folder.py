@@ -1,5 +1,6 @@
 """Folders of images and label maps: layouts, classes, crops, and what is refused."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,43 @@ def test_ade20ks_folders_are_read_with_0_as_void(tmp_path: Path) -> None:
         assert (data.void, data.class_names) == (0, ["wall", "sky", "car, auto"])
         assert {name: len(split) for name, split in data.source.splits.items()} == {"train": 4, "val": 2}
         assert {int(v) for batch in data.val_dataloader() for v in batch["map"].unique()} == {-1, 0, 1, 2}
+
+
+def test_a_folder_called_training_is_not_ade20k_by_that_alone(tmp_path: Path) -> None:
+    root = write_scenes(tmp_path / "mine", {"training": 4, "validation": 2})
+    data = opened(root)
+    assert (data.void, data.class_names) == (255, ["0", "1", "2"])
+    assert (len(data.source.splits["train"]), len(data.source.splits["val"])) == (4, 2)
+
+
+def test_splits_are_known_by_other_spellings_and_others_are_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_scenes(tmp_path / "scenes", {"train2017": 4, "Val": 2, "extra": 1})
+    with caplog.at_level(logging.WARNING):
+        data = opened(root)
+    assert {name: len(files) for name, files in data.source.splits.items()} == {"train": 4, "val": 2}
+    assert "only Val, train2017 are used" in caplog.text
+    write_scenes(root, {"val": 1})
+    with pytest.raises(UserError, match="several folders for one split: Val, val"):
+        opened(root)
+
+
+def test_a_split_without_its_maps_is_refused(root: Path) -> None:
+    (root / "annotations/val").rename(root / "annotations/validation")
+    with pytest.raises(UserError, match=r"images/val/? has no label maps"):
+        opened(root)
+
+
+def test_void_is_not_guessed_where_255_may_be_a_class(tmp_path: Path) -> None:
+    root = write_scenes(tmp_path / "scenes", {"train": 3})
+    path = next((root / "annotations/train").glob("*.png"))
+    values = read_map(path)
+    values[:2] = 299
+    Image.fromarray(values.astype(np.uint16)).save(path)
+    with pytest.raises(UserError, match=r"values above 255, .* set data\.void"):
+        opened(root)
+    assert opened(root, void=300).num_classes == 300
 
 
 def test_values_above_a_void_in_the_middle_move_down(tmp_path: Path) -> None:
@@ -159,7 +197,15 @@ def test_what_cannot_be_used_is_named(root: Path, spoil: Callable[[Path], Any], 
 
 
 @pytest.mark.parametrize(
-    "settings", [{"short_side": 0}, {"num_classes": 0}, {"val_share": 1.0}, {"eval_batch_size": 4}, {"num_classes": 2}]
+    "settings",
+    [
+        {"short_side": 0},
+        {"num_classes": 0},
+        {"val_share": 1.0},
+        {"eval_batch_size": 4},
+        {"num_classes": 2},
+        {"void": -1},
+    ],
 )
 def test_impossible_settings_are_refused(root: Path, settings: dict[str, Any]) -> None:
     with pytest.raises(UserError):

@@ -77,6 +77,29 @@ def test_computing_blocks_twice_changes_no_gradient() -> None:
         torch.testing.assert_close(gradients[1][name], gradient, msg=name)
 
 
+def test_anchors_stand_at_the_strides_of_the_maps_whatever_the_images_size() -> None:
+    model = network()
+    batch = model.batch(
+        [torch.zeros(3, 80, 112)]
+    )  # strides 2 to 32: the coarsest map has 3 x 4 cells for 80 x 112 pixels
+    maps = list(model.backbone(batch.tensors).values())
+    assert [tuple(one.shape[-2:]) for one in maps] == [(40, 56), (20, 28), (10, 14), (5, 7), (3, 4)]
+    anchors = model.rpn.anchor_generator(batch, maps)[0]
+    centres = ((anchors[:, :2] + anchors[:, 2:]) / 2).unflatten(0, (-1, 3))[:, 0]
+    expected = [(stride * x, stride * y) for stride, one in zip((2, 4, 8, 16, 32), maps, strict=True)
+                for y in range(one.shape[-2]) for x in range(one.shape[-1])]  # fmt: skip
+    assert torch.equal(centres, torch.tensor(expected).float())
+
+
+@pytest.mark.parametrize(
+    ("depth", "taps"), [(4, [0, 1, 2, 3]), (5, [0, 1, 2, 4]), (6, [1, 2, 3, 5]), (12, [3, 5, 7, 11])]
+)
+def test_the_four_maps_are_of_four_blocks(depth: int, taps: list[int]) -> None:
+    model = network(vit={"depth": depth})
+    assert model.backbone.pyramid.taps == taps
+    assert len(model.backbone(torch.zeros(1, 3, 64, 64))) == 5
+
+
 def test_losses_of_boxes_are_l1_over_what_was_sampled() -> None:
     model = network()
     positive, negative = torch.tensor([1, 0, 1, 0]), torch.tensor([0, 1, 0, 0])

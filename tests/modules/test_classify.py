@@ -1,6 +1,7 @@
 """Classification: new heads, soft targets, rates by layer, scores, exported classifiers."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from lightning import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
+from reference.tiny import tiny_vit
 from tiny_runs import BACKBONE, classifier, image_data, pretrain_module, tiny_trainer
 
 from lit_splitmask.callbacks import ExportWeights
@@ -58,6 +60,21 @@ def test_the_shape_is_read_from_the_weights(backbone_file: Path) -> None:
     config = Classify(weights=str(backbone_file), num_classes=2).vit.config
     assert (config.embed_dim, config.depth, config.num_heads, config.patch_size) == (32, 2, 2, 8)
     assert config.image_size == 32
+
+
+@pytest.mark.parametrize(("theirs", "asked", "used"), [
+    ("learned", "sincos", "learned"), ("learned", "learned", "learned"), ("sincos", "sincos", "sincos"),
+])  # fmt: skip
+def test_positions_that_weights_have_learned_are_never_dropped(
+    theirs: Any, asked: Any, used: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "b.safetensors"
+    there = tiny_vit(positions=theirs)
+    save_backbone(path, there)
+    module = Classify(str(path), backbone=replace(there.config, positions=asked), num_classes=3)
+    assert module.vit.config.positions == used
+    assert torch.equal(module.vit.pos_embed, there.pos_embed)
+    assert ("so the backbone gets them too" in caplog.text) == (used != asked)
 
 
 def test_the_statistics_of_the_weights_beat_those_of_the_data(backbone_file: Path, root: Path) -> None:
