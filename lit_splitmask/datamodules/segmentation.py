@@ -150,8 +150,8 @@ class SegmentationFolder(ImageData):
         file = next((f for f in self.pairs.maps.values() if max(self._record[f].values, default=0) > USUAL_VOID), None)
         if file is not None and self._void is None and not self.pairs.is_ade20k:
             raise UserError(
-                f"The label map {self.root / file} has values above {USUAL_VOID}, so {USUAL_VOID} may be a class or mean no label: set "
-                "data.void to the value without a label, or to one that no pixel has."
+                f"The label map {self.root / file} has values above {USUAL_VOID}, so {USUAL_VOID} may be a class or mean "
+                "no label: set data.void to the value without a label, or to one that no pixel has."
             )
 
     def open_source(self) -> Source:
