@@ -217,6 +217,15 @@ def test_every_choice_is_shipped_with_its_comparison(num_images: int, median_sid
     assert name.replace("splitmask", "compare", 1) in COMPARISONS
 
 
+@pytest.mark.parametrize(("num_images", "batch"), [(3, 2), (80, 64), (159, 64), (160, 128), (2_000, 128)])
+def test_a_chosen_recipe_has_no_image_twice_in_a_batch(num_images: int, batch: int) -> None:
+    settings, reason = recipes.choose(num_images, 300, gpu=False).settings()
+    assert settings["data"]["init_args"]["batch_size"] == batch
+    assert (f"in batches of {batch}" in reason) == (batch < 128)
+    asked = recipes.Choice("splitmask_cpu", "asked for").settings()
+    assert asked == (recipes.read("splitmask_cpu"), "asked for")
+
+
 def test_a_recipe_is_read_by_path_too(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text("trainer: {max_steps: 3}")

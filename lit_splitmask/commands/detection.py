@@ -6,6 +6,7 @@ from lit_splitmask.callbacks import DetectionPictures
 from lit_splitmask.commands.results import Report
 from lit_splitmask.datamodules import CocoDetection
 from lit_splitmask.modules import Detect
+from lit_splitmask.modules.average_precision import NAMES
 
 
 def report(found: Report) -> list[str]:
@@ -33,9 +34,10 @@ def report(found: Report) -> list[str]:
 def _print(found: Report, split: str, values: dict[str, float]) -> None:
     kinds = [kind for kind in ("box", "mask") if f"{kind}/AP" in values]
     table = found.table(split, *(f"{kind} AP" for kind in kinds))
-    names = sorted({name.partition("/")[2] for name in values if name.partition("/")[0] in kinds})
-    overall = [name for name in ("AP", "AP50", "AP75") if name in names]
-    for name in [*overall, *(name for name in names if name not in overall)]:
+    names = {name.partition("/")[2] for name in values if name.partition("/")[0] in kinds}
+    overall = [name for name in NAMES.values() if name in names]
+    classes = sorted(names.difference(overall))
+    for name in [*overall, *classes]:
         cells = [values.get(f"{kind}/{name}", float("nan")) for kind in kinds]
         table.add_row(
             name.removeprefix("AP/"), *(f"{100 * value:.1f}" if value >= 0 else "no objects" for value in cells)

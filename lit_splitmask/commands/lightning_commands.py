@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 from lightning import LightningDataModule, LightningModule
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from lit_splitmask.commands import tasks
 from lit_splitmask.commands.arguments import value_of
@@ -43,7 +43,8 @@ def lightning(arguments: list[str]) -> int:
     if checkpoint == "last":
         raise UserError("--ckpt_path last guesses a file, and trains from scratch where there is none: give the path.")
     _refuse_a_runs_config(value_of(arguments, "--config") or value_of(arguments, "-c"))
-    if arguments[0] == "predict" and value_of(arguments, "--return_predictions") is None:
+    predicts = arguments[0] == "predict"
+    if predicts and value_of(arguments, "--return_predictions") is None:
         arguments = [*arguments, "--return_predictions=false"]  # they are written, and would fill the memory
     AnyCLI(
         LightningModule,
@@ -53,8 +54,9 @@ def lightning(arguments: list[str]) -> int:
         args=arguments,
         seed_everything_default=False,
         auto_configure_optimizers=False,
+        save_config_callback=None if predicts else SaveConfigCallback,  # a prediction leaves nothing but its file
         save_config_kwargs={"overwrite": False},
-        trainer_defaults=trainer_defaults(),
+        trainer_defaults=trainer_defaults() | ({"logger": False} if predicts else {}),
     )
     return 0
 

@@ -5,7 +5,7 @@ import json
 import os
 import shlex
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -54,7 +54,8 @@ def make_plan(root: str, index_dir: str, recipe: str | None) -> Plan:
         UserError: The folder, the recipe or this machine does not allow the pre-training.
     """
     choice = recipes.Choice(recipe, "asked for by --recipe") if recipe is not None else _choose(root)
-    settings = recipes.read(choice.name)
+    settings, reason = choice.settings()
+    choice = replace(choice, reason=reason)
     if "grid" in settings:
         raise UserError(
             f"{choice.name} is a recipe for compare: give one for pretrain (lit-splitmask recipes lists them)."

@@ -1,5 +1,6 @@
 """Finds recipes, and chooses one for a folder of images."""
 
+import math
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -9,16 +10,37 @@ import yaml
 
 from lit_splitmask.errors import UserError
 
+TRAINING_SHARE = 0.8
+"""Of a folder's images, about."""
+
 SMALL_SET = 50_000
 """Below so many images the small-set recipe is taken; the paper's small sets have 8,144 to 52,867 (Table 3)."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A recipe and why it was chosen."""
+    """A recipe and why it was chosen.
+
+    Attributes:
+        num_images: that it is for, training images and others; None where it was not chosen for a folder.
+    """
 
     name: str
     reason: str
+    num_images: int | None = None
+
+    def settings(self) -> tuple[dict[str, Any], str]:
+        """The recipe's settings, with a batch that holds no image twice, and the reason with what was changed for that."""
+        recipe = read(self.name)
+        images = recipe.get("data", {}).get("init_args", {})
+        most = None if self.num_images is None else 2 ** int(math.log2(max(2, TRAINING_SHARE * self.num_images)))
+        if most is None or images.get("batch_size", 0) <= most:
+            return recipe, self.reason
+        reason = (
+            f"{self.reason}; in batches of {most}, since its {images['batch_size']} are more than the training images"
+        )
+        images["batch_size"] = most
+        return recipe, reason
 
 
 def available() -> list[str]:
@@ -90,16 +112,15 @@ def choose(num_images: int, median_side: int, gpu: bool) -> Choice:
         median_side: median of the images' shorter side, in pixels.
         gpu: whether there is an accelerator.
     """
-    found = f"{num_images:,} images of about {median_side} px"
     if median_side < 40:
-        return Choice("splitmask_tiny_images", f"{found}: they are tiny, so the network looks at 32 px in patches of 4")
-    if not gpu:
-        return Choice("splitmask_cpu", f"{found} and no GPU: a small network at 48 px that two CPU cores can train")
-    if num_images < SMALL_SET:
-        return Choice(
-            "splitmask_own", f"{found}: fewer than {SMALL_SET:,}, so the paper's masks and augmentation for small sets"
-        )
-    return Choice("splitmask_own_large", f"{found}: enough for the paper's masks and augmentation for large sets")
+        name, why = "splitmask_tiny_images", ": they are tiny, so the network looks at 32 px in patches of 4"
+    elif not gpu:
+        name, why = "splitmask_cpu", " and no GPU: a small network at 48 px that two CPU cores can train"
+    elif num_images < SMALL_SET:
+        name, why = "splitmask_own", f": fewer than {SMALL_SET:,}, so the paper's masks and augmentation for small sets"
+    else:
+        name, why = "splitmask_own_large", ": enough for the paper's masks and augmentation for large sets"
+    return Choice(name, f"{num_images:,} images of about {median_side} px{why}", num_images)
 
 
 def finetuning(pretraining: str) -> Choice:

@@ -31,6 +31,7 @@ NO_MATTER = [  # Lightning's advice that this program already follows in its own
     ".*You are trying to `self.log\\(\\)` but the `self.trainer` reference.*",
     ".*Found .* module\\(s\\) in eval mode at the start of training.*",
     ".*GPU available but not used.*",
+    ".*You have overridden `transfer_batch_to_device` in `LightningModule`.*",
     ".*Experiment logs directory .* exists and is not empty.*",
     ".*LightningCLI's args parameter is intended.*",
 ]

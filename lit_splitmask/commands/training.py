@@ -30,11 +30,13 @@ def _recipe_for(arguments: list[str], default: recipes.Choice | None) -> dict[st
     if value_of(arguments, "--resume") not in (None, "false", "False"):
         folder = RunFolder.existing(value_of(arguments, "--runs_dir") or "runs", value_of(arguments, "--name"))
         return dict(yaml.safe_load(folder.config.read_text()))
-    if name is None and default is not None:
-        name = default.name
+    recipe: dict[str, Any] = {}
+    if name is not None:
+        recipe = recipes.read(name)
+    elif default is not None:
+        recipe, reason = default.settings()
         if is_process_zero() and "--print_config" not in " ".join(arguments):
-            print(f"Recipe {name}: {default.reason}.")
-    recipe = recipes.read(name) if name is not None else {}
+            print(f"Recipe {default.name}: {reason}.")
     recipe["trainer"] = {**trainer_defaults(), **recipe.get("trainer", {})}
     return recipe
 

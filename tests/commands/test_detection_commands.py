@@ -50,6 +50,8 @@ def test_a_detector_is_trained_reported_and_predicts(
     plain = ["--data.root", str(root / "val"), "--predictions.path", "p.json"]
     assert main(["predict", "--config", "runs/d/predict.yaml", *plain]) == 0
     assert Path("p.json").is_file()
+    assert not Path("lightning_logs").exists()
+    assert not Path("config.yaml").exists()
 
 
 def test_a_pretraining_on_such_a_folder_leads_to_a_detector(
