@@ -28,6 +28,7 @@ from timing import alternate, machine, median_ratio
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from lit_splitmask.allocator import keep_freed_memory
 from lit_splitmask.masking import BlockMasking, take
 from lit_splitmask.models import ViT, ViTConfig, use_fused_attention
 from lit_splitmask.objectives import DINO, MAE, BEiT, MoCoV3, Objective, SplitMask, Supervised
@@ -87,7 +88,9 @@ def make_batch(args: argparse.Namespace) -> dict[str, Any]:
 def training_step(model: nn.Module, loss: Callable[[], Tensor], args: argparse.Namespace) -> Callable[[], None]:
     """One step: forward, backward, AdamW, and what follows it."""
     model.to(args.device).train()
-    use_fused_attention(model, args.device == "cuda")  # as in training
+    use_fused_attention(model, args.device == "cuda")  # this and the next as in training
+    if args.device == "cpu":
+        keep_freed_memory()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-4, fused=True)
 
     def context() -> AbstractContextManager[None]:

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lit_splitmask"
 
 LAYERS = [
-    {"errors", "atomic", "seeding", "distributed", "views", "masking", "losses"},
+    {"errors", "atomic", "allocator", "seeding", "distributed", "views", "masking", "losses"},
     {"mixing", "models", "tokenizers", "optim", "checkpoints", "probing", "selection", "rle"},
     {"objectives"},
     {"modules", "datamodules", "callbacks"},

@@ -8,6 +8,7 @@ from lightning import LightningModule
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
+from lit_splitmask.allocator import keep_freed_memory
 from lit_splitmask.checkpoints import FORMAT, describe
 from lit_splitmask.errors import UserError
 from lit_splitmask.models.vit import ViT, use_fused_attention
@@ -58,8 +59,11 @@ class TrainModule(LightningModule):
         checkpoint[FORMAT] = {"prefix": f"{place}.", **describe(self.vit), **self.about_pixels()}
 
     def configure_model(self) -> None:
-        """Chooses the faster attention for the device that the trainer uses."""
-        use_fused_attention(self, self.trainer.strategy.root_device.type != "cpu")
+        """Sets what is faster on the device that the trainer uses."""
+        on_cpu = self.trainer.strategy.root_device.type == "cpu"
+        use_fused_attention(self, not on_cpu)
+        if on_cpu:
+            keep_freed_memory()
 
     @property
     def data(self) -> Any:

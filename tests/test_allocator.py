@@ -1,0 +1,37 @@
+"""Large tensors reuse memory once the process is told to keep it."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import resource, sys, torch
+from lit_splitmask.allocator import keep_freed_memory
+
+def faults():
+    start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start
+
+faults()
+before = faults()
+keep_freed_memory()
+faults()
+print(before, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is about glibc")
+@pytest.mark.parametrize("own", [{}, {"MALLOC_ARENA_MAX": "4"}])
+def test_memory_of_large_tensors_is_kept_unless_the_environment_says_otherwise(own: dict[str, str]) -> None:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "LD_PRELOAD"))}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=inherited | own, check=True
+    )
+    before, after = map(int, done.stdout.split())
+    assert before > 100  # pages, or huge pages, of four times 64 MiB
+    assert (after < before / 10) == (own == {})
