@@ -3,12 +3,14 @@
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 Curve = tuple[list[int], list[float]]
 """Steps, and the values at them."""
+MOST_POINTS = 25
 
 
 def logged(folder: Path, name: str) -> Curve:
@@ -20,6 +22,13 @@ def logged(folder: Path, name: str) -> Curve:
     return list(found), list(found.values())
 
 
+def smoothed(curve: Curve) -> Curve:
+    """A long curve as means of at most 25 pieces."""
+    size = -(-len(curve[0]) // MOST_POINTS)
+    pieces = range(0, len(curve[0]), max(1, size))
+    return [curve[0][min(p + size, len(curve[0])) - 1] for p in pieces], [mean(curve[1][p : p + size]) for p in pieces]
+
+
 def draw(path: Path, panels: Mapping[str, Mapping[str, Sequence[Curve]]]) -> None:
     """Writes a PNG: a panel a score, a colour an arm, a line a seed."""
     figure = Figure(figsize=(4.5 * len(panels), 3.4), layout="constrained")
@@ -27,7 +36,7 @@ def draw(path: Path, panels: Mapping[str, Mapping[str, Sequence[Curve]]]) -> Non
     for place, (title, arms) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(1, len(panels), place)
         for number, (arm, curves) in enumerate(arms.items()):
-            for which, (steps, values) in enumerate(curves):
+            for which, (steps, values) in enumerate(map(smoothed, curves)):
                 axes.plot(steps, values, "o-", color=f"C{number}", markersize=3, label=arm if which == 0 else None)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("step")
