@@ -97,7 +97,7 @@ class Pretrain(TrainModule):
                 f"process {self.objective.least_share} of them; data.batch_size with accumulated gradients gives {batch} and "
                 f"{share}: raise it."
             )
-        self._tell_of_few_images(batch)
+        self._check_number_of_images(name, batch)
 
     def check_crops(self, sizes: list[int] | None) -> None:
         """Checks the crops that an augmentation gives, their sides in pixels.
@@ -115,16 +115,22 @@ class Pretrain(TrainModule):
         if odd:
             raise UserError(f"Crops of {odd[0]} px cannot be cut into patches of {patch}: choose a multiple of it.")
 
-    def _tell_of_few_images(self, batch: int) -> None:
+    def _check_number_of_images(self, name: str, batch: int) -> None:
         schedule = getattr(self.data, "schedule", None)
-        if self.objective.least_batch > 1 and schedule is not None and schedule.num_images < batch:
-            log.warning(
-                "A batch of %d is more than the %d training images, so that %s takes an image for its own negative: lower "
-                "data.batch_size.",
-                batch,
-                schedule.num_images,
-                type(self.objective).__name__,
+        if schedule is None or schedule.num_images >= batch or self.objective.least_batch == 1:
+            return
+        if schedule.num_images < self.objective.least_batch:
+            raise UserError(
+                f"{name} compares each image with others, so it needs at least {self.objective.least_batch} training images, and "
+                f"there is {schedule.num_images}: give more, or a method that looks at single images, such as MAE."
             )
+        log.warning(
+            "A batch of %d is more than the %d training images, so that %s takes an image for its own negative: lower "
+            "data.batch_size.",
+            batch,
+            schedule.num_images,
+            name,
+        )
 
     def views(self, images: Tensor, *more: Tensor) -> dict[str, Any]:
         """What an objective sees of uint8 crops (B, C, H, W); ``more`` are other crops of the same images."""

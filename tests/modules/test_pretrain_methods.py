@@ -15,6 +15,7 @@ from lit_splitmask.callbacks import EstimateTime, ExportWeights, OverfitAwareChe
 from lit_splitmask.callbacks.signals import Images, Material, undisturbed
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.datamodules import FinetuneAugment, MultiCrop, PretrainAugment
+from lit_splitmask.datamodules.index import SplitOptions
 from lit_splitmask.errors import UserError
 from lit_splitmask.mixing import Mixing
 from lit_splitmask.models import ViTConfig
@@ -135,6 +136,13 @@ def test_crops_and_batches_that_do_not_serve_are_refused(root: Path, objective: 
 def test_a_batch_of_more_than_all_images_is_told(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     fit(root, SMALL_MOCO, augment=CROPS, batch_size=40, steps=2)
     assert "A batch of 40 is more than the 15 training images" in caplog.text
+
+
+def test_one_image_is_too_few_where_images_are_compared(flat_folder: MakeFolder) -> None:
+    alone = flat_folder(count=1)
+    with pytest.raises(UserError, match="needs at least 2 training images, and there is 1"):
+        fit(alone, SMALL_MOCO, EstimateTime(), augment=CROPS, splits=SplitOptions(val_share=0.0))
+    fit(alone, SMALL_MAE, EstimateTime(), steps=1, splits=SplitOptions(val_share=0.0))
 
 
 def test_supervised_pre_training_finds_its_classes(root: Path, flat_folder: MakeFolder) -> None:
