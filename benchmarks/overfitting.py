@@ -33,7 +33,8 @@ from scipy.stats import t as student
 
 from lit_splitmask.atomic import write_atomically
 from lit_splitmask.callbacks import KNN, ExportWeights, HeldOutLoss, Linear, LossGap, RankMe, ShortFinetune
-from lit_splitmask.callbacks.signals import Images, Material, measure, undisturbed
+from lit_splitmask.callbacks.material import Images, Material, undisturbed
+from lit_splitmask.callbacks.signals import measure
 from lit_splitmask.datamodules import Budget, FinetuneAugment, ImageFolder, PretrainAugment
 from lit_splitmask.demo import write_digits
 from lit_splitmask.masking import BlockMasking

@@ -18,18 +18,8 @@ from rich.console import Console
 
 from lit_splitmask.atomic import write_atomically
 from lit_splitmask.callbacks.curves import draw_signals, signals_table
-from lit_splitmask.callbacks.signals import (
-    KNN,
-    HeldOutLoss,
-    Images,
-    Linear,
-    Material,
-    RankMe,
-    Signal,
-    Sizes,
-    forward_passes,
-    undisturbed,
-)
+from lit_splitmask.callbacks.material import Images, Material, undisturbed
+from lit_splitmask.callbacks.signals import KNN, HeldOutLoss, Linear, RankMe, Signal, Sizes, forward_passes
 from lit_splitmask.callbacks.signals import measure as measure_signals
 from lit_splitmask.errors import UserError
 from lit_splitmask.selection import Decision, Reading, Rule, decide

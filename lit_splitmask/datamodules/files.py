@@ -11,11 +11,12 @@ import numpy as np
 
 from lit_splitmask.datamodules.base import ImageData, Source
 from lit_splitmask.datamodules.build_index import load_or_make
-from lit_splitmask.datamodules.cache import Reader, StoreWhileScanning, build, choose_store_size
+from lit_splitmask.datamodules.cache import Reader, choose_store_size
 from lit_splitmask.datamodules.dataset import Samples
 from lit_splitmask.datamodules.index import FolderIndex, SplitOptions, folder_in, load_index
 from lit_splitmask.datamodules.scan import Storing
 from lit_splitmask.datamodules.statistics import FIXED, StatisticsKind, dataset_statistics
+from lit_splitmask.datamodules.store import StoreWhileScanning, build
 from lit_splitmask.errors import UserError
 
 log = logging.getLogger(__name__)

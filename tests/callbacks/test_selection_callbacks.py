@@ -29,16 +29,8 @@ from lit_splitmask.callbacks import (
     RankMe,
     ShortFinetune,
 )
-from lit_splitmask.callbacks.signals import (
-    SIGNALS,
-    Images,
-    Material,
-    Signal,
-    Sizes,
-    forward_passes,
-    measure,
-    undisturbed,
-)
+from lit_splitmask.callbacks.material import Images, Material, undisturbed
+from lit_splitmask.callbacks.signals import SIGNALS, Signal, Sizes, forward_passes, measure
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.datamodules.index import SplitOptions
 from lit_splitmask.errors import UserError
@@ -374,7 +366,7 @@ def test_signals_are_the_same_however_many_images_a_batch_holds(
     module = pretrain_module()
     found = []
     for size in (2, 128):
-        monkeypatch.setattr("lit_splitmask.callbacks.signals.BATCH_SIZE", size)
+        monkeypatch.setattr("lit_splitmask.callbacks.material.BATCH_SIZE", size)
         train, held_out = (
             Images(data.eval_images(samples), 100) for samples in (data.train_samples, data.source.splits["val"])
         )

@@ -7,19 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lit_splitmask.datamodules import ImageFolder, cache, scan
+from lit_splitmask.datamodules import ImageFolder, cache, scan, store
 from lit_splitmask.datamodules.build_index import load_or_make
-from lit_splitmask.datamodules.cache import (
-    PartialCache,
-    Reader,
-    build,
-    cache_of,
-    choose_store_size,
-    read_shrunk,
-    stored_shape,
-)
+from lit_splitmask.datamodules.cache import Reader, cache_of, choose_store_size, read_shrunk, stored_shape
 from lit_splitmask.datamodules.decode import decode
 from lit_splitmask.datamodules.index import FolderIndex, SplitOptions
+from lit_splitmask.datamodules.store import PartialCache, build
 
 MakeFolder = Callable[..., Path]
 
@@ -73,7 +66,7 @@ def test_storing_antialiases(tmp_path: Path) -> None:
 
 def test_it_is_built_once(index: FolderIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     build(index, 24)
-    monkeypatch.setattr(cache, "PartialCache", None)
+    monkeypatch.setattr(store, "PartialCache", None)
     build(index, 24)
     assert [path.suffix for path in sorted(index.path.parent.glob("pixels-24-*"))] == [".bin", ".json"]
 
@@ -174,7 +167,7 @@ def test_a_wrong_guess_of_the_store_size_costs_time_only(
 ) -> None:
     root = flat_folder(9)
     Image.new("RGB", (4000, 3000)).save(root / "000a.png")
-    monkeypatch.setattr(cache, "_LOOKED_AT", 1)  # 000.png, which is small
+    monkeypatch.setattr(store, "_LOOKED_AT", 1)  # 000.png, which is small
     data = ImageFolder(str(root), 100, cache_gb=0.0005, index_dir=str(tmp_path / "a"))
     data.prepare_data()
     data.setup()

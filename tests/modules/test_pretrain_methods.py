@@ -12,7 +12,7 @@ from lightning import Callback
 from tiny_runs import BACKBONE, OPTIM, classifier, image_data, same_tensors, tiny_trainer
 
 from lit_splitmask.callbacks import EstimateTime, ExportWeights, OverfitAwareCheckpoint, ShortFinetune
-from lit_splitmask.callbacks.signals import Images, Material, undisturbed
+from lit_splitmask.callbacks.material import Images, Material, undisturbed
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.datamodules import FinetuneAugment, MultiCrop, PretrainAugment
 from lit_splitmask.datamodules.index import SplitOptions
