@@ -16,7 +16,7 @@ MOST_POINTS = 25
 def logged(folder: Path, name: str) -> Curve:
     """The values of a column of a run's metrics.csv, and of those of its sessions before, where it has any."""
     found: dict[int, float] = {}
-    for path in [*sorted(folder.glob("metrics-*.csv")), folder / "metrics.csv"]:
+    for path in sorted(folder.glob("metrics*.csv")):
         with path.open(newline="") as file:
             found |= {int(row["step"]) + 1: float(row[name]) for row in csv.DictReader(file) if row.get(name)}
     return list(found), list(found.values())

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lit_splitmask.atomic import write_atomically
 from lit_splitmask.errors import UserError
-from lit_splitmask.models.vit import ViT, ViTConfig
+from lit_splitmask.models.vit import ViT, ViTConfig, sincos_positions
 
 FORMAT = "lit_splitmask"
 HEAD = ("head.", "fc_norm.", "norm.")
@@ -120,13 +120,18 @@ def config_of(weights: Weights | None) -> ViTConfig:
 def _shown_config(state: dict[str, Tensor]) -> ViTConfig:
     width, channels, patch_size, _ = state["patch_embed.proj.weight"].shape
     has_class_token = "cls_token" in state
-    side = math.isqrt(state["pos_embed"].shape[1] - has_class_token)
+    positions = state["pos_embed"][0, int(has_class_token) :]
+    side = math.isqrt(len(positions))
+    is_fixed = (
+        width % 4 == 0 and side**2 == len(positions) and torch.equal(positions, sincos_positions((side, side), width))
+    )
     return ViTConfig(
         size=_SIZES.get(width, "tiny"),
         patch_size=patch_size,
         image_size=side * patch_size,
         in_chans=channels,
         class_token=has_class_token,
+        positions="sincos" if is_fixed else "learned",
         embed_dim=width,
         depth=len({name.split(".")[1] for name in state if name.startswith("blocks.")}),
         num_heads=max(1, width // 64),
@@ -192,11 +197,10 @@ def _from_pickle(path: str | Path) -> Weights:
     state: Any = loaded.get("state_dict", loaded.get("model", loaded)) if isinstance(loaded, dict) else {}
     state = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
     info = loaded.get(FORMAT) if isinstance(loaded, dict) else None
-    if not isinstance(info, dict):
-        return Weights(state, {}, str(path))
-    prefix = str(info.get("prefix"))
-    inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    return Weights(inside, {k: v for k, v in info.items() if k != "prefix"}, str(path))
+    info = dict(info) if isinstance(info, dict) else {}
+    known = (str(info.pop("prefix", "")), "objective.backbone.", "backbone.")
+    prefix = next((one for one in known if f"{one}patch_embed.proj.weight" in state), "")
+    return Weights({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}, info, str(path))
 
 
 def _check_exists(path: str | Path) -> None:

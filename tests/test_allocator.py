@@ -7,6 +7,26 @@ import sys
 
 import pytest
 
+FORKED = """
+import torch
+from torch.utils.data import DataLoader, Dataset
+from lit_splitmask.allocator import drop_freed_memory, keep_freed_memory
+
+class Resident(Dataset):
+    def __len__(self):
+        return 1
+    def __getitem__(self, index):
+        with open("/proc/self/status") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("VmRSS")) // 1024
+
+keep_freed_memory()
+for _ in range(3):
+    kept = [torch.ones(2**24) for _ in range(8)]  # 512 MiB
+    del kept
+for begin in (None, lambda worker: drop_freed_memory()):
+    print(int(next(iter(DataLoader(Resident(), num_workers=1, worker_init_fn=begin, multiprocessing_context="fork")))))
+"""
+
 SCRIPT = """
 import resource, sys, torch
 from lit_splitmask.allocator import keep_freed_memory
@@ -36,3 +56,11 @@ def test_memory_of_large_tensors_is_kept_unless_the_environment_says_otherwise(o
     before, after = map(int, done.stdout.split())
     assert before > 100  # pages, or huge pages, of four times 64 MiB
     assert (after < before / 10) == (own == {})
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is about glibc")
+def test_a_worker_does_not_hold_on_to_what_its_parent_has_freed() -> None:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "LD_PRELOAD"))}
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, env=inherited, check=True)
+    before, after = map(int, done.stdout.split())
+    assert after < before - 400

@@ -260,6 +260,21 @@ def test_a_lightning_checkpoint_gives_the_backbone_that_is_kept(module: TrainMod
     assert same(body(there), body(module.vit))
 
 
+def test_a_checkpoint_that_says_nothing_of_its_backbone_is_loaded_by_its_names(tmp_path: Path) -> None:
+    objective = SplitMask(tiny_vit(seed=1))
+    torch.save({"state_dict": {f"objective.{k}": v for k, v in objective.state_dict().items()}}, tmp_path / "old.ckpt")
+    here = tiny_vit(seed=2)
+    load_into(here, load_weights(tmp_path / "old.ckpt"))
+    assert same(body(here), body(objective.backbone))
+
+
+@pytest.mark.parametrize("positions", ["learned", "sincos"])
+@pytest.mark.parametrize("class_token", [True, False])
+def test_fixed_positions_are_known_by_their_values(positions: Any, class_token: bool, tmp_path: Path) -> None:
+    torch.save(tiny_vit(positions=positions, class_token=class_token).state_dict(), tmp_path / "bare.pth")
+    assert config_of(load_weights(tmp_path / "bare.pth")).positions == positions
+
+
 @pytest.mark.parametrize("wrapped", [True, False])
 @pytest.mark.parametrize("class_token", [True, False])
 def test_plain_timm_weights_are_loaded(tmp_path: Path, class_token: bool, wrapped: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from lit_splitmask.commands.arguments import value_of
 from lit_splitmask.errors import UserError
 
 TRAINING_SHARE = 0.8
@@ -72,8 +73,11 @@ def instead_of_config(arguments: list[str]) -> list[str]:
     """Arguments in which ``--config`` with a recipe has become ``--recipe``: with a name, or a file that starts from a recipe.
 
     LightningCLI, which reads ``--config``, knows neither.
+
+    Raises:
+        UserError: There is more than one recipe.
     """
-    result = list(arguments)
+    result, found = list(arguments), [value] if (value := value_of(arguments, "--recipe")) is not None else []
     for place, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
         if option not in ("--config", "-c"):
@@ -82,18 +86,20 @@ def instead_of_config(arguments: list[str]) -> list[str]:
             value = arguments[place + 1] if place + 1 < len(arguments) else ""
         if _is_recipe(value):
             result[place] = f"--recipe{equals}{value}" if equals else "--recipe"
-            return result
+            found.append(value)
+    if len(found) > 1:
+        raise UserError(f"A run starts from one recipe, not from {' and '.join(found)}: give one of them.")
     return result
 
 
 def _is_recipe(config: str) -> bool:
     """Whether it is the name of a recipe, or a file that starts from one and is no run's resolved configuration."""
-    if not Path(config).is_file():
-        return config in available()
+    if config in available():
+        return True
     try:
         settings = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return False  # the parser says what is wrong
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return False  # settings themselves, or the parser says what is wrong
     return isinstance(settings, dict) and bool(settings.get("recipe")) and "runs_dir" not in settings
 
 

@@ -60,11 +60,13 @@ def _choose(arguments: list[str]) -> recipes.Choice | None:
 def pretrain(arguments: list[str]) -> int:
     """``lit-splitmask pretrain``: learns a backbone from the images of a folder."""
     quiet()
+    config = value_of(arguments, "--config") or value_of(arguments, "-c")
     arguments = recipes.instead_of_config(_flag(arguments))
     choice = _choose(arguments)
     cli = RunCLI(modules.Pretrain, arguments, _recipe_for(arguments, choice))
-    config = value_of(arguments, "--config")
-    budget_given = config is not None or any(a.startswith(("--data.budget", "--trainer.max_")) for a in arguments)
+    budget_given = config not in (None, *recipes.available()) or any(
+        a.startswith(("--data.budget", "--trainer.max_")) for a in arguments
+    )
     folder = _folder(cli, "pretrain")
     command = shlex.join(["lit-splitmask", "pretrain", *arguments])
     weights = folder.path / "backbone.safetensors"

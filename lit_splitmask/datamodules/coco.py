@@ -97,14 +97,25 @@ class CocoDetection(ImageData):
         """Opens the images and works the budget out, as :meth:`ImageData.setup` does.
 
         Raises:
-            UserError: There are no annotations to train on or to evaluate by.
+            UserError: There are no annotations, or no objects, to train on or to evaluate by.
         """
         if stage != "predict" and not {"train", "val"} & self.split_files().keys():
             raise UserError(
                 f"{self.root} is not a folder in COCO's format: there is no annotations/instances_train.json nor "
                 "annotations/instances_train2017.json. Images belong into train/ and val/ beside annotations/."
             )
+        for split in {None: ("train", "val"), "fit": ("train", "val"), "validate": ("val",)}.get(stage, ()):
+            self._check_objects(split)
         super().setup(stage)
+
+    def _check_objects(self, split: str) -> None:
+        known = self._read().get(split)
+        if known is not None and not known.num_objects.any():
+            raise UserError(
+                f"{known.path} has no object to {'train on' if split == 'train' else 'evaluate by'}, in {len(known):,} images"
+                " (objects without area, with polygons of fewer than 3 points, and crowds do not count)."
+                " Annotate some, or move the file away. Images alone are for lit-splitmask pretrain."
+            )
 
     def _read(self) -> dict[str, Annotations]:
         """All annotation files, once."""
@@ -123,10 +134,10 @@ class CocoDetection(ImageData):
         return self._annotations
 
     def open_source(self) -> Source:
-        """The splits; training images without objects are left out.
+        """The splits; training images without objects are left out, and a test split without any is for predicting.
 
         Raises:
-            UserError: There is no object to train on, or a file is not in COCO's format.
+            UserError: A file is not in COCO's format.
         """
         splits: dict[str, Samples] = {}
         annotations = self._read()
@@ -134,18 +145,14 @@ class CocoDetection(ImageData):
         for split, folder in (folders or {_PLAIN: _PLAIN}).items():
             known = annotations[split]
             places = np.arange(len(known))
-            if split in _SPLITS and not known.num_objects.any():
-                raise UserError(
-                    f"{known.path} has no object to {'train on' if split == 'train' else 'evaluate by'}, in {len(known):,} images"
-                    " (objects without area, with polygons of fewer than 3 points, and crowds do not count)."
-                    " Annotate some, or move the file away. Images alone are for lit-splitmask pretrain."
-                )
             if split == "train":
                 places = places[known.num_objects > 0]
             names = [f"{folder}/{known.names[place]}" for place in places]
             self._places |= dict(zip(names, places.tolist(), strict=True))
             splits[split] = Samples(names, np.full(len(names), -1))
         predict = next(splits[name] for name in ("test", "val", "train", _PLAIN) if name in splits)
+        if "test" in splits and not annotations["test"].num_objects.any():
+            del splits["test"]  # to predict on
         mean, std = FIXED["imagenet"]
         return Source(splits, predict, self._categories.names, partial(_read_image, str(self.root)), mean, std)
 

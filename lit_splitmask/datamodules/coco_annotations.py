@@ -20,7 +20,6 @@ _KEYS = {
     "annotations": ("image_id", "category_id", "bbox"),
     "categories": ("id", "name"),
 }
-_NUMBERS = {"image_id": int, "category_id": int, "iscrowd": int, "area": int | float}
 _LEAST_NUMBERS = 6  # of a polygon: three points
 _MOST_ID = 2**63
 
@@ -196,9 +195,10 @@ def _check_values(path: Path, stored: dict[str, Any]) -> None:
                 "must be whole numbers of pixels."
             )
     for entry in stored["annotations"]:
-        for key, kind in _NUMBERS.items():
+        for key in ("image_id", "category_id", "iscrowd", "area"):
             value = entry.get(key)
-            if not isinstance(value, kind) and (value is not None or key in _KEYS["annotations"]):
+            is_number = isinstance(value, int | float) and (key == "area" or float(value).is_integer())
+            if not is_number and (value is not None or key in _KEYS["annotations"]):
                 raise UserError(
                     f"{path}: {key} of an annotation of image {entry['image_id']!r} is {value!r}, which is no number. Correct it."
                 )

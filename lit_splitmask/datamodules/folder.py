@@ -46,8 +46,10 @@ class ImageFolder(FileData):
             UserError: The folder cannot be used, has changed, was split with other options, or has label maps beside its images.
         """
         if looks_like_segmentation(self.root):
+            images = self.root / "images"
             raise UserError(
                 f"{self.root} holds label maps beside its images, which would be taken for images too: pass the training images "
-                f"alone, such as --data.root {self.root / 'images' / 'train'}. (finetune trains a segmenter with both.)"
+                f"alone, such as --data.root {images / 'train' if (images / 'train').is_dir() else images}. (finetune trains a "
+                "segmenter with both.)"
             )
         return load_or_make(self.root, self.index_dir, self.split_options, storing)

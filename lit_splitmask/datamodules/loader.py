@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from lit_splitmask.allocator import drop_freed_memory
 from lit_splitmask.datamodules.dataset import NUM_BUFFERS
 from lit_splitmask.errors import UserError
 
@@ -74,7 +75,7 @@ def make_loader(dataset: Dataset, sampler: DistributedSampler, *, batch_size: in
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_limit_threads,
+        worker_init_fn=_begin_worker,
         generator=torch.Generator().manual_seed(0),  # otherwise an iterator draws from torch's global generator
     )
 
@@ -83,8 +84,9 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _limit_threads(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
     import cv2
 
+    drop_freed_memory()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

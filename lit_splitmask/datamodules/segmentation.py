@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from lit_splitmask.datamodules.base import ImageData, Source
-from lit_splitmask.datamodules.classes import classes_of, read_names
+from lit_splitmask.datamodules.classes import ADE20K_NAMES, classes_of, read_names
 from lit_splitmask.datamodules.dataset import Samples
 from lit_splitmask.datamodules.decode import decode
 from lit_splitmask.datamodules.index import FolderIndex, folder_in
@@ -33,7 +33,7 @@ from lit_splitmask.errors import UserError
 
 log = logging.getLogger(__name__)
 
-USUAL_VOID, ADE20K_VOID = 255, 0
+USUAL_VOID, ADE20K_VOID, ADE20K_CLASSES = 255, 0, 150
 
 
 class SegmentationFolder(ImageData):
@@ -146,7 +146,14 @@ class SegmentationFolder(ImageData):
             dataset_statistics(self._index(splits))
 
     def _check_void(self) -> None:
-        """Refuses to take 255 for void, without being told to, in maps where it is as good a class as any."""
+        """Refuses to take 255 for void, without being told to, where that is doubtful."""
+        most = max((max(self._record[f].values, default=0) for f in self.pairs.maps.values()), default=0)
+        as_ade20k = (self.root / "images" / "training").is_dir() and most <= ADE20K_CLASSES
+        if as_ade20k and self._void is None and not self.pairs.is_ade20k:
+            raise UserError(
+                f"{self.root} has the folders of ADE20K, but neither its name nor its table of classes ({ADE20K_NAMES}): set "
+                f"data.void to {ADE20K_VOID} if it is ADE20K, whose 0 means no label, or else to {USUAL_VOID}."
+            )
         file = next((f for f in self.pairs.maps.values() if max(self._record[f].values, default=0) > USUAL_VOID), None)
         if file is not None and self._void is None and not self.pairs.is_ade20k:
             raise UserError(

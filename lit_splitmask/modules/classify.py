@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from lit_splitmask.checkpoints import Weights
 from lit_splitmask.errors import UserError
 from lit_splitmask.mixing import Mixing
 from lit_splitmask.models.vit import ViT, ViTConfig
@@ -81,6 +82,9 @@ class Classify(DownstreamModule):
             raise UserError(
                 f"The images of data.pool ({', '.join(map(str, self.data.pool))}) have no labels: leave it out when fine-tuning."
             )
+
+    def is_whole(self, weights: Weights) -> bool:
+        return "class_names" in weights.info and "head.weight" in weights.state
 
     def make_network(self, config: ViTConfig, num_classes: int) -> ViT:
         """The ViT with a linear head, and the auxiliary loss."""

@@ -89,8 +89,10 @@ class Detect(DownstreamModule):
             )
         super().setup(stage)
         if not self.category_ids:
-            ids = getattr(self.data, "category_ids", None)
-            self.category_ids = list(ids or range(1, self.num_classes + 1))
+            self.category_ids = list(getattr(self.data, "category_ids", None) or self._usual_ids())
+
+    def _usual_ids(self) -> list[int]:
+        return list(range(1, self.num_classes + 1))
 
     def fit_backbone(self) -> None:
         """Nothing: positions are fitted to each image."""
@@ -114,7 +116,8 @@ class Detect(DownstreamModule):
         self.val_scores = CocoAP(self.masks)
 
     def about(self) -> dict[str, Any]:
-        return {"config": asdict(self.detector), "masks": self.masks, "category_ids": self.category_ids}
+        ids = self.category_ids or self._usual_ids()
+        return {"config": asdict(self.detector), "masks": self.masks, "category_ids": ids}
 
     def take(self, about: dict[str, Any]) -> None:
         self.detector, self.masks = DetectorConfig(**about["config"]), about["masks"]

@@ -172,7 +172,12 @@ class DownstreamModule(TrainModule):
             for name, value in self.network.state_dict().items()
             if not name.startswith(self.backbone_prefix)
         }
-        return tensors, {"class_names": self.class_names, self.kind: self.about()}
+        names = self.class_names or [str(number) for number in range(self.num_classes)]
+        return tensors, {"class_names": names, **({self.kind: about} if (about := self.about()) else {})}
+
+    def is_whole(self, weights: Weights) -> bool:
+        """Whether a file holds the head too."""
+        return self.kind in weights.info
 
     def restore(self) -> None:
         """Builds the whole network as its file describes it, head included, in place of a new one.
@@ -181,10 +186,10 @@ class DownstreamModule(TrainModule):
             UserError: The weights are a backbone's, or another kind of network's.
         """
         loaded, self._weights = self._weights, None
-        if loaded is None or self.kind not in loaded.info:
+        if loaded is None or not self.is_whole(loaded):
             given = "none was given" if loaded is None else f"{loaded.source} is none"
             raise UserError(f"keep_head needs a trained {self.kind}, and {given}: give a {self.kind}.safetensors.")
-        self.take(loaded.info[self.kind])
+        self.take(loaded.info.get(self.kind, {}))
         self.class_names = list(loaded.info["class_names"])
         self.build(len(self.class_names))
         assert self.network is not None

@@ -44,7 +44,7 @@ class Segment(DownstreamModule):
 
     kind = "segmenter"
     backbone_prefix = "pyramid.vit."
-    needs = "images with label maps (SegmentationFolder)"
+    needs = "images with label maps of two or more classes beside data.void (SegmentationFolder)"
 
     def __init__(
         self,

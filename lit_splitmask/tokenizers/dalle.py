@@ -69,8 +69,8 @@ class DallE(Tokenizer):
     Args:
         patch_size, in_chans: of the half-size view; the encoder is made for 8 and 3.
         weights: a file that ``lit-splitmask convert-dalle`` wrote.
-        exact: compute in float32 whatever the trainer's precision. In bfloat16 the encoder, most of a small ViT's step, takes
-            less than half the time, and some patches get another word of nearly the same score.
+        exact: compute in float32 whatever the trainer's precision. In bfloat16, where the trainer has that, the encoder, most of a
+            small ViT's step, takes less than half the time, and some patches get another word of nearly the same score.
 
     Raises:
         UserError: The patches are of another size, or the file is none of the encoder's.
@@ -94,13 +94,15 @@ class DallE(Tokenizer):
         self.exact = exact
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Moves the weights too; as buffers, they would be sent to all processes at each step."""
-        self._tensors = {name: fn(tensor) for name, tensor in self._tensors.items()}
+        """Moves the weights too, in float32 as they are; as buffers, they would be sent to all processes at each step."""
+        self._tensors = {name: tensor.to(fn(tensor).device) for name, tensor in self._tensors.items()}
         return super()._apply(fn, recurse)
 
     @torch.no_grad()
     def forward(self, view: Tensor) -> Tensor:
-        with torch.autocast(view.device.type, enabled=False) if self.exact else nullcontext():
+        device = view.device.type
+        is_half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16  # too narrow
+        with torch.autocast(device, enabled=False) if self.exact or is_half else nullcontext():
             return self.logits(view).float().argmax(dim=1).flatten(1)
 
     def logits(self, view: Tensor) -> Tensor:

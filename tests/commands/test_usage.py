@@ -1,5 +1,6 @@
 """Help, versions, recipes, and what a command line may look like."""
 
+import json
 import subprocess
 import sys
 from importlib.resources import files
@@ -105,6 +106,24 @@ def test_config_takes_a_recipe_with_all_that_it_starts_from(
         printed.append(yaml.safe_load(capsys.readouterr().out) | {"recipe": None})
     assert printed[0] == printed[1]
     assert printed[0]["model"]["backbone"]["embed_dim"] == 128  # of the recipe that it starts from
+
+
+@pytest.mark.parametrize("second", [["--recipe", "splitmask_cpu"], ["-c", "beit_cpu"]])
+def test_two_recipes_are_refused(second: list[str], work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrain", "--data.root", "shapes", "--config", "mae_cpu", *second]) == 1
+    told = capsys.readouterr().err
+    assert "A run starts from one recipe, not from" in told
+    assert "mae_cpu" in told
+    assert second[1] in told
+
+
+def test_settings_may_stand_in_the_command_itself(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = json.dumps({"data": {"init_args": {"batch_size": 5}}, "name": "x" * 300})
+    assert (
+        main(["pretrain", "--recipe", "pretrain.yaml", "--data.root", "shapes", "--config", settings, "--print_config"])
+        == 0
+    )
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["batch_size"] == 5
 
 
 def test_classes_are_given_by_their_short_names(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

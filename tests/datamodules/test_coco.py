@@ -1,5 +1,6 @@
 """Folders in COCO's format: what is read, what is left out, what is refused."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,21 @@ def test_a_val_split_without_objects_is_refused_before_training(root: Path) -> N
     change(root, "val", annotations=[])
     with pytest.raises(UserError, match="no object to evaluate by"):
         opened(root)
+
+
+def test_a_test_split_without_annotations_is_for_predicting(root: Path) -> None:
+    stored = load(root, "val")
+    (root / "annotations" / "instances_test.json").write_text(json.dumps({**stored, "annotations": []}))
+    (root / "test").symlink_to(root / "val")
+    data = opened(root)
+    assert set(data.source.splits) == {"train", "val"}
+    assert list(data.predict_paths) == [f"test/{name}" for name in data._read()["test"].names]
+
+
+def test_whole_numbers_may_be_written_as_fractions(root: Path) -> None:
+    shape = annotation(1, first_image(root)["id"], 3, (4, 4, 12, 12))
+    only(root, "train", {**shape, "iscrowd": 0.0, "category_id": 3.0})
+    assert opened(root, augment=PLAIN)._train_images()[0]["target"]["labels"].tolist() == [1]
 
 
 def test_images_are_evaluated_one_at_a_time_so_that_none_is_padded(root: Path) -> None:

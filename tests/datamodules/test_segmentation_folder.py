@@ -62,6 +62,12 @@ def test_a_folder_called_training_is_not_ade20k_by_that_alone(tmp_path: Path) ->
     data = opened(root)
     assert (data.void, data.class_names) == (255, ["0", "1", "2"])
     assert (len(data.source.splits["train"]), len(data.source.splits["val"])) == (4, 2)
+    for path in root.rglob("annotations/*/*.png"):
+        values = read_map(path)
+        Image.fromarray(np.where(values == 255, 0, values).astype(np.uint8)).save(path)
+    with pytest.raises(UserError, match=r"has the folders of ADE20K.* set data\.void to 0 if it is"):
+        opened(root)
+    assert opened(root, void=0).num_classes == 2
 
 
 def test_splits_are_known_by_other_spellings_and_others_are_told_of(
