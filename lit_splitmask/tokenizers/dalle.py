@@ -69,8 +69,8 @@ class DallE(Tokenizer):
     Args:
         patch_size, in_chans: of the half-size view; the encoder is made for 8 and 3.
         weights: a file that ``lit-splitmask convert-dalle`` wrote.
-        exact: compute in float32 whatever the trainer's precision. In bfloat16, where the trainer has that, the encoder, most of a
-            small ViT's step, takes less than half the time, and some patches get another word of nearly the same score.
+        exact: compute in float32 whatever the trainer's precision. In bfloat16, where the trainer has that, the encoder takes half
+            the time, which is most of a small ViT's step, and some patches get another word of nearly the same score.
 
     Raises:
         UserError: The patches are of another size, or the file is none of the encoder's.
