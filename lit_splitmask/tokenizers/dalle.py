@@ -69,7 +69,7 @@ class DallE(Tokenizer):
     Args:
         patch_size, in_chans: of the half-size view; the encoder is made for 8 and 3.
         weights: a file that ``lit-splitmask convert-dalle`` wrote.
-        exact: compute in float32 whatever the trainer's precision. In bfloat16, where the trainer has that, the encoder takes half
+        exact: compute in float32 whatever the trainer's precision. In bfloat16, where the trainer has it, the encoder takes half
             the time, which is most of a small ViT's step, and some patches get another word of nearly the same score.
 
     Raises:
