@@ -45,6 +45,7 @@ def read_shrunk(path: Path, shape: tuple[int, int], store_size: int) -> np.ndarr
 
 
 def shrink(image: np.ndarray, shape: tuple[int, int], store_size: int) -> np.ndarray:
+    """An image (H, W, 3) uint8 of a height and width, decoded perhaps smaller, as it is kept."""
     height, width = stored_shape(shape, store_size)
     if image.shape[:2] == (height, width):
         return image
@@ -64,6 +65,7 @@ def choose_store_size(shapes: Sequence[tuple[int, int]], image_size: int, cache_
 
 
 def num_bytes(shapes: Sequence[tuple[int, int]], store_size: int) -> int:
+    """Of the pixels that are stored of images of these heights and widths."""
     return sum(height * width * 3 for height, width in (stored_shape(shape, store_size) for shape in shapes))
 
 
