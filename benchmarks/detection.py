@@ -28,6 +28,7 @@ from rich.table import Table
 
 from lit_splitmask.atomic import write_atomically
 from lit_splitmask.callbacks import CocoResults, DetectionPictures, ExportWeights
+from lit_splitmask.comparison import mean_and_sd, paired_difference
 from lit_splitmask.datamodules import Budget, CocoDetection, DetectionAugment, ImageFolder, PretrainAugment
 from lit_splitmask.datamodules.index import SplitOptions
 from lit_splitmask.masking import UniformMasking
@@ -193,6 +194,23 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def differences(args: argparse.Namespace) -> list[str]:
+    """Means of both arms over the seeds that both have, and their paired difference; of two seeds or more."""
+    arms: list[dict[int, Any]] = []
+    for arm in ARMS:
+        paths = args.out.glob(f"{arm}-seed*/result.json")
+        arms.append(
+            {int(path.parent.name.rpartition("seed")[2]): json.loads(path.read_text())["scores"] for path in paths}
+        )
+    seeds = sorted(arms[0].keys() & arms[1].keys())
+    lines = []
+    for name in ("box/AP", "mask/AP") if len(seeds) > 1 else ():
+        of = [{seed: arm[seed][f"val/{name}"] for seed in seeds} for arm in arms]
+        told = [f"{mean:.1f} ± {sd:.1f}" for mean, sd in (mean_and_sd([100 * v for v in one.values()]) for one in of)]
+        lines.append(f"{name}: {told[0]} and {told[1]}, difference [95 %] {paired_difference(*of)}, seeds {seeds}")
+    return lines
+
+
 def report(args: argparse.Namespace) -> None:
     """The table of all that is done."""
     columns = ["box/AP", "box/AP50", "box/AP75", "mask/AP", "mask/AP50", "mask/AP75"]
@@ -207,7 +225,7 @@ def report(args: argparse.Namespace) -> None:
             table.add_row(
                 arm, path.parent.name.removeprefix(f"{arm}-seed"), *values, step, f"{result['seconds'] / 60:.1f}"
             )
-    Console(width=130).print(table)
+    Console(width=130).print(table, *differences(args), sep="\n")
     done = {arm: sorted(args.out.glob(f"{arm}-seed*/result.json")) for arm in ARMS}
     columns = {"box AP on val": "val/box/AP", "mask AP on val": "val/mask/AP", "training loss": "train/loss"}
     panels = {
