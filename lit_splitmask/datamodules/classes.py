@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lit_splitmask.datamodules.label_maps import FileFacts, Pairs
+from lit_splitmask.datamodules.label_maps import ADE20K, ADE20K_NAMES, FileFacts, Pairs
 from lit_splitmask.datamodules.listed import read_lines
 from lit_splitmask.errors import UserError
 
-ADE20K_NAMES = "objectInfo150.txt"
 PLAIN_NAMES = "classes.txt"
 
 
@@ -21,7 +20,7 @@ def read_names(root: Path, given: str | None) -> list[str]:
     Raises:
         UserError: The file is missing, or names a class twice.
     """
-    candidates = [root / PLAIN_NAMES, root / ADE20K_NAMES, root / "ADEChallengeData2016" / ADE20K_NAMES]
+    candidates = [root / PLAIN_NAMES, root / ADE20K_NAMES, root / ADE20K / ADE20K_NAMES]
     path = Path(given).expanduser() if given is not None else next((p for p in candidates if p.is_file()), None)
     if path is None:
         return []

@@ -26,7 +26,7 @@ IMAGES, MAPS = "images", "annotations"
 _SPLITS = SPLIT_NAMES | {"training": "train", "testing": "test"}
 _MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
 _YEAR = "2017"
-_ADE20K, _ADE20K_NAMES = "ADEChallengeData2016", "objectInfo150.txt"
+ADE20K, ADE20K_NAMES = "ADEChallengeData2016", "objectInfo150.txt"
 MOST_VALUES = 2**15
 
 
@@ -100,13 +100,13 @@ def find_pairs(root: Path) -> Pairs:
             continue
         maps |= _match(files, map_folder, f"{inside}{MAPS}/{folder}", len(f"{inside}{IMAGES}/{folder}"))
         splits.setdefault(name, []).extend(files)
-    is_ade20k = base.name == _ADE20K or (base / _ADE20K_NAMES).is_file()
+    is_ade20k = base.name == ADE20K or (base / ADE20K_NAMES).is_file()
     return Pairs({name: sorted(files) for name, files in splits.items()}, maps, is_ade20k)
 
 
 def _base(root: Path) -> Path:
     """The folder itself, or the one in it that ADE20K's archive makes."""
-    inner = root / _ADE20K
+    inner = root / ADE20K
     return inner if inner.is_dir() else root
 
 

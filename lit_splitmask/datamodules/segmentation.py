@@ -9,11 +9,12 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from lit_splitmask.datamodules.base import ImageData, Source
-from lit_splitmask.datamodules.classes import ADE20K_NAMES, classes_of, read_names
+from lit_splitmask.datamodules.classes import classes_of, read_names
 from lit_splitmask.datamodules.dataset import Samples
 from lit_splitmask.datamodules.decode import decode
 from lit_splitmask.datamodules.index import FolderIndex, folder_in
 from lit_splitmask.datamodules.label_maps import (
+    ADE20K_NAMES,
     MOST_VALUES,
     FileFacts,
     Pairs,
