@@ -2,6 +2,7 @@
 
 import csv
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import numpy as np
 
 from lit_splitmask.atomic import write_atomically
 from lit_splitmask.comparison import Arm, mean_and_sd, share_verdict
+
+LABEL_WIDTH = 13
+"""Letters of an arm's label on a line."""
 
 
 def draw(groups: Mapping[float, Sequence[Arm]], title: str, path: Path) -> None:
@@ -22,10 +26,14 @@ def draw(groups: Mapping[float, Sequence[Arm]], title: str, path: Path) -> None:
             mean, _ = mean_and_sd([100 * a for a in arm.accuracy.values()])
             axis.plot([place - 0.2, place + 0.2], [mean, mean], color="C0", linewidth=3)
             axis.annotate(f"{mean:.1f}", (place, mean), textcoords="offset points", xytext=(0, 7), ha="center")
-        axis.set_xticks(range(len(arms)), [arm.label.replace(", ", ",\n") for arm in arms], fontsize=8)
+        axis.set_xticks(range(len(arms)), [textwrap.fill(arm.label, LABEL_WIDTH) for arm in arms], fontsize=8)
         axis.margins(x=0.15, y=0.15)
         axis.set_ylabel("test accuracy, %")
-        axis.set_title(f"{share:.0%} of the labels\n{share_verdict(arms).split(':')[0]}", fontsize=10)
+        axis.set_title(
+            f"{share:.0%} of the labels\nagainst scratch: {share_verdict(arms).split(':')[0].lower()}", fontsize=10
+        )
+    most = max(len(arms) for arms in groups.values())
+    figure.set_figwidth(max(figure.get_figwidth(), len(groups) * (1 + 0.95 * most)))  # labels stay apart
     figure.suptitle(title)
     _write(figure, path)
 
