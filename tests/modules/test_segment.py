@@ -196,6 +196,9 @@ found |= trainer.test(module, datamodule=data, verbose=False)[0]
 found["weights"] = sum(float(p.detach().double().abs().sum()) for p in module.parameters())
 found["with the same weights"] = same
 (root.parent / f"of{devices}-rank{trainer.global_rank}.json").write_text(json.dumps(found))
+if torch.distributed.is_initialized():  # gloo's threads may abort a process that ends while they run
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 """
 
 
