@@ -14,6 +14,8 @@ from tiny_runs import one_thread  # noqa: F401
 
 from lit_splitmask.cli import main
 from lit_splitmask.commands import recipes, tables
+from lit_splitmask.commands.tasks import TASKS
+from lit_splitmask.datamodules import glance
 from lit_splitmask.errors import UserError
 
 MakeFolder = Callable[..., Path]
@@ -224,6 +226,14 @@ def test_a_chosen_recipe_has_no_image_twice_in_a_batch(num_images: int, batch: i
     assert (f"in batches of {batch}" in reason) == (batch < 128)
     asked = recipes.Choice("splitmask_cpu", "asked for").settings()
     assert asked == (recipes.read("splitmask_cpu"), "asked for")
+
+
+def test_a_chosen_fine_tuning_has_no_image_twice_in_a_batch_either(class_folder: MakeFolder) -> None:
+    folder = class_folder(per_class=8)
+    num_images = glance(str(folder)).num_images
+    settings, reason = TASKS["classify"].default_recipe(folder).settings()
+    assert 0.4 * num_images <= settings["data"]["init_args"]["batch_size"] <= 0.8 * num_images
+    assert "more than the training images" in reason
 
 
 def test_a_recipe_is_read_by_path_too(tmp_path: Path) -> None:

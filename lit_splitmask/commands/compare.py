@@ -298,6 +298,9 @@ def compare(arguments: list[str]) -> int:
         print(f"Recipe {name}: {choice.reason}.")
     recipe = recipes.comparison(name)
     for part in ("pretrain", "finetune"):
+        changed = recipes.fit_to_images(recipe[part], glance.num_images) if options.recipe is None else ""
+        if changed:
+            print(f"The recipe's {part} part: {changed}.")
         recipe[part]["trainer"] = {**trainer_defaults(), "devices": 1, **recipe[part].get("trainer", {})}
     out = Path(options.out or f"runs/compare-{Path(options.root).resolve().name}")
     groups = Comparison(options, recipe, out).run()

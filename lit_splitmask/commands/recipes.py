@@ -33,15 +33,8 @@ class Choice:
     def settings(self) -> tuple[dict[str, Any], str]:
         """The recipe's settings, with a batch that holds no image twice, and the reason with what was changed for that."""
         recipe = read(self.name)
-        images = recipe.get("data", {}).get("init_args", {})
-        most = None if self.num_images is None else 2 ** int(math.log2(max(2, TRAINING_SHARE * self.num_images)))
-        if most is None or images.get("batch_size", 0) <= most:
-            return recipe, self.reason
-        reason = (
-            f"{self.reason}; in batches of {most}, since its {images['batch_size']} are more than the training images"
-        )
-        images["batch_size"] = most
-        return recipe, reason
+        changed = None if self.num_images is None else fit_to_images(recipe, self.num_images)
+        return recipe, self.reason + (f"; {changed}" if changed else "")
 
 
 def available() -> list[str]:
@@ -150,6 +143,20 @@ def choose_detection(gpu: bool) -> Choice:
     if gpu:
         return Choice("detect_coco_3x", "the paper's for COCO (Table 4); --data.budget.passes shortens it")
     return Choice("detect_cpu", "no GPU: a small network on images of 160 px that two CPU cores can train")
+
+
+def fit_to_images(recipe: dict[str, Any], num_images: int) -> str:
+    """Makes a recipe's batch hold no image twice, where a folder has so few; says what was changed.
+
+    Args:
+        num_images: images in the folder, those for training and others.
+    """
+    images = recipe.get("data", {}).get("init_args", {})
+    wanted, most = images.get("batch_size", 0), 2 ** int(math.log2(max(2, TRAINING_SHARE * num_images)))
+    if wanted <= most:
+        return ""
+    images["batch_size"] = most
+    return f"in batches of {most}, since its {wanted} are more than the training images"
 
 
 def fit_to_weights(recipe: dict[str, Any], timm_args: dict[str, Any], *, size: bool = True) -> None:

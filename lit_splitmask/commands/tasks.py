@@ -1,7 +1,7 @@
 """What ``finetune`` can train for: the module, the recipe, the score and the report of each task."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class Task:
 def _classification_recipe(root: Path) -> recipes.Choice:
     found = datamodules.glance(root)
     pretraining = recipes.choose(found.num_images, found.median_side, torch.cuda.is_available())
-    return recipes.finetuning(pretraining.name)
+    return replace(recipes.finetuning(pretraining.name), num_images=found.num_images)
 
 
 TASKS = {

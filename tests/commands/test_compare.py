@@ -13,6 +13,9 @@ from tiny_runs import FINETUNE, PRETRAIN
 
 from lit_splitmask.checkpoints import load_weights, save_backbone
 from lit_splitmask.cli import main
+from lit_splitmask.commands.compare import Comparison
+from lit_splitmask.datamodules import glance
+from lit_splitmask.errors import UserError
 from lit_splitmask.models import ViT, ViTConfig
 from lit_splitmask.modules import Classify, Pretrain
 
@@ -207,3 +210,18 @@ def test_other_methods_are_arms_of_their_own(command: list[str], capsys: pytest.
     capsys.readouterr()
     assert main([*command, "--methods", "[simclr]", "--out", "d"]) == 1
     assert "There is no method 'simclr' to compare with: choose among beit, dino, mae" in capsys.readouterr().err
+
+
+def test_a_chosen_comparison_has_no_image_twice_in_a_batch(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batches = []
+
+    def look(self: Comparison) -> None:
+        batches.extend(part["data"]["init_args"]["batch_size"] for part in (self.pretrain_recipe, self.finetune_recipe))
+        raise UserError("seen enough")
+
+    monkeypatch.setattr(Comparison, "check", look)
+    assert main(["compare", "--data.root", "shapes"]) == 1
+    assert max(batches) <= 0.8 * glance("shapes").num_images
+    assert "more than the training images" in capsys.readouterr().out
