@@ -1,16 +1,18 @@
 """``lit-splitmask compare``: fine-tuning from own pre-training against training from scratch, over seeds."""
 
+import itertools
 import json
 import math
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from jsonargparse import ArgumentParser
+from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +24,7 @@ from lit_splitmask.commands.report import draw, draw_curves
 from lit_splitmask.commands.run_cli import RunCLI, quiet, trainer_defaults
 from lit_splitmask.commands.runs import RunFolder, keep_metrics
 from lit_splitmask.comparison import Arm
+from lit_splitmask.datamodules.base import ImageData
 from lit_splitmask.errors import UserError
 
 LABELS = {
@@ -87,26 +90,11 @@ class Comparison:
 
     def check(self) -> None:
         """Builds every training without running it, so that mistakes show before the long pre-training."""
-        folder = RunFolder(self.out)
-        for method in (*self.methods, None):
-            arguments = [*self._common(0), *self._pretrain_options(method)]
-            trainer, pretrain, images = RunCLI(modules.Pretrain, arguments, self._recipe(method)).build(folder, [])
-            cast(modules.Pretrain, pretrain).check_crops(images.crop_sizes)
-        with tempfile.TemporaryDirectory() as directory:
-            untrained = str(Path(directory) / "backbone.safetensors")
-            callbacks.ExportWeights(untrained).export(pretrain, step=0)
-            for point in self.grid:
-                for weights in {None, untrained, self.options.weights}:
-                    arguments = self._finetune_arguments(1.0, 0, point, weights)
-                    finetuner, classify, data = RunCLI(modules.Classify, arguments, self.finetune_recipe).build(
-                        folder, []
-                    )
-                    cast(modules.Classify, classify).build(num_classes=2)
-        if max(trainer.world_size, finetuner.world_size) > 1:
-            raise UserError(
-                "compare trains on one device, so that its arms differ in nothing else: leave trainer.devices at 1. "
-                "To pre-train on several, use lit-splitmask pretrain, and hand compare the result as --weights."
-            )
+        wrong = [share for share in self.options.label_shares if not 0 < share <= 1]
+        if wrong:
+            raise UserError(f"--label_shares holds {wrong[0]:g}: shares are above 0 and at most 1.")
+        pretrain = self._check_pretrainings()
+        data = self._check_finetunings(pretrain)
         data.prepare_data()
         data.setup("validate")
         missing = [split for split in ("val", "test") if split not in data.source.splits]
@@ -116,6 +104,32 @@ class Comparison:
                 f"{data.num_classes} classes and no {' and no '.join(missing) or 'labels'}: put each class's images into a "
                 "folder of its own, and keep data.splits.val_share and test_share above 0."
             )
+
+    def _check_pretrainings(self) -> modules.Pretrain:
+        """Builds the pre-training of each method; returns the recipe's own."""
+        for method in (*self.methods, None):
+            arguments = [*self._common(0), *self._pretrain_options(method)]
+            trainer, module, data = RunCLI(modules.Pretrain, arguments, self._recipe(method)).build(
+                RunFolder(self.out), []
+            )
+            _check_alone(trainer)
+            pretrain = cast(modules.Pretrain, module)
+            pretrain.check_crops(data.crop_sizes)
+        return pretrain
+
+    def _check_finetunings(self, pretrain: modules.Pretrain) -> ImageData:
+        """Builds the fine-tuning from each kind of weights at each point of the grid; returns its images."""
+        with tempfile.TemporaryDirectory() as directory:
+            untrained = str(Path(directory) / "backbone.safetensors")
+            callbacks.ExportWeights(untrained).export(pretrain, step=0)
+            given = [] if self.options.weights is None else [self.options.weights]
+            for point, weights in itertools.product(self.grid, [None, untrained, *given]):
+                cli = RunCLI(modules.Classify, self._finetune_arguments(1.0, 0, point, weights), self.finetune_recipe)
+                _passes(cli)
+                trainer, module, data = cli.build(RunFolder(self.out), [])
+                _check_alone(trainer)
+                cast(modules.Classify, module).build(num_classes=2)
+        return data
 
     def _recipe(self, method: str | None) -> dict[str, Any]:
         return self.pretrain_recipe if method is None else self.methods[method]
@@ -159,12 +173,14 @@ class Comparison:
             starts[name] = lambda seed, found=found: (found[seed]["weights"], found[seed]["seconds"])  # type: ignore[misc]
         if self.options.weights is not None:
             starts["imagenet"] = lambda seed: (self.options.weights, 0.0)
-        arms, seconds = {}, []
+        arms: dict[str, Arm] = {}
+        seconds: list[float] = []
         for name, start in starts.items():
             tuning = [
                 [self.finetune(name, share, seed, point, start(seed)[0]) for seed in backbones] for point in self.grid
             ]
-            seconds += [run["seconds"] for runs in tuning for run in runs]
+            if name in ("scratch", "pretrained"):
+                seconds += [run["seconds"] for runs in tuning for run in runs]
             scores = [sum(run["val_accuracy"] for run in runs) for runs in tuning]
             point = self.grid[scores.index(max(scores))]
             runs = {s: self.finetune(name, share, s, point, start(s)[0], test=True) for s in backbones}
@@ -172,12 +188,13 @@ class Comparison:
         if self.options.equal_time:
             point = _point_of(arms["scratch"], self.grid)
             # All runs of a stage do the same work: the fastest is the one that other programs disturbed least.
-            stretch = 1 + min(run["seconds"] for run in backbones.values()) / min(seconds)
+            stretch = round(1 + min(run["seconds"] for run in backbones.values()) / min(seconds), 2)
             longer = {
                 seed: self.finetune("scratch_long", share, seed, point, None, test=True, stretch=stretch)
                 for seed in backbones
             }
-            arms["scratch_long"] = self._arm("scratch_long", longer, point, dict.fromkeys(backbones, 0.0))
+            arm = self._arm("scratch_long", longer, point, dict.fromkeys(backbones, 0.0))
+            arms["scratch_long"] = replace(arm, setting=f"{arm.setting}, {stretch:g} × the steps")
         return [arms[name] for name in (*LABELS, *self.methods) if name in arms]
 
     def finetune(
@@ -192,15 +209,14 @@ class Comparison:
         stretch: float = 1.0,
     ) -> dict[str, Any]:
         """One fine-tuning at one point of the grid; val accuracy and, when asked, test accuracy of the best epoch."""
-        folder = RunFolder(self.out / f"labels{share:g}" / f"{arm}-{_slug(point)}-seed{seed}")
+        longer = "" if stretch == 1 else f"-x{stretch:g}"
+        folder = RunFolder(self.out / f"labels{share:g}" / f"{arm}{longer}-{_slug(point)}-seed{seed}")
         arguments = self._finetune_arguments(share, seed, point, weights)
 
         def build(*more: str) -> tuple[Any, Any, Any, Any, Any]:
             cli = RunCLI(modules.Classify, [*arguments, *more], self.finetune_recipe)
-            budget = cli.config.data.init_args.budget
-            if budget is None or budget.passes is None:
-                raise UserError("compare scales the fine-tuning's passes, so its budget must be given as passes.")
-            budget.passes = round(budget.passes * stretch / share, 2)  # as many steps with few labels as with all
+            # as many steps with few labels as with all
+            cli.config.data.init_args.budget.passes = round(_passes(cli) * stretch / share, 2)
             best = ModelCheckpoint(
                 str(folder.checkpoints),
                 filename="best",
@@ -272,6 +288,22 @@ class Comparison:
         score = f"val accuracy {100 * result['val_accuracy']:.1f} %, " if "val_accuracy" in result else ""
         print(f"  {score}{callbacks.clock(time.monotonic() - start)}", flush=True)
         return result
+
+
+def _check_alone(trainer: Trainer) -> None:
+    if trainer.world_size > 1:
+        raise UserError(
+            "compare trains on one device, so that its arms differ in nothing else: leave trainer.devices at 1. "
+            "To pre-train on several, use lit-splitmask pretrain, and hand compare the result as --weights."
+        )
+
+
+def _passes(cli: RunCLI) -> float:
+    """The passes of a fine-tuning's budget."""
+    budget = cli.config.data.init_args.budget
+    if budget is None or budget.passes is None:
+        raise UserError("compare scales the fine-tuning's passes, so its budget must be given as passes.")
+    return float(budget.passes)
 
 
 def _label(arm: str) -> str:

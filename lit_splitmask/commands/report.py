@@ -79,10 +79,10 @@ def draw_curves(groups: Mapping[float, Sequence[Arm]], out: Path, path: Path) ->
         for key, style in (("train/inpaint", "C0-"), ("val/inpaint", "C1-")):
             axes[0].plot(*_series(run, key), style, linewidth=0.8, label=key)
     axes[0].set_ylabel("inpainting loss")
-    axes[0].set_title("pre-training", fontsize=10)
+    axes[0].set_title("own pre-training", fontsize=10)
     for axis, (share, arms) in zip(axes[1:], groups.items(), strict=True):
         for colour, arm in enumerate(arms):
-            for run in sorted(out.glob(f"labels{share:g}/{arm.name}-lr*/metrics.csv")):
+            for run in sorted(out.glob(f"labels{share:g}/{arm.name}-*/metrics.csv")):
                 axis.plot(*_series(run, "val/accuracy"), f"C{colour}-", linewidth=0.8, label=arm.label)
         axis.set_ylabel("val accuracy")
         axis.set_title(f"fine-tuning, {share:.0%} of the labels", fontsize=10)

@@ -36,6 +36,8 @@ NO_MATTER = [  # Lightning's advice that this program already follows in its own
     ".*LightningCLI's args parameter is intended.*",
 ]
 
+BUDGET_OPTIONS = ("--data.budget", "--data.init_args.budget")
+
 
 def quiet() -> None:
     """Silences advice that does not concern the user; real warnings are left."""
@@ -88,7 +90,7 @@ class RunCLI(LightningCLI):
     """One run: a fixed module class, any datamodule, a folder of its own; recipes are the lowest-priority settings."""
 
     def __init__(self, module: type[LightningModule], arguments: list[str], recipe: dict[str, Any]) -> None:
-        if any(argument.startswith(("--data.budget", "--data.init_args.budget")) for argument in arguments):
+        if any(argument.startswith(BUDGET_OPTIONS) for argument in arguments):
             recipe = _without_budget(recipe)  # else the recipe's passes would stand beside the user's steps
         with tempfile.TemporaryDirectory() as directory:
             defaults = Path(directory) / "recipe.yaml"

@@ -52,6 +52,19 @@ class RunFolder:
         os.environ[INHERITED] = str(folder.path)
         return folder
 
+    def claim(self) -> None:
+        """Makes the folder, once.
+
+        Raises:
+            UserError: It was made meanwhile, by a run that was started at the same time.
+        """
+        try:
+            self.path.mkdir(parents=True)
+        except FileExistsError:
+            raise UserError(
+                f"Another run has just started in {self.path}: start this one again, or choose another --name."
+            ) from None
+
     @classmethod
     def _unused(cls, base: Path, name: str | None, default: str) -> "RunFolder":
         if name is None:

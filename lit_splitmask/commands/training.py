@@ -16,7 +16,14 @@ from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.commands import recipes, tasks
 from lit_splitmask.commands.arguments import value_of
 from lit_splitmask.commands.results import Report
-from lit_splitmask.commands.run_cli import RunCLI, is_process_zero, last_checkpoint, quiet, trainer_defaults
+from lit_splitmask.commands.run_cli import (
+    BUDGET_OPTIONS,
+    RunCLI,
+    is_process_zero,
+    last_checkpoint,
+    quiet,
+    trainer_defaults,
+)
 from lit_splitmask.commands.runs import RunFolder, check_checkpoint, keep_metrics
 from lit_splitmask.datamodules.base import ImageData
 from lit_splitmask.errors import UserError
@@ -65,7 +72,7 @@ def pretrain(arguments: list[str]) -> int:
     choice = _choose(arguments)
     cli = RunCLI(modules.Pretrain, arguments, _recipe_for(arguments, choice))
     budget_given = config not in (None, *recipes.available()) or any(
-        a.startswith(("--data.budget", "--trainer.max_")) for a in arguments
+        a.startswith((*BUDGET_OPTIONS, "--trainer.max_")) for a in arguments
     )
     folder = _folder(cli, "pretrain")
     command = shlex.join(["lit-splitmask", "pretrain", *arguments])
@@ -75,7 +82,7 @@ def pretrain(arguments: list[str]) -> int:
         [
             callbacks.RunProgress(),
             callbacks.OverfitAwareCheckpoint(str(folder.checkpoints)),
-            callbacks.EstimateTime(stop_above=0.0 if budget_given else DAY, command=command),
+            callbacks.EstimateTime(stop_above=0.0 if budget_given or cli.config.resume else DAY, command=command),
             callbacks.HalvesPicture(str(folder.path)),
             callbacks.ExportWeights(str(weights)),
         ],
@@ -159,6 +166,7 @@ def _fit(cli: RunCLI, folder: RunFolder, trainer: Trainer, module: LightningModu
         if cli.config.resume:
             keep_metrics(folder)
         else:
+            folder.claim()
             cli.save_resolved(folder)
     ckpt_path = str(folder.last) if cli.config.resume else None
     try:

@@ -81,6 +81,7 @@ def make_from_lists(
     given: Mapping[str, Sequence[str]],
     groups: Mapping[str, str] | None = None,
     class_level: int | None = None,
+    list_digest: str = "",
     storing: Storing | None = None,
 ) -> FolderIndex:
     """Scans listed images, cuts the splits that are missing, reports what is odd, and keeps the record at ``path``.
@@ -96,6 +97,7 @@ def make_from_lists(
         given: The images of each split that is given.
         groups: By file; images of one group stay in one split.
         class_level: Which part of a path names the class; None to keep ``labels`` in the record.
+        list_digest: Of the list, for the record.
         storing: Gets the images when they are decoded.
 
     Raises:
@@ -127,6 +129,7 @@ def make_from_lists(
         dropped=dropped,
         conflicts=find_conflicts(splits["train"], hashes, labels),
         given_labels={file: labels[file] for file in readable} if classes and class_level is None else {},
+        list_digest=list_digest,
     )
     _report(index)
     save_index(index)

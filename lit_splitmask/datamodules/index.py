@@ -57,6 +57,7 @@ class FolderIndex:
         dropped: Images taken out of a split, because another holds the same pixels.
         conflicts: Groups of identical train images under different labels.
         given_labels: Labels by file, where a list gives them; empty where folders name the classes.
+        list_digest: Of the list that names the files, with all that it says of them; empty without one.
     """
 
     root: Path
@@ -71,6 +72,7 @@ class FolderIndex:
     dropped: list[Dropped] = field(default_factory=list)
     conflicts: list[list[str]] = field(default_factory=list)
     given_labels: dict[str, int] = field(default_factory=dict)
+    list_digest: str = ""
 
     def labels(self, files: Sequence[str]) -> list[int]:
         """The labels of images, all -1 without labels."""

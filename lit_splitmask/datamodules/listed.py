@@ -71,6 +71,11 @@ class ListedData(FileData):
         **settings: Any,
     ) -> None:
         super().__init__(root, image_size, **settings)
+        if self.pool:
+            raise UserError(
+                f"{type(self).__name__} takes no data.pool: its images are known by size and time only, so that copies of "
+                "test images among those of the pool would not be found. Pre-train on its folder with --data ImageFolder."
+            )
         if not 0 <= val_share < 1:
             raise UserError(
                 f"val_share={val_share} must be at least 0 and less than 1, so that images are left to train on."

@@ -1,6 +1,8 @@
 """Images that a CSV file lists, with label, split and group."""
 
 import csv
+import hashlib
+import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,12 @@ class Rows:
     labels: dict[str, str]
     splits: dict[str, str]
     groups: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        """Changes with anything that a row says; the order of the rows does not matter."""
+        said = [sorted(self.files), *(sorted(column.items()) for column in (self.labels, self.splits, self.groups))]
+        return hashlib.blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
 
 
 class Manifest(FileData):
@@ -87,14 +95,12 @@ class Manifest(FileData):
             return self._make(rows, storing)
         index = load_index(self.record)
         check_options(index, self.split_options)
-        listed = index.files.keys() | index.unreadable.keys()
-        names = {file: index.classes[label] for file, label in index.given_labels.items()} if index.classes else {}
-        if listed != set(rows.files) or any(names[file] != rows.labels[file] for file in names):
+        if index.list_digest != rows.digest:
             raise UserError(
                 f"The manifest {self.manifest} has changed since its images were split. Restore it, or delete {self.record} to "
                 "make a new split; weights and selections made with the old one can't be compared then."
             )
-        return check_unchanged(index, {file for file in listed if (self.root / file).exists()})
+        return check_unchanged(index, {file for file in rows.files if (self.root / file).exists()})
 
     def _make(self, rows: Rows, storing: Storing | None) -> FolderIndex:
         classes = sorted(set(rows.labels.values()))
@@ -112,6 +118,7 @@ class Manifest(FileData):
             labels={file: number[name] for file, name in rows.labels.items()},
             given=given,
             groups=rows.groups,
+            list_digest=rows.digest,
             storing=storing,
         )
 

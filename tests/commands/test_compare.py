@@ -155,7 +155,18 @@ def test_given_weights_are_one_more_arm(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", ["flat", "one class", "no such weights", "other weights", "other backbone", "devices"]
+    "folder",
+    [
+        "flat",
+        "one class",
+        "no such weights",
+        "other weights",
+        "other backbone",
+        "devices",
+        "no share",
+        "share",
+        "steps",
+    ],
 )
 def test_what_cannot_be_compared_is_refused_before_pretraining(
     folder: str, command: list[str], flat_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch, capsys: Any
@@ -176,6 +187,12 @@ def test_what_cannot_be_compared_is_refused_before_pretraining(
         options = ["--weights", "wide.safetensors"]
     elif folder == "other backbone":
         options = ['--set_pretrain=["--model.backbone.embed_dim=24"]']
+    elif folder == "no share":
+        options = ["--label_shares=[1.0, 0]"]
+    elif folder == "share":
+        options = ["--label_shares=[1.5]"]
+    elif folder == "steps":
+        options = ['--set_finetune=["--data.budget.steps=5"]']
     else:
         options = ['--set_finetune=["--trainer.devices=2", "--trainer.accelerator=cpu"]']
     assert main(["compare", "--data.root", root, *command[3:], *options]) == 1
@@ -185,6 +202,9 @@ def test_what_cannot_be_compared_is_refused_before_pretraining(
         "one class": "classes",
         "no such weights": "none.safetensors",
         "devices": "one device",
+        "no share": "--label_shares holds 0",
+        "share": "--label_shares holds 1.5",
+        "steps": "must be given as passes",
     }
     assert expected.get(folder, "width") in error
 

@@ -10,8 +10,10 @@ import torch
 import yaml
 from tiny_runs import FINETUNE, recipe, same_tensors
 
+from lit_splitmask.callbacks import EstimateTime
 from lit_splitmask.checkpoints import load_weights, read_safetensors
 from lit_splitmask.cli import main
+from lit_splitmask.commands.runs import RunFolder
 from lit_splitmask.modules import Classify, Pretrain
 from lit_splitmask.tokenizers import KMeans
 
@@ -159,6 +161,30 @@ def test_a_resumed_fine_tuning_is_bit_for_bit_the_uninterrupted_one(
     tests = [json.loads(Path(f"runs/{name}/test.json").read_text()) for name in ("parts", "whole")]
     assert tests[0]["scores"] == tests[1]["scores"]
     assert tests[0]["confusion"] == tests[1]["confusion"]
+
+
+def test_a_run_of_days_that_was_agreed_to_is_resumed(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, Pretrain, 4, KeyboardInterrupt())
+        assert main([*PRETRAIN_COMMAND, "p", "--data.budget.steps", "6"]) == 130
+    monkeypatch.setattr(EstimateTime, "_time_steps", lambda self, trainer, module: 1e6)
+    assert main(["pretrain", "--name", "p", "--resume"]) == 0
+
+
+def test_of_two_runs_that_start_at_once_in_one_folder_the_second_is_refused(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    claim = RunFolder.claim
+
+    def later(self: RunFolder) -> None:
+        claim(self)
+        (self.path / "config.yaml").write_text("the first one's")
+        claim(self)
+
+    monkeypatch.setattr(RunFolder, "claim", later)
+    assert main([*PRETRAIN_COMMAND, "p"]) == 1
+    assert "has just started in runs/p" in capsys.readouterr().err
+    assert [file.read_text() for file in Path("runs/p").iterdir()] == ["the first one's"]
 
 
 def test_a_finished_run_can_be_made_longer(work: Path) -> None:

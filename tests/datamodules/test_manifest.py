@@ -126,6 +126,16 @@ def test_a_second_start_uses_the_record_and_a_change_is_refused(write: Write) ->
         ready(path)
 
 
+@pytest.mark.parametrize("changed", ["0.png,b,train,p1", "0.png,a,val,p1", "0.png,a,train,p2"])
+def test_another_label_split_or_group_is_a_change_and_another_order_is_none(write: Write, changed: str) -> None:
+    first, *rest = ["0.png,a,train,p1", "1.png,b,train,p2", "2.png,a,val,p3", "3.png,b,test,p4"]
+    header = "path,label,split,group"
+    ready(write(header, first, *rest))
+    ready(write(header, *rest, first))
+    with pytest.raises(UserError, match="has changed since"):
+        ready(write(header, changed, *rest))
+
+
 @pytest.mark.parametrize(
     ("rows", "says"),
     [

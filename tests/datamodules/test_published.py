@@ -183,6 +183,8 @@ def test_a_share_of_the_training_images_can_be_set_aside(make: Make) -> None:
     assert data.table_passes is None
     with pytest.raises(UserError, match="val_share=1"):
         make("ImageNet", replica=False, val_share=1.0)
+    with pytest.raises(UserError, match=r"ImageNet takes no data.pool"):
+        make("ImageNet", replica=False, pool=["more"])
 
 
 def test_a_published_list_names_the_training_images(make: Make, tmp_path: Path) -> None:
