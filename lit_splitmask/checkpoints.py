@@ -86,7 +86,7 @@ def load_weights(path: str | Path) -> Weights:
     """
     if str(path).endswith(".safetensors"):
         state, metadata = read_safetensors(path)
-        weights = Weights(state, json.loads(metadata.get(FORMAT, "{}")), str(path))
+        weights = Weights(state, _description(metadata, path), str(path))
     else:
         weights = _from_pickle(path)
     if "patch_embed.proj.weight" not in weights.state or "pos_embed" not in weights.state:
@@ -94,7 +94,23 @@ def load_weights(path: str | Path) -> Weights:
         raise UserError(
             f"{path} holds no Vision Transformer of timm's naming (it holds {names}, …): give the weights of a ViT."
         )
+    try:
+        config_of(weights)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} does not tell the shape of its network ({type(error).__name__}: {error}): give weights as they were written."
+        ) from None
     return weights
+
+
+def _description(metadata: Mapping[str, str], path: str | Path) -> dict[str, Any]:
+    """What a file of this project says of itself; nothing for others."""
+    try:
+        return dict(json.loads(metadata.get(FORMAT, "{}")))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"What {path} says of itself cannot be read ({error}): give the file as it was written."
+        ) from None
 
 
 def config_of(weights: Weights | None) -> ViTConfig:

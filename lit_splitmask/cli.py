@@ -15,7 +15,7 @@ Pre-train a Vision Transformer on your own images, fine-tune it, and see whether
 
   plan       look first: odd images, duplicates, time:  lit-splitmask plan DIR
   pretrain   learn a backbone from images alone:        lit-splitmask pretrain --data.root DIR
-  finetune   train a classifier or segmenter from it:   lit-splitmask finetune --weights W --data.root DIR
+  finetune   train for a task from it:                 lit-splitmask finetune --weights W --data.root DIR
   compare    was pre-training worth it? seeds, table:   lit-splitmask compare --data.root DIR
   probe      what are frozen features worth?            lit-splitmask probe --weights W --data.root DIR
   embed      features of all images, and a map:         lit-splitmask embed --weights W --data.root DIR
@@ -27,7 +27,8 @@ Pre-train a Vision Transformer on your own images, fine-tune it, and see whether
              LightningCLI with any module and datamodule: lit-splitmask fit --model Pretrain --data ImageFolder …
 
 Own folders are DIR/train/CLASS/*.jpg (and val/, test/), DIR/CLASS/*.jpg, or DIR/**/*.jpg without labels; for segmentation
-DIR/images/train/*.jpg with label maps of the same names, DIR/annotations/train/*.png (and val/, test/).
+DIR/images/train/*.jpg with label maps of the same names, DIR/annotations/train/*.png (and val/, test/); for detection
+DIR/train/*.jpg with DIR/annotations/instances_train.json (and val), as COCO has them.
 """
 
 _RUN_OPTIONS = """\
@@ -68,14 +69,19 @@ Learns a backbone from images alone, and writes runs/NAME/backbone.safetensors.
     "finetune": f"""\
 usage: lit-splitmask finetune [--weights FILE] --data.root DIR [options]
 
-Trains a classifier from pre-trained weights, or from scratch without them; tests it; writes classifier.safetensors.
+Trains for a task, from pre-trained weights or from scratch without them; tests the result; writes it as classifier.safetensors,
+segmenter.safetensors or detector.safetensors.
 
-  --weights FILE               backbone.safetensors of a pre-training, or weights of a timm ViT
+  --weights FILE               backbone.safetensors of a pre-training, a checkpoint, or weights of a timm ViT
+  --task classify|segment|detect
+                               by default that of the folder: label maps, COCO annotations, or else classes
 {_RUN_OPTIONS}\
   --data.label_share SHARE     use this share of the training labels
   --model.optim.lr RATE, --model.optim.layer_decay FACTOR, --model.mixup ALPHA, --model.cutmix ALPHA
   --data.void N, --data.classes FILE, --data.short_side PIXELS
                                of label maps: the value without a label (255), class names one a line, the size of images
+  --data.masks true|false, --data.max_size PIXELS
+                               of annotations: whether masks are learned too, the longest side of images
 """,
     "compare": """\
 usage: lit-splitmask compare --data.root DIR [options]

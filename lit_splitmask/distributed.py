@@ -68,6 +68,15 @@ def local_rows(rows: Tensor) -> Tensor:
     return rows.chunk(world_size())[rank()]
 
 
+def gather_objects(objects: list[Any]) -> list[Any]:
+    """The processes' lists, one after the other in the order of rank."""
+    if world_size() == 1:
+        return objects
+    parts: list[Any] = [None] * world_size()
+    dist.all_gather_object(parts, objects)
+    return [one for part in parts for one in part]
+
+
 def broadcast_from_zero(tensor: Tensor) -> None:
     """Overwrites ``tensor`` in place with that of process zero."""
     if world_size() > 1:

@@ -15,7 +15,7 @@ from lit_splitmask.errors import UserError
 ScheduleKind = Literal["cosine", "poly", "steps"]
 
 STEPS_DOWN = (27 / 36, 33 / 36)
-"""Shares of the steps after which the schedule ``steps`` takes a tenth of the rate (epochs 27 and 33 of 36; facts, 6.2)."""
+"""Shares of the steps after which the schedule ``steps`` takes a tenth of the rate (Swin's epochs 27 and 33 of 36)."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class OptimConfig:
         lr: peak learning rate at ``reference_batch`` images a step.
         reference_batch: another batch size scales the rate by the square root of their ratio; 0: never scale.
         weight_decay: for matrices; vectors, positions and tokens have none.
-        beta1, beta2: AdamW's betas (BEiT's command line gives 0.98 for the second; facts A14).
+        beta1, beta2: AdamW's betas (BEiT's command line gives 0.98 for the second).
         warmup: share of the steps with a linearly rising rate (10 of 300 epochs in BEiT's recipe).
-        min_lr: the rate at the end, at ``reference_batch``.
+        min_lr: the rate at the end, at ``reference_batch``; ``steps`` has no such end.
         weight_decay_end: where half a cosine takes the weight decay over the run (DINO); ``None``: it stays.
         layer_decay: factor from block to block towards the input (Table 9); 1.0 for none.
         schedule: after the warm-up half a ``cosine`` down to ``min_lr``; or ``poly``, the polynomial of power 1, a straight
@@ -50,6 +50,9 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if self.lr <= 0:
             raise UserError(f"optim.lr is {self.lr}; it must be positive.")
+        for name in ("reference_batch", "weight_decay", "min_lr"):
+            if getattr(self, name) < 0:
+                raise UserError(f"optim.{name} is {getattr(self, name)}; it must be at least 0.")
         if not 0 <= self.warmup < 1:
             raise UserError(f"optim.warmup is {self.warmup}; it is a share of the steps, in [0, 1).")
         if not 0 < self.layer_decay <= 1:

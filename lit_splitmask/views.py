@@ -1,11 +1,18 @@
 """From a uint8 crop to what the network and the tokenizer see; the same function in training and in codebook fitting."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def default_statistics(in_chans: int) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation per channel, of pixels in [0, 1], where nothing says better: ImageNet's for 3 channels."""
+    return (IMAGENET_MEAN, IMAGENET_STD) if in_chans == 3 else ([0.5] * in_chans, [0.25] * in_chans)
 
 
 def network_view(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:

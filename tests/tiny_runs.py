@@ -116,3 +116,10 @@ def tiny_trainer(folder: Path, **settings: Any) -> Trainer:
 def same_tensors(a: dict[str, Any], b: dict[str, Any]) -> bool:
     """Whether two state dicts are equal bit for bit."""
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def end_together() -> None:
+    """The end of a script that several processes run: gloo's threads may abort one that ends while they work."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()

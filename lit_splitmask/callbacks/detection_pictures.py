@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image, ImageDraw
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from lit_splitmask import rle
 from lit_splitmask.atomic import write_atomically
-from lit_splitmask.distributed import world_size
+from lit_splitmask.distributed import gather_objects
 from lit_splitmask.errors import UserError
 from lit_splitmask.modules.average_precision import xywh
 from lit_splitmask.modules.detect import Detect
@@ -138,7 +137,9 @@ class CocoResults(BasePredictionWriter):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuses to write over a file, before anything is predicted."""
         if stage == "predict" and self.path.exists():
-            raise UserError(f"{self.path} exists already: move it away, or give another file.")
+            raise UserError(
+                f"{self.path} exists already: move it away, or give another file by --predictions.path FILE."
+            )
 
     def write_on_epoch_end(
         self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
@@ -146,16 +147,14 @@ class CocoResults(BasePredictionWriter):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         image_ids = data.image_ids(data.source.predict)
         category_ids: Any = data.category_ids or pl_module.category_ids
-        results = coco_results(predictions, image_ids, category_ids)
-        if world_size() > 1:
-            parts: list[Any] = [None] * world_size()
-            dist.all_gather_object(parts, results)
-            results = sorted((one for part in parts for one in part), key=lambda one: one["image_id"])
+        results = gather_objects(coco_results(predictions, image_ids, category_ids))
+        results.sort(key=lambda one: one["image_id"])  # its detections stay in their order
         if trainer.is_global_zero:
             write_atomically(self.path, json.dumps(results).encode())
             if not data.split_files():
                 names = [
-                    {"id": i, "file_name": name[2:]} for i, name in zip(image_ids, data.predict_paths, strict=True)
+                    {"id": i, "file_name": name.removeprefix("./")}
+                    for i, name in zip(image_ids, data.predict_paths, strict=True)
                 ]
                 write_atomically(self.path.with_name(f"{self.path.stem}_images.json"), json.dumps(names).encode())
             pl_module.print(f"Wrote {len(results):,} detections to {self.path}.")

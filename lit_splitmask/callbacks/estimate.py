@@ -52,6 +52,8 @@ def too_long_message(seconds: float, *, steps: int, images: int, command: str) -
 class EstimateTime(Callback):
     """Runs a few steps forth and back, without changing anything, and prints the time that the run will take.
 
+    For this project's modules and datamodules.
+
     Args:
         warmup: steps that are not timed, since the first ones are slower.
         steps: steps that are timed.

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from lit_splitmask.atomic import write_atomically
+from lit_splitmask.callbacks.material import undisturbed
 from lit_splitmask.masking import hidden_from, put, take
 from lit_splitmask.modules.pretrain import Pretrain
 from lit_splitmask.objectives.splitmask import SplitMask
@@ -24,6 +25,8 @@ GREY = 0.5
 TITLE_HEIGHT = 20
 MIN_CELL = 112
 """Pictures are enlarged by a whole number so that a cell is at least so many pixels wide."""
+
+WORDS_SHOWN, WORD_SCALE = 1024, 3
 
 COLUMNS = ("image", "A sees", "B sees", "true words", "A's guess", "B's guess")
 
@@ -45,7 +48,7 @@ def write_png(path: str | Path, image: Tensor, titles: Sequence[str] = ()) -> No
 
 
 def tile(images: Tensor, columns: int, gap: int = 2) -> Tensor:
-    """Lays (K, C, H, W) out in rows of ``columns`` on white."""
+    """Lays images out in rows of ``columns`` on white: (K, C, H, W) float in [0, 1] -> (C, H', W'), a gap after each image."""
     padded = F.pad(images, (0, gap, 0, gap), value=1.0)
     rows = math.ceil(len(images) / columns)
     blank = padded.new_ones(rows * columns - len(images), *padded.shape[1:])
@@ -53,13 +56,13 @@ def tile(images: Tensor, columns: int, gap: int = 2) -> Tensor:
     return torch.einsum("rkchw->crhkw", grid).flatten(3).flatten(1, 2)
 
 
-def contact_sheet(tokenizer: Codebook, path: str | Path, max_words: int = 1024, scale: int = 3) -> None:
-    """Draws the codebook's words as patches, each stretched to its own range, in the order of the codebook."""
-    words = tokenizer.codebook[:max_words].cpu()
+def contact_sheet(tokenizer: Codebook, path: str | Path) -> None:
+    """Draws the codebook's first 1,024 words as patches, each stretched to its own range, and writes them as PNG."""
+    words = tokenizer.codebook[:WORDS_SHOWN].cpu()
     low, high = words.amin(dim=1, keepdim=True), words.amax(dim=1, keepdim=True)
     patches = (words - low) / (high - low).clamp(min=1e-6)
     images = patches.reshape(-1, tokenizer.in_chans, tokenizer.patch_size, tokenizer.patch_size)
-    images = images.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
+    images = images.repeat_interleave(WORD_SCALE, dim=2).repeat_interleave(WORD_SCALE, dim=3)
     write_png(path, tile(images, columns=math.ceil(math.sqrt(len(images))), gap=1))
 
 
@@ -87,6 +90,9 @@ def draw_halves(module: Pretrain, images: Tensor, reference: Tensor, num_images:
         module: with a :class:`SplitMask` objective that inpaints.
         images: (B, C, H, W) uint8; the first ``num_images`` are drawn.
         reference: (B', C, H, W) uint8, crops from which the words' pictures are taken.
+
+    Returns:
+        (C, H', W') float in [0, 1].
     """
     objective = module.objective
     assert isinstance(objective, SplitMask)
@@ -116,7 +122,7 @@ def draw_halves(module: Pretrain, images: Tensor, reference: Tensor, num_images:
 
 
 class HalvesPicture(Callback):
-    """Writes the picture of :func:`draw_halves` and the contact sheet of words when pre-training ends.
+    """Writes the picture of :func:`draw_halves` and the contact sheet of words when pre-training ends, with the last weights.
 
     Args:
         directory: where ``halves.png`` and ``words.png`` go.
@@ -141,8 +147,9 @@ class HalvesPicture(Callback):
             if sum(map(len, crops)) >= 256:
                 break
         images = torch.cat(crops)
-        pl_module.eval()
-        write_png(self.directory / "halves.png", draw_halves(pl_module, images, images, self.num_images), COLUMNS)
+        with undisturbed(pl_module):
+            picture = draw_halves(pl_module, images, images, self.num_images)
+        write_png(self.directory / "halves.png", picture, COLUMNS)
         if isinstance(objective.tokenizer, Codebook):
             contact_sheet(objective.tokenizer, self.directory / "words.png")
 

@@ -10,6 +10,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from lit_splitmask.atomic import write_atomically
+from lit_splitmask.distributed import gather_objects
 from lit_splitmask.errors import UserError
 
 
@@ -36,13 +37,19 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         names: list[str] = pl_module.class_names  # type: ignore[assignment]
         paths: list[str] = trainer.datamodule.predict_paths  # type: ignore[attr-defined]
+        found = [
+            (index, row)
+            for batch in predictions
+            for index, row in zip(batch["index"].tolist(), batch["probabilities"].tolist(), strict=True)
+        ]
+        rows = sorted(gather_objects(found))
+        if not trainer.is_global_zero:
+            return
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(["path", "predicted", *names])
-        for batch in predictions:
-            for index, row in zip(batch["index"].tolist(), batch["probabilities"].tolist(), strict=True):
-                best = max(range(len(row)), key=row.__getitem__)
-                writer.writerow([paths[index], names[best], *(f"{p:.6f}" for p in row)])
-        path = self.path if trainer.world_size == 1 else self.path.with_suffix(f".rank{trainer.global_rank}.csv")
-        write_atomically(path, table.getvalue().encode())
-        pl_module.print(f"Wrote {path}.")
+        for index, row in rows:
+            best = max(range(len(row)), key=row.__getitem__)
+            writer.writerow([paths[index], names[best], *(f"{p:.6f}" for p in row)])
+        write_atomically(self.path, table.getvalue().encode())
+        pl_module.print(f"Wrote {self.path}.")

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from lit_splitmask.atomic import write_atomically
 from lit_splitmask.callbacks.pictures import tile, write_png
+from lit_splitmask.datamodules.label_maps import to_values
+from lit_splitmask.distributed import sum_over_processes
 from lit_splitmask.errors import UserError
 from lit_splitmask.losses import IGNORED
 from lit_splitmask.modules.segment import Segment
@@ -178,7 +180,9 @@ class LabelMapWriter(BasePredictionWriter):
             self._written += 1
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pl_module.print(f"Wrote {self._written:,} label maps to {self.path}/.")
+        written = torch.tensor(self._written, device=pl_module.device)
+        sum_over_processes(written)
+        pl_module.print(f"Wrote {int(written):,} label maps to {self.path}/.")
 
 
 def map_names(paths: Sequence[str]) -> list[str]:
@@ -196,9 +200,7 @@ def encode_map(classes: np.ndarray, void: int | None, num_classes: int) -> bytes
         void: The value that no class has; None where values are class indices.
         num_classes: Which decides between a palette and 16 bits.
     """
-    values = np.arange(num_classes)
-    if void is not None:
-        values = values + (values >= void)
+    values = to_values(np.arange(num_classes), void)
     written = values[classes]
     if values.max() > 255:
         picture = Image.fromarray(written.astype(np.uint16))

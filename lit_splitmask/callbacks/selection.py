@@ -26,6 +26,9 @@ from lit_splitmask.selection import Decision, Reading, Rule, decide
 
 log = logging.getLogger(__name__)
 
+EARLIER_BESTS = 2
+"""Earlier bests that are kept beside the best one, unless told otherwise."""
+
 FORWARD_SHARE = 1 / 2
 """Of a training step's time, what its images' way through the backbone would take with all patches: a third where all are seen,
 more where most are hidden."""
@@ -73,7 +76,7 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         rule: Rule | None = None,
         evaluations: int = 20,
         most_cost: float = 0.05,
-        keep: int = 2,
+        keep: int = EARLIER_BESTS,
         most_images: int = 5_000,
         images: tuple[Any, Any] | None = None,
         num_classes: int = 0,

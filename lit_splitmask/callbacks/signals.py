@@ -152,7 +152,6 @@ class ShortFinetune(Signal):
     """
 
     name, needs_labels = "finetune", True
-    needs_features = ("held_out",)
 
     def __init__(self, steps: int = 100, batch_size: int = 32, lr: float = 1e-3) -> None:
         self.steps, self.batch_size, self.lr = steps, batch_size, lr
@@ -164,7 +163,7 @@ class ShortFinetune(Signal):
         module: Any = material.module
         vit: Any = copy.deepcopy(module.vit).requires_grad_(True)  # a teacher's weights have no gradient
         vit.pos_embed.requires_grad_(vit.config.positions == "learned")
-        head = nn.Linear(material.held_out_features[0].shape[1], material.num_classes, device=module.device)
+        head = nn.Linear(vit.embed_dim, material.num_classes, device=module.device)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
 
@@ -192,11 +191,6 @@ class ShortFinetune(Signal):
         found = torch.tensor([value, error], device=module.device, dtype=torch.float32)
         broadcast_from_zero(found)  # processes may round otherwise
         return float(found[0]), float(found[1])
-
-
-SIGNALS: dict[str, type[Signal]] = {
-    signal.name: signal for signal in (HeldOutLoss, LossGap, RankMe, KNN, Linear, ShortFinetune)
-}
 
 
 @dataclass(frozen=True)

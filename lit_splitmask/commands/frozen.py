@@ -12,6 +12,7 @@ from rich.progress import track
 from torch import Tensor
 
 from lit_splitmask.checkpoints import Weights, config_of, load_into, load_weights
+from lit_splitmask.commands import tasks
 from lit_splitmask.commands.arguments import value_of
 from lit_splitmask.commands.parser import shorten
 from lit_splitmask.commands.run_cli import instantiate
@@ -20,7 +21,7 @@ from lit_splitmask.datamodules.dataset import Samples
 from lit_splitmask.errors import UserError
 from lit_splitmask.models.vit import ViT
 from lit_splitmask.seeding import derive_seed
-from lit_splitmask.views import IMAGENET_MEAN, IMAGENET_STD, network_view
+from lit_splitmask.views import default_statistics, network_view
 
 Options = TypeVar("Options")
 
@@ -67,6 +68,11 @@ class Frozen:
         of = "random" if path is None else Path(path).resolve().parent.name
         self.name = f"{of}-{Path(images).resolve().stem}"
         self.data = cast(ImageData, instantiate(cast(Any, parser), parsed)["data"])
+        if any(type(self.data).__name__ in task.datamodules for task in tasks.TASKS.values()):
+            raise UserError(
+                f"{command} looks at images, not at annotations as {type(self.data).__name__} does: give the folder of the "
+                "images alone, without --data."
+            )
         self._seed = parsed.seed
 
     def open(self) -> None:
@@ -75,8 +81,8 @@ class Frozen:
         self.data.setup("test")
         self.vit = _network(self._weights, self.data.image_size, self._seed)
         info = {} if self._weights is None else self._weights.info
-        self._mean = torch.tensor(info.get("pixel_mean", IMAGENET_MEAN))
-        self._std = torch.tensor(info.get("pixel_std", IMAGENET_STD))
+        mean, std = default_statistics(self.vit.config.in_chans)
+        self._mean, self._std = torch.tensor(info.get("pixel_mean", mean)), torch.tensor(info.get("pixel_std", std))
 
     def features(
         self, samples: Samples, title: str, blocks: Sequence[int] = ()

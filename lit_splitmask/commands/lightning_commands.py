@@ -25,7 +25,7 @@ class AnyCLI(LightningCLI):
             "--predictions.path",
             type=str | None,
             default=None,
-            help="where predict writes: a CSV file, or a folder of PNGs",
+            help="where predict writes: a CSV file, a folder of PNGs, or a JSON file",
         )
 
     def before_predict(self) -> None:

@@ -65,7 +65,9 @@ def make_plan(root: str, index_dir: str, recipe: str | None) -> Plan:
         scratch = Path(directory)
         stage = Stage(modules.Pretrain, arguments, settings, scratch)
         images = plan_images.find(stage.index)
-        pretraining = stage.plan(choice, num_checkpoints=1)
+        pretraining = stage.plan(
+            choice, num_checkpoints=2 + callbacks.EARLIER_BESTS
+        )  # the last, the best, earlier bests
         finetuning, no_finetuning = None, why_no_finetuning(root, stage.index)
         if no_finetuning is None:
             weights = str(scratch / "backbone.safetensors")

@@ -148,7 +148,7 @@ _ROWS: tuple[tuple[str, Callable[[TrainingPlan], str]], ...] = (
     ("time (h:mm:ss)", lambda plan: f"about {clock(plan.total_seconds)}"),
     ("memory", lambda plan: f"about {size(plan.memory_bytes)}"),
     ("pixel cache on disk", lambda plan: "none" if plan.cache is None else size(plan.cache_bytes)),
-    ("checkpoints on disk", lambda plan: f"{plan.num_checkpoints} x {size(plan.checkpoint_bytes)}"),
+    ("checkpoints on disk", lambda plan: f"up to {plan.num_checkpoints} x {size(plan.checkpoint_bytes)}"),
     ("weights on disk", lambda plan: size(plan.weights_bytes)),
 )
 

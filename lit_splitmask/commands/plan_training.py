@@ -33,7 +33,7 @@ class TrainingPlan:
         device_memory_bytes: what the device, or on a CPU the machine, has.
         cache: name of the pixel cache; None where images are decoded each time.
         cache_bytes: its size.
-        checkpoint_bytes, num_checkpoints, weights_bytes: of one checkpoint, how many are kept, and of the exported weights.
+        checkpoint_bytes, num_checkpoints, weights_bytes: of one checkpoint, how many are kept at most, of the exported weights.
     """
 
     recipe: str

@@ -189,10 +189,11 @@ def _report(
 ) -> None:
     """Exports the best weights, evaluates them, and says what was found and how to go on."""
     assert isinstance(module, TrainModule)
-    module.load_state_dict(check_checkpoint(checkpoint)["state_dict"])
+    best = check_checkpoint(checkpoint)
+    module.load_state_dict(best["state_dict"])
     weights = folder.path / task.weights
     if trainer.is_global_zero:
-        callbacks.ExportWeights(str(weights)).export(module, trainer.global_step)
+        callbacks.ExportWeights(str(weights)).export(module, best["global_step"])
     found = task.report(Report(folder, trainer, module, data, checkpoint))
     if not trainer.is_global_zero:
         return

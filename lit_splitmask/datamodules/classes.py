@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lit_splitmask.datamodules.label_maps import ADE20K, ADE20K_NAMES, FileFacts, Pairs
+import numpy as np
+
+from lit_splitmask.datamodules.label_maps import ADE20K, ADE20K_NAMES, FileFacts, Pairs, to_values
 from lit_splitmask.datamodules.listed import read_lines
 from lit_splitmask.errors import UserError
 
@@ -33,11 +35,6 @@ def read_names(root: Path, given: str | None) -> list[str]:
     return lines
 
 
-def value_of(number: int, void: int) -> int:
-    """The value that stands for a class in the maps."""
-    return number + (number >= void)
-
-
 def classes_of(
     root: Path, pairs: Pairs, splits: Mapping[str, Sequence[str]], record: Mapping[str, FileFacts], *, void: int,
     names: Sequence[str], num_classes: int | None,
@@ -63,7 +60,7 @@ def classes_of(
     count = num_classes or len(names) or most + 1 - (most > void)
     if not train and not names and num_classes is None:
         return []
-    last = value_of(count - 1, void)
+    last = int(to_values(np.array(count - 1), void))
     for file in dict.fromkeys(pairs.maps[image] for files in splits.values() for image in files if image in pairs.maps):
         beyond = [value for value in record[file].values if value > last and value != void]
         if beyond:
@@ -72,4 +69,4 @@ def classes_of(
                 + ("" if names or num_classes else " in the training maps")
                 + f", and void is {void}: correct the map, or set data.num_classes, data.classes or data.void."
             )
-    return list(names) or [str(value_of(number, void)) for number in range(count)]
+    return list(names) or [str(value) for value in to_values(np.arange(count), void)]

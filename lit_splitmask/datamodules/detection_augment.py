@@ -85,7 +85,7 @@ def whole_view(height: int, width: int, seed: int = 0, *, short: int, longest: i
 
 @dataclass(frozen=True)
 class DetectionAugment(Augment):
-    """Flip and multi-scale resizing, of the whole image or of a random part (DETR's, Swin's; facts, 6.2).
+    """Flip and multi-scale resizing, of the whole image or of a random part (DETR's, Swin's).
 
     All sizes are in proportion to the short side of evaluation: at 800, short sides of 480 to 800 in steps of 32; for the part,
     the image at a short side of 400, 500 or 600, of which 384 to 600 in each direction are taken.

@@ -214,11 +214,13 @@ class MaskRCNN(nn.Module):
         """
         training = self.training
         self.eval()
-        batch = self.batch(images)
-        features = self.backbone(batch.tensors)
-        proposals, _ = self.rpn(batch, features)
-        found, _ = self.roi_heads(features, proposals, batch.image_sizes)
-        self.train(training)
+        try:
+            batch = self.batch(images)
+            features = self.backbone(batch.tensors)
+            proposals, _ = self.rpn(batch, features)
+            found, _ = self.roi_heads(features, proposals, batch.image_sizes)
+        finally:
+            self.train(training)
         return [_to_original(*one) for one in zip(found, batch.image_sizes, sizes, strict=True)]
 
 

@@ -3,7 +3,6 @@
 B images, D width, P patch size in pixels.
 """
 
-import torch
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
@@ -57,9 +56,3 @@ class Pyramid(nn.Module):
 
 def _double(width: int) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)
-
-
-def pad_to_patches(images: Tensor, patch_size: int) -> Tensor:
-    """Zeros at the right and at the bottom until patches fit: (B, C, H, W) -> (B, C, H', W')."""
-    down, right = -images.shape[-2] % patch_size, -images.shape[-1] % patch_size
-    return torch.nn.functional.pad(images, (0, right, 0, down))

@@ -14,7 +14,7 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.models.vit import ViT, use_fused_attention
 from lit_splitmask.optim import OptimConfig, batch_scale, build_optimizer, half_cosine
 from lit_splitmask.seeding import derive_seed
-from lit_splitmask.views import IMAGENET_MEAN, IMAGENET_STD, network_view
+from lit_splitmask.views import default_statistics, network_view
 
 
 class TrainModule(LightningModule):
@@ -35,9 +35,9 @@ class TrainModule(LightningModule):
         super().__init__()
         self.optim, self.seed, self.in_chans = optim, seed, in_chans
         self.has_statistics = False
-        three = in_chans == 3
-        self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN if three else [0.5] * in_chans))
-        self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD if three else [0.25] * in_chans))
+        mean, std = default_statistics(in_chans)
+        self.register_buffer("pixel_mean", torch.tensor(mean))
+        self.register_buffer("pixel_std", torch.tensor(std))
 
     @property
     def vit(self) -> ViT:
@@ -71,10 +71,15 @@ class TrainModule(LightningModule):
         return getattr(self.trainer, "datamodule", None)
 
     @property
+    def global_batch(self) -> int | None:
+        """``batch_size`` of this project's datamodules, which counts all processes and accumulated batches; None for others'."""
+        return int(self.data.batch_size) if hasattr(self.data, "schedule") else None
+
+    @property
     def images_per_step(self) -> int:
         """Images that an optimizer step sees, over all processes and accumulated batches."""
-        if hasattr(self.data, "batch_size"):
-            return int(self.data.batch_size)
+        if self.global_batch is not None:
+            return self.global_batch
         loader = self.trainer.train_dataloader
         batch_size = getattr(loader, "batch_size", None)
         if batch_size is None:

@@ -19,7 +19,7 @@ from lit_splitmask.optim import OptimConfig
 log = logging.getLogger(__name__)
 
 WARM_UP = 500 / (36 * 117_266 / 16)
-"""500 steps of the 3× schedule on COCO's 117,266 images with objects, 16 a step (facts, 6.2)."""
+"""500 steps of the 3× schedule on COCO's 117,266 images with objects, 16 a step (Mask R-CNN's usual warm-up)."""
 
 
 class Detect(DownstreamModule):

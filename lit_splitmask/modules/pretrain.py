@@ -86,7 +86,7 @@ class Pretrain(TrainModule):
         samples = getattr(self.data, "train_samples", None)
         if self.objective.needs_labels and samples is not None and bool((samples.labels < 0).any()):
             raise UserError(f"{name} needs a label for every image, and some have none: leave data.pool out.")
-        batch = getattr(self.data, "batch_size", None)
+        batch = self.global_batch
         if batch is None:
             return
         batch //= self.trainer.accumulate_grad_batches

@@ -125,6 +125,6 @@ class DINO(Objective):
             self.head.prototypes.grad = self.head.lengths.grad = None
 
     def after_step(self, progress: float) -> None:
-        momentum = half_cosine(self.momentum, 1.0, self.progress)
+        momentum = half_cosine(self.momentum, 1.0, self.progress)  # of the step that was made, as in its published code
         self.teacher_backbone.follow(self.backbone, momentum)
         self.teacher_head.follow(self.head, momentum)

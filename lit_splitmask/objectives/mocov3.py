@@ -80,6 +80,8 @@ class MoCoV3(Objective):
             return loss, (logits.detach().argmax(dim=1) == labels).float().mean()
 
     def after_step(self, progress: float) -> None:
-        momentum = half_cosine(self.momentum, 1.0, progress)
+        momentum = half_cosine(
+            self.momentum, 1.0, progress
+        )  # of the step to come, at whose start its published code does this
         self.teacher_backbone.follow(self.backbone, momentum)
         self.teacher_projector.follow(self.projector, momentum)

@@ -116,7 +116,7 @@ class SplitMask(Objective):
         return [self.decoder(self.backbone.encode(take(tokens, keep)), keep) for keep in keeps]
 
     def _inpaint(self, decoded: list[Tensor], keeps: list[Tensor], words: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy over the hidden patches of all branches together (A12), and the accuracy."""
+        """Cross-entropy over the hidden patches of all branches together, and the accuracy."""
         hidden = [hidden_from(keep, words.shape[1]) for keep in keeps]
         states = torch.cat([take(branch, index).flatten(0, 1) for branch, index in zip(decoded, hidden, strict=True)])
         targets = torch.cat([words.gather(1, index).flatten() for index in hidden])  # (M,)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lit_splitmask.checkpoints import read_safetensors, write_safetensors
 from lit_splitmask.errors import UserError
-from lit_splitmask.views import IMAGENET_MEAN, IMAGENET_STD, patchify
+from lit_splitmask.views import default_statistics, patchify
 
 ROWS_AT_A_TIME = 4096
 """Patches that are compared with the codebook at a time."""
@@ -115,7 +115,7 @@ class Codebook(Tokenizer):
         self.pixels = pixels
         self.register_buffer("codebook", torch.zeros(vocabulary, in_chans * patch_size**2))
         self.register_buffer("fitted", torch.tensor(False))
-        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if in_chans == 3 else ([0.5] * in_chans, [0.25] * in_chans)
+        mean, std = default_statistics(in_chans)
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
         if codebook_file is not None:
@@ -164,11 +164,17 @@ class Codebook(Tokenizer):
         write_safetensors(path, {"codebook": self.codebook}, {"tokenizer": json.dumps(self._description())})
 
     def load(self, path: str | Path) -> None:
-        """Reads a codebook; raises a :class:`UserError` if it was made for other patches or another scaling."""
+        """Reads a codebook.
+
+        Raises:
+            UserError: The file holds none, or one that was made for other patches or another scaling.
+        """
         tensors, metadata = read_safetensors(path)
-        if "tokenizer" not in metadata:
-            raise UserError(f"{path} holds no codebook: give a file that a tokenizer's save() wrote.")
-        theirs, ours = json.loads(metadata["tokenizer"]), self._description()
+        try:
+            theirs: dict[str, Any] = dict(json.loads(metadata["tokenizer"]))
+        except (KeyError, TypeError, ValueError):
+            raise UserError(f"{path} holds no codebook: give a file that a tokenizer's save() wrote.") from None
+        ours = self._description()
         different = [f"{key} {theirs.get(key)} (here {ours[key]})" for key in ours if theirs.get(key) != ours[key]]
         if different:
             raise UserError(

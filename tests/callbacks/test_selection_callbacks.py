@@ -30,7 +30,7 @@ from lit_splitmask.callbacks import (
     ShortFinetune,
 )
 from lit_splitmask.callbacks.material import Images, Material, undisturbed
-from lit_splitmask.callbacks.signals import SIGNALS, Signal, Sizes, forward_passes, measure
+from lit_splitmask.callbacks.signals import Signal, Sizes, forward_passes, measure
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.datamodules.index import SplitOptions
 from lit_splitmask.errors import UserError
@@ -105,7 +105,7 @@ def test_a_run_with_probes_ends_with_the_weights_of_one_without(root: Path, tmp_
     keeper = OverfitAwareCheckpoint(str(tmp_path / "c"), signals=[make() for make in ALL], most_cost=1e9)
     _, probed = train(root, keeper)
     assert len(keeper.history) == 6
-    assert keeper.history[0].values.keys() == set(SIGNALS)
+    assert keeper.history[0].values.keys() == {"held_out_loss", "loss_gap", "rankme", "knn", "linear", "finetune"}
     _, plain = train(root, ModelCheckpoint(str(tmp_path / "d")))
     assert same_tensors(probed.state_dict(), plain.state_dict())
 
@@ -318,11 +318,11 @@ import json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 import torch
-from tiny_runs import image_data, pretrain_module, tiny_trainer
-from lit_splitmask.callbacks import OverfitAwareCheckpoint, signals
+from tiny_runs import end_together, image_data, pretrain_module, tiny_trainer
+from lit_splitmask.callbacks import OverfitAwareCheckpoint, material
 
 torch.set_num_threads(1)
-signals.BATCH_SIZE = 2  # two images, of nine: the last batch is smaller, and unequally many fall to the processes
+material.BATCH_SIZE = 2  # two images, of nine: the last batch is smaller, and unequally many fall to the processes
 root, devices = Path(sys.argv[1]), int(sys.argv[2])
 keeper = OverfitAwareCheckpoint(str(root.parent / f"of{devices}"), most_cost=1e9)
 strategy = {"strategy": "ddp", "devices": devices} if devices > 1 else {}
@@ -331,6 +331,7 @@ module = pretrain_module(drop_path=0.0)
 trainer.fit(module, datamodule=image_data(root, steps=4, num_epochs=4))
 said = {"history": keeper.state_dict()["history"], "best": keeper.decision(trainer, module).best_step}
 (root.parent / f"of{devices}-rank{trainer.global_rank}.json").write_text(json.dumps(said))
+end_together()
 """
 
 

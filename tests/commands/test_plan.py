@@ -112,7 +112,7 @@ def test_disk_counts_a_shared_cache_once(untimed: list[Job], capsys: pytest.Capt
     plan = json.loads(capsys.readouterr().out)
     pixels = sum(np.asarray(Image.open(path)).size for path in Path("shapes").rglob("*.png"))
     assert plan["pretraining"]["cache_bytes"] == plan["finetuning"]["cache_bytes"] == pixels
-    assert plan["disk_bytes"] == pixels + (120 + 40) + (2 * 120 + 40)
+    assert plan["disk_bytes"] == pixels + (4 * 120 + 40) + (2 * 120 + 40)
 
 
 def test_without_labels_it_says_why_fine_tuning_is_impossible(

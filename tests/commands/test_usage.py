@@ -14,7 +14,19 @@ from lit_splitmask import __version__
 from lit_splitmask.cli import main
 from lit_splitmask.commands import recipes
 
-COMMANDS = ("plan", "pretrain", "finetune", "compare", "recipes", "fit", "validate", "test", "predict")
+COMMANDS = (
+    "plan",
+    "pretrain",
+    "finetune",
+    "compare",
+    "probe",
+    "embed",
+    "recipes",
+    "convert-dalle",
+    "fit",
+    "validate",
+    "test",
+)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
@@ -36,7 +48,7 @@ def test_an_unknown_command_is_answered_with_those_there_are(capsys: pytest.Capt
     assert all(command in error for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["plan", "pretrain", "finetune", "compare"])
+@pytest.mark.parametrize("command", ["plan", "pretrain", "finetune", "compare", "probe", "embed"])
 def test_each_command_has_a_help_that_names_its_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out

@@ -245,7 +245,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 import torch
 from lightning import Callback
-from tiny_runs import image_data, pretrain_module, tiny_trainer
+from tiny_runs import end_together, image_data, pretrain_module, tiny_trainer
 
 torch.set_num_threads(1)
 root, devices = Path(sys.argv[1]), int(sys.argv[2])
@@ -268,6 +268,7 @@ trainer.fit(module, datamodule=image_data(root, steps=3))
 weight = module.objective.backbone.patch_embed.proj.weight.detach().double().sum()
 result = {"losses": watch.losses, "images": watch.images, "sum": float(weight)}
 (root.parent / f"of{devices}-rank{trainer.global_rank}.json").write_text(json.dumps(result))
+end_together()
 """
 
 

@@ -180,7 +180,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 import torch
 from scenes import scene_data, segmenter
-from tiny_runs import tiny_trainer
+from tiny_runs import end_together, tiny_trainer
 
 torch.set_num_threads(1)
 root, devices = Path(sys.argv[1]), int(sys.argv[2])
@@ -196,9 +196,7 @@ found |= trainer.test(module, datamodule=data, verbose=False)[0]
 found["weights"] = sum(float(p.detach().double().abs().sum()) for p in module.parameters())
 found["with the same weights"] = same
 (root.parent / f"of{devices}-rank{trainer.global_rank}.json").write_text(json.dumps(found))
-if torch.distributed.is_initialized():  # gloo's threads may abort a process that ends while they run
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+end_together()
 """
 
 
