@@ -13,6 +13,7 @@ from lightning import Trainer
 from reference.tiny import tiny_batch, tiny_vit
 
 from lit_splitmask.checkpoints import (
+    FORMAT,
     config_of,
     load_into,
     load_weights,
@@ -266,6 +267,15 @@ def test_a_checkpoint_that_says_nothing_of_its_backbone_is_loaded_by_its_names(t
     here = tiny_vit(seed=2)
     load_into(here, load_weights(tmp_path / "old.ckpt"))
     assert same(body(here), body(objective.backbone))
+
+
+@pytest.mark.parametrize(
+    "says", ["{", "[1]", "3", '{"timm": {}}', '{"timm": []}', '{"timm": {"model_name": "vit", "patch_size": 8}}']
+)
+def test_a_file_that_says_odd_things_of_itself_is_refused(tmp_path: Path, says: str) -> None:
+    write_safetensors(tmp_path / "odd.safetensors", tiny_vit().state_dict(), {FORMAT: says})
+    with pytest.raises(UserError, match=r"odd\.safetensors.*as (it was|they were) written"):
+        load_weights(tmp_path / "odd.safetensors")
 
 
 @pytest.mark.parametrize("positions", ["learned", "sincos"])

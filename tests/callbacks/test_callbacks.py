@@ -1,6 +1,9 @@
 """What watches a run, and that it changes nothing."""
 
 import csv
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -236,3 +239,40 @@ def test_predictions_are_written_by_path_with_probabilities_that_sum_to_one(root
         scores = {name: float(row[name]) for name in data.class_names}
         assert sum(scores.values()) == pytest.approx(1, abs=1e-4)
         assert row["predicted"] == max(scores, key=lambda name: scores[name])
+
+
+PROCESSES = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import torch
+from tiny_runs import classifier, end_together, image_data, tiny_trainer
+from lit_splitmask.callbacks import PredictionWriter
+
+torch.set_num_threads(1)
+root = Path(sys.argv[1])
+writer = PredictionWriter(str(root.parent / "of2.csv"))
+trainer = tiny_trainer(root.parent, callbacks=[writer], strategy="ddp", devices=2)
+trainer.predict(classifier(num_classes=3), datamodule=image_data(root, steps=1))
+end_together()
+"""
+
+
+def test_two_processes_write_one_file_of_predictions(root: Path) -> None:
+    one = root.parent / "of1.csv"
+    trainer = tiny_trainer(root.parent, callbacks=[PredictionWriter(str(one))])
+    trainer.predict(classifier(num_classes=3), datamodule=image_data(root, steps=1))
+    script = root.parent / "script.py"
+    script.write_text(PROCESSES)
+    done = subprocess.run(
+        [sys.executable, str(script), str(root), str(Path(__file__).parents[1])],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [list(csv.reader(path.open())) for path in (one, root.parent / "of2.csv")]
+    assert [row[:2] for row in found[0]] == [row[:2] for row in found[1]]
+    assert len(found[0]) > 3
+    assert [path.name for path in root.parent.glob("*.csv")] in (["of1.csv", "of2.csv"], ["of2.csv", "of1.csv"])

@@ -11,6 +11,7 @@ import torch
 
 from lit_splitmask.checkpoints import config_of, load_weights
 from lit_splitmask.cli import main
+from lit_splitmask.models import ViT, ViTConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
 
@@ -54,6 +55,18 @@ def test_random_weights_are_the_same_for_a_seed(work: Path) -> None:
         assert found["blocks"] == []
         scores.append(found["rankme"])
     assert scores[0] == scores[1] != scores[2]
+
+
+def test_grey_weights_that_say_nothing_of_pixels_are_probed(work: Path) -> None:
+    vit = ViT(ViTConfig(size="tiny", embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32, in_chans=1))
+    torch.save(vit.state_dict(), "grey.pth")
+    assert main([*PROBE, "--weights", "grey.pth", "--blocks=false"]) == 0
+
+
+@pytest.mark.parametrize("data", ["SegmentationFolder", "CocoDetection"])
+def test_annotations_are_not_probed(work: Path, data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*PROBE, "--data", data]) == 1
+    assert "probe looks at images, not at annotations" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("class_token", [True, False])

@@ -74,6 +74,16 @@ def test_mae_is_its_paper(shape: dict[str, Any]) -> None:
     assert_same_gradients(model, loss, exact)
 
 
+def test_mae_predicts_plain_pixels_on_request() -> None:
+    images = batch_of()["images"]
+    plain_mae = MAE(tiny_vit(), decoder_dim=16, decoder_depth=2, decoder_heads=2, normalise_targets=False)
+    plain, standardised = plain_mae.targets(images), mae().targets(images)
+    size = mae().backbone.config.patch_size
+    torch.testing.assert_close(plain[1, 1].reshape(3, size, size), images[1, :, :size, size : 2 * size])
+    expected = (plain - plain.mean(dim=-1, keepdim=True)) / plain.std(dim=-1, keepdim=True)
+    torch.testing.assert_close(standardised, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_moco_v3_is_its_paper(shape: dict[str, Any]) -> None:
     model = different_teacher(moco(**shape))

@@ -147,9 +147,10 @@ def test_a_damaged_codebook_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_without_codebook_is_refused(tmp_path: Path) -> None:
-    base.write_safetensors(tmp_path / "other.safetensors", {"a": torch.zeros(2)}, {})
-    with pytest.raises(UserError, match="holds no codebook"):
-        projection().load(tmp_path / "other.safetensors")
+    for metadata in ({}, {"tokenizer": "dalle"}, {"tokenizer": "3"}, {"tokenizer": "[1]"}):
+        base.write_safetensors(tmp_path / "other.safetensors", {"a": torch.zeros(2)}, metadata)
+        with pytest.raises(UserError, match="holds no codebook"):
+            projection().load(tmp_path / "other.safetensors")
 
 
 def test_a_codebook_travels_in_a_state_dict() -> None:
