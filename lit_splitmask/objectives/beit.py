@@ -21,6 +21,8 @@ from lit_splitmask.tokenizers.random_projection import RandomProjection
 class BEiT(Objective):
     """Masked image modelling with mask tokens in the encoder's input.
 
+    Its losses: ``loss``, which is ``inpaint`` (cross-entropy in nats over masked patches), and ``word_accuracy`` in [0, 1].
+
     Args:
         backbone: the encoder.
         masking: of which branch A is taken; BEiT's block masks of 75 of 196 patches by default.

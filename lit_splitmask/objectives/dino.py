@@ -24,6 +24,8 @@ NUM_GLOBAL = 2
 class DINO(Objective):
     """Self-distillation; the first two crops are the global ones, which the teacher sees.
 
+    Its losses: ``loss`` (cross-entropy in nats) and ``teacher_entropy`` in nats, log K where its targets say nothing.
+
     Args:
         backbone: the student; without a CLS token its patch features are pooled.
         num_prototypes: K.

@@ -21,6 +21,8 @@ from lit_splitmask.views import patchify
 class MAE(Objective):
     """Masked autoencoding of pixels.
 
+    Its losses: ``loss``, which is ``reconstruct``, the mean squared error over masked patches.
+
     Args:
         backbone: the encoder; the original has fixed sin-cos positions and a CLS token.
         masking: of which branch A is taken; three quarters hidden at random by default.

@@ -21,6 +21,8 @@ from lit_splitmask.optim import half_cosine
 class MoCoV3(Objective):
     """Contrastive learning with a momentum encoder.
 
+    Its losses: ``loss`` (2τ times InfoNCE, both ways) and ``contrast_accuracy`` in [0, 1].
+
     Args:
         backbone: the encoder; its patch projection is frozen as it was initialised. The original has fixed sin-cos positions,
             a CLS token and, for ViT-S, 12 heads; a backbone without CLS token is pooled.

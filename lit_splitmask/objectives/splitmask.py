@@ -22,6 +22,9 @@ from lit_splitmask.tokenizers.random_projection import RandomProjection
 class SplitMask(Objective):
     """Two disjoint sets of patches, encoded apart, each inpainting what it does not see, matched by a global loss.
 
+    Its losses: ``loss``; ``inpaint`` (cross-entropy in nats) and ``word_accuracy``; ``match`` (InfoNCE in nats) and
+    ``match_accuracy``; the accuracies are in [0, 1].
+
     Args:
         backbone: the encoder.
         masking: how patches are split; BEiT's block masks of one half by default, :class:`UniformMasking` for small sets.

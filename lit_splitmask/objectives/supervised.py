@@ -17,6 +17,8 @@ from lit_splitmask.objectives.relative_localisation import RelativeLocalisation
 class Supervised(Objective):
     """Classification of mixed images with soft targets.
 
+    Its losses: ``loss``; ``classify`` (cross-entropy in nats), with an auxiliary loss ``localise``; ``accuracy`` in [0, 1].
+
     Args:
         backbone: what is trained; its features are pooled.
         mixup, cutmix: their alphas; 0 switches one off.
