@@ -92,9 +92,9 @@ Is pre-training on these images worth it? Fine-tunes from own pre-training and t
   --out DIR                    where everything is kept (runs/compare-<folder>); what is finished there is not run again
   --recipe NAME|FILE           a comparison recipe: settings of both stages and the grid that is tuned over on val
   --seeds N                    seeds; each has a pre-training of its own (3)
-  --label_shares '[1.0, 0.1]'  shares of the training labels to fine-tune with ([1.0])
+  --label_shares 1,0.1         shares of the training labels to fine-tune with (1)
   --weights FILE               one more arm: local weights, such as ImageNet's
-  --methods '[mae, dino@50]'   more arms: other methods' pre-training (beit, mae, dino, mocov3, supervised; @PASSES)
+  --methods mae,dino@50        more arms: other methods' pre-training (beit, mae, dino, mocov3, supervised; @PASSES)
   --equal_time true|false      also train from scratch for as long as both stages take together (true)
   --set_pretrain '["--data.budget.passes=50"]', --set_finetune '[…]'
                                options of those commands that are set over the recipe's

@@ -104,7 +104,8 @@ class BlockMasking(Masking):
 
     Blocks are drawn as in BEiT (Section 5.5; ``masking_generator.py`` of the BEiT release): area uniform between
     ``min_patches`` and ``max_patches`` (or what is still wanted, if less), aspect ratio log-uniform in
-    [``min_aspect``, 1/``min_aspect``], and a block counts if it adds at least one patch and no more than are wanted.
+    [``min_aspect``, 1/``min_aspect``], and a block counts if it adds at least one patch and no more than are wanted. A side
+    longer than the grid is shortened (BEiT draws again), which masks central patches a little more often.
     The published loop gives up after ten misses in a row and then hides too few patches in about 30 % of the draws;
     here the next block is trimmed to what is still wanted, so that the two halves are always equal. All images of a
     batch are drawn at once.

@@ -5,6 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
 
+from lit_splitmask.errors import UserError
+
 
 class Mixing:
     """Mixes the images of a batch with each other, by Mixup or CutMix at random.
@@ -13,9 +15,17 @@ class Mixing:
         num_classes: of the labels.
         mixup, cutmix: alphas; 0 switches one off.
         label_smoothing: share of the target that is spread over all classes.
+
+    Raises:
+        UserError: One of these is out of its range.
     """
 
     def __init__(self, num_classes: int, *, mixup: float, cutmix: float, label_smoothing: float) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"label_smoothing is {label_smoothing:g}; it must be at least 0 and less than 1.")
+        for name, alpha in (("mixup", mixup), ("cutmix", cutmix)):
+            if alpha < 0:
+                raise UserError(f"{name} is {alpha:g}; it must be at least 0, which switches it off.")
         self.num_classes, self.label_smoothing = num_classes, label_smoothing
         alphas: list[tuple[type[v2.MixUp] | type[v2.CutMix], float]] = [(v2.MixUp, mixup), (v2.CutMix, cutmix)]
         self._choices = [mix(alpha=alpha, num_classes=num_classes) for mix, alpha in alphas if alpha > 0]

@@ -25,7 +25,7 @@ class OptimConfig:
     Attributes:
         lr: peak learning rate at ``reference_batch`` images a step.
         reference_batch: another batch size scales the rate by the square root of their ratio; 0: never scale.
-        weight_decay: for matrices; vectors, positions and tokens have none.
+        weight_decay: for matrices and, as in BEiT, mask tokens; other vectors, positions and CLS tokens have none.
         beta1, beta2: AdamW's betas (BEiT's command line gives 0.98 for the second).
         warmup: share of the steps with a linearly rising rate (10 of 300 epochs in BEiT's recipe).
         min_lr: the rate at the end, at ``reference_batch``; ``steps`` has no such end.
@@ -53,6 +53,10 @@ class OptimConfig:
         for name in ("reference_batch", "weight_decay", "min_lr"):
             if getattr(self, name) < 0:
                 raise UserError(f"optim.{name} is {getattr(self, name)}; it must be at least 0.")
+        if self.weight_decay == 0 and self.weight_decay_end:
+            raise UserError(
+                f"optim.weight_decay is 0, so it cannot move to weight_decay_end={self.weight_decay_end}: let it start above 0."
+            )
         if not 0 <= self.warmup < 1:
             raise UserError(f"optim.warmup is {self.warmup}; it is a share of the steps, in [0, 1).")
         if not 0 < self.layer_decay <= 1:

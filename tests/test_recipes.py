@@ -87,7 +87,7 @@ def images_for(name: str, root: Path) -> Path:
 
 def smaller(recipe: dict[str, Any]) -> str:
     """The command line that shrinks a pre-training recipe."""
-    return f"{TINY} {SIZE} {SMALLER[recipe['model']['objective']['class_path']]}"
+    return f"{TINY} {SIZE} {SMALLER.get(recipe['model']['objective']['class_path'], '')}"
 
 
 @pytest.mark.parametrize("name", [name for name in PRETRAINING if name != "beit_dalle"])
@@ -234,6 +234,38 @@ def test_a_chosen_fine_tuning_has_no_image_twice_in_a_batch_either(class_folder:
     settings, reason = TASKS["classify"].default_recipe(folder).settings()
     assert 0.4 * num_images <= settings["data"]["init_args"]["batch_size"] <= 0.8 * num_images
     assert "more than the training images" in reason
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+@pytest.mark.parametrize("method", ["mae", "beit", "dino", "mocov3", "supervised"])
+def test_compared_methods_share_what_the_comparison_is_not_about(name: str, method: str) -> None:
+    recipe = recipes.comparison(name)
+    ours, suffix = recipe["pretrain"], recipe.get("methods")
+    own = recipes.read(f"{method}_{suffix}" if suffix else method)
+    theirs = recipes.with_method(ours, method, suffix)
+    assert theirs["model"]["optim"] == own["model"]["optim"]
+    assert theirs["trainer"].get("gradient_clip_val") == own.get("trainer", {}).get("gradient_clip_val")
+    assert theirs["model"]["backbone"]["drop_path"] == own["model"]["backbone"].get("drop_path", 0.0)
+    if method == "beit":
+        assert (
+            theirs["model"]["objective"]["init_args"]["tokenizer"]
+            == ours["model"]["objective"]["init_args"]["tokenizer"]
+        )
+    augment, flip = (
+        theirs["data"]["init_args"]["augment"],
+        ours["data"]["init_args"]["augment"]["init_args"].get("hflip"),
+    )
+    settings = augment["init_args"]
+    crops = [settings[crop] for crop in ("first", "second", "local") if crop in settings] or [settings]
+    assert [crop.get("hflip") for crop in crops] == [flip] * len(crops)
+    assert (len(crops) > 1) == (augment["class_path"] == "MultiCrop")
+
+
+@pytest.mark.parametrize(
+    ("name", "partner"), [("mae_cpu", "finetune_cpu"), ("mae", "finetune"), ("splitmask_cars", "finetune_cars")]
+)
+def test_a_fine_tuning_goes_with_each_pre_training(name: str, partner: str) -> None:
+    assert recipes.finetuning(name).name == partner
 
 
 def test_a_recipe_is_read_by_path_too(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class Comparison:
         self.pretrain_recipe, self.finetune_recipe = recipe["pretrain"], recipe["finetune"]
         self.methods = {
             method: recipes.with_method(self.pretrain_recipe, method.partition("@")[0], recipe.get("methods"))
-            for method in options.methods
+            for method in options.methods  # each once
         }
         self.grid: list[dict[str, Any]] = recipe["grid"]
         self.index_dir = str(out / "data")
@@ -115,6 +115,11 @@ class Comparison:
             _check_alone(trainer)
             pretrain = cast(modules.Pretrain, module)
             pretrain.check_crops(data.crop_sizes)
+            if pretrain.objective.needs_labels and min(self.options.label_shares) < 1:
+                raise UserError(
+                    f"{method} pre-trains on all labels, so a comparison with a part of them would say nothing: leave out "
+                    "--label_shares, or the method."
+                )
         return pretrain
 
     def _check_finetunings(self, pretrain: modules.Pretrain) -> ImageData:
@@ -317,7 +322,7 @@ def compare(arguments: list[str]) -> int:
     arguments = ["--root" + a.removeprefix("--data.root") if a.startswith("--data.root") else a for a in arguments]
     parser = ArgumentParser(prog="lit-splitmask compare", description="Is pre-training on these images worth it?")
     parser.add_class_arguments(Options, as_group=False)
-    options: Options = Options(**vars(parser.parse_args(arguments)))
+    options: Options = Options(**vars(parser.parse_args(_with_lists(arguments))))
     if not options.root:
         raise UserError("compare needs the folder of images: --data.root DIR.")
     if options.seeds < 1:
@@ -338,6 +343,19 @@ def compare(arguments: list[str]) -> int:
     groups = Comparison(options, recipe, out).run()
     _report(groups, options, out, name)
     return 0
+
+
+def _with_lists(arguments: list[str]) -> list[str]:
+    """Lets ``--methods mae,dino`` and ``--label_shares 1,0.1`` stand for lists."""
+    result = list(arguments)
+    for place, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option in ("--methods", "--label_shares"):
+            where = place if equals else place + 1
+            value = value if equals else "".join(arguments[where : where + 1])
+            if value and not value.startswith("["):
+                result[where] = f"{option}=[{value}]" if equals else f"[{value}]"
+    return result
 
 
 def _report(groups: dict[float, list[Arm]], options: Options, out: Path, recipe: str) -> None:

@@ -128,6 +128,8 @@ def finetuning(pretraining: str) -> Choice:
         partner = pretraining.replace("splitmask", kind, 1)
         if partner != pretraining and partner in available():
             return Choice(partner, f"made for the network of {pretraining}")
+    if pretraining.endswith("_cpu"):
+        return Choice("finetune_cpu", f"made for the network of {pretraining}")
     return Choice("finetune", "the paper's fine-tuning recipe (Table 9, small sets)")
 
 
@@ -191,7 +193,9 @@ def pretraining_recipes() -> list[str]:
 
 
 def with_method(pretraining: dict[str, Any], method: str, suffix: str | None) -> dict[str, Any]:
-    """A pre-training by another method: its objective, optimizer and augmentation; network, image size and batch stay.
+    """A pre-training by another method: its objective, optimizer, augmentation and clipping; network, image size and batch stay.
+
+    So does what the comparison is not about: a tokenizer for a method that has one, and whether images are flipped.
 
     Args:
         pretraining: settings.
@@ -207,13 +211,26 @@ def with_method(pretraining: dict[str, Any], method: str, suffix: str | None) ->
         )
     theirs = read(name)
     images = {**pretraining["data"]["init_args"], "augment": theirs["data"]["init_args"]["augment"]}
-    settings = images["augment"].get("init_args", {})
+    settings = images["augment"].setdefault("init_args", {})
+    flip = pretraining["data"]["init_args"].get("augment", {}).get("init_args", {}).get("hflip")
+    if flip is not None:
+        crops = ("first", "second", "local") if images["augment"]["class_path"] == "MultiCrop" else ()
+        for one in [settings.setdefault(crop, {}) for crop in crops] or [settings]:
+            one["hflip"] = flip
+    backbone = dict(pretraining["model"].get("backbone", {}))
     if "local_size" in settings:
-        patch = pretraining["model"].get("backbone", {}).get("patch_size", 16)
+        patch = backbone.get("patch_size", 16)
         share = settings["local_size"] / theirs["data"]["init_args"]["image_size"]
         settings["local_size"] = max(1, round(share * images["image_size"] / patch)) * patch
-    model = {**pretraining["model"], "objective": theirs["model"]["objective"], "optim": theirs["model"]["optim"]}
-    return {**pretraining, "model": model, "data": {**pretraining["data"], "init_args": images}}
+    backbone["drop_path"] = theirs["model"].get("backbone", {}).get("drop_path", 0.0)
+    objective = theirs["model"]["objective"]
+    tokenizer = pretraining["model"]["objective"].get("init_args", {}).get("tokenizer")
+    if tokenizer is not None and "tokenizer" in objective.get("init_args", {}):
+        objective["init_args"]["tokenizer"] = tokenizer
+    model = {**pretraining["model"], "backbone": backbone, "objective": objective, "optim": theirs["model"]["optim"]}
+    clipping = {"gradient_clip_val": theirs.get("trainer", {}).get("gradient_clip_val")}
+    trainer = {**pretraining.get("trainer", {}), **clipping}
+    return {**pretraining, "model": model, "data": {**pretraining["data"], "init_args": images}, "trainer": trainer}
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

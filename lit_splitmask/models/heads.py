@@ -103,7 +103,7 @@ class PrototypeHead(nn.Module):
             nn.init.zeros_(linear.bias)
         self.prototypes = nn.Parameter(torch.empty(num_prototypes, bottleneck_dim))
         nn.init.kaiming_uniform_(self.prototypes, a=5**0.5)
-        self.lengths = nn.Parameter(torch.ones(num_prototypes), requires_grad=not norm_last_layer)
+        self.lengths = nn.Parameter(torch.ones(num_prototypes, 1), requires_grad=not norm_last_layer)
 
     def forward(self, rows: Tensor, *, frozen: bool = False) -> Tensor:
         """(B, D) -> (B, K); while ``frozen``, the prototypes get a gradient of zero."""
@@ -112,4 +112,4 @@ class PrototypeHead(nn.Module):
         if frozen:  # the gradient is there, as DDP wants it, and is zero
             prototypes, lengths = prototypes.detach() + 0 * prototypes, lengths.detach() + 0 * lengths
         scores = F.linear(F.normalize(self.mlp(rows), dim=1), prototypes)
-        return scores * (lengths / prototypes.norm(dim=1))  # cheaper than to normalise K prototypes
+        return scores * (lengths[:, 0] / prototypes.norm(dim=1))  # cheaper than to normalise K prototypes

@@ -54,7 +54,6 @@ class Pretrain(TrainModule):
             torch.manual_seed(derive_seed(seed, "initial weights"))
             self.objective = objective(ViT(backbone))
         self.word_statistics: WordStatistics | None = None
-        self._steps_followed = 0
 
     @property
     def vit(self) -> ViT:
@@ -228,13 +227,13 @@ class Pretrain(TrainModule):
         self.objective.before_update()
         super().on_before_optimizer_step(optimizer)
 
-    def on_train_start(self) -> None:
-        self._steps_followed = self.trainer.global_step
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.trainer.global_step != self._steps_followed:
-            self._steps_followed = self.trainer.global_step
-            self.objective.after_step(self.trainer.global_step / self.trainer.estimated_stepping_batches)
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """A step, and what follows it; in one, so that no checkpoint is written between them."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        steps_done = self.trainer.global_step + 1  # this one is counted afterwards
+        self.objective.after_step(steps_done / self.trainer.estimated_stepping_batches)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """The losses on held-out images with masks that are the same at every validation; none if they take several crops."""

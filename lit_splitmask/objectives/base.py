@@ -69,6 +69,28 @@ class Objective(nn.Module):
         """Called after each optimizer step with the share of the run that is done, in (0, 1]."""
 
 
+def check_shares(**shares: float) -> None:
+    """Checks arguments, by name, that must be in [0, 1].
+
+    Raises:
+        UserError: One is not.
+    """
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise UserError(f"{name} is {share:g}; it must be in [0, 1].")
+
+
+def check_sizes(**sizes: int) -> None:
+    """Checks arguments, by name, that must be at least 1.
+
+    Raises:
+        UserError: One is not.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise UserError(f"{name} is {size}; it must be at least 1.")
+
+
 def check_even_patches(patch_size: int) -> None:
     """Checks that words can be made.
 

@@ -15,7 +15,7 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.models.heads import PrototypeHead
 from lit_splitmask.models.teacher import Teacher
 from lit_splitmask.models.vit import ViT
-from lit_splitmask.objectives.base import Objective
+from lit_splitmask.objectives.base import Objective, check_shares, check_sizes
 from lit_splitmask.optim import half_cosine
 
 NUM_GLOBAL = 2
@@ -58,6 +58,10 @@ class DINO(Objective):
         freeze_share: float = 0.01,
     ) -> None:
         super().__init__(backbone)
+        check_sizes(hidden_dim=hidden_dim, bottleneck_dim=bottleneck_dim)
+        check_shares(
+            warmup_share=warmup_share, momentum=momentum, centre_momentum=centre_momentum, freeze_share=freeze_share
+        )
         if num_prototypes < 2 or min(student_temperature, teacher_temperature, warmup_teacher_temperature) <= 0:
             raise UserError("DINO needs at least two prototypes, and positive temperatures.")
         self.head = PrototypeHead(

@@ -14,7 +14,7 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.masking import Masking, UniformMasking, hidden_from, take
 from lit_splitmask.models.decoder import Decoder
 from lit_splitmask.models.vit import ViT
-from lit_splitmask.objectives.base import Objective
+from lit_splitmask.objectives.base import Objective, check_sizes
 from lit_splitmask.views import patchify
 
 
@@ -44,6 +44,7 @@ class MAE(Objective):
     ) -> None:
         super().__init__(backbone)
         config = backbone.config
+        check_sizes(decoder_dim=decoder_dim, decoder_depth=decoder_depth, decoder_heads=decoder_heads)
         if decoder_dim % decoder_heads or decoder_dim % 4:
             raise UserError(
                 f"decoder_dim={decoder_dim} must be divisible by decoder_heads={decoder_heads}, and by 4 for its positions."

@@ -14,7 +14,7 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.models.heads import batch_norm_mlp
 from lit_splitmask.models.teacher import Teacher
 from lit_splitmask.models.vit import ViT
-from lit_splitmask.objectives.base import Objective
+from lit_splitmask.objectives.base import Objective, check_shares, check_sizes
 from lit_splitmask.optim import half_cosine
 
 
@@ -46,6 +46,8 @@ class MoCoV3(Objective):
         momentum: float = 0.99,
     ) -> None:
         super().__init__(backbone)
+        check_sizes(hidden_dim=hidden_dim, output_dim=output_dim)
+        check_shares(momentum=momentum)
         if temperature <= 0:
             raise UserError(f"temperature is {temperature}; it must be positive.")
         projection = backbone.patch_embed.proj

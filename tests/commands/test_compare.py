@@ -217,7 +217,7 @@ def test_a_comparison_needs_at_least_one_seed(command: list[str], capsys: pytest
 def test_other_methods_are_arms_of_their_own(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     recipe = yaml.safe_load(Path("tiny.yaml").read_text())
     Path("tiny.yaml").write_text(yaml.safe_dump({**recipe, "methods": "cpu", "grid": GRID[:1]}))
-    more = ["--equal_time", "false", "--seeds", "1", "--methods", "[mae@2, dino]"]
+    more = ["--equal_time", "false", "--seeds", "1", "--methods", "mae@2,dino,dino"]
     assert main([*command, *more]) == 0
     (result,) = json.loads(Path("c/comparison.json").read_text())["results"]
     assert [arm["name"] for arm in result["arms"]] == ["scratch", "pretrained", "mae@2", "dino"]
@@ -230,6 +230,8 @@ def test_other_methods_are_arms_of_their_own(command: list[str], capsys: pytest.
     capsys.readouterr()
     assert main([*command, "--methods", "[simclr]", "--out", "d"]) == 1
     assert "There is no method 'simclr' to compare with: choose among beit, dino, mae" in capsys.readouterr().err
+    assert main([*command, "--methods=supervised", "--label_shares=1,0.5", "--out", "d"]) == 1
+    assert "supervised pre-trains on all labels" in capsys.readouterr().err
 
 
 def test_a_chosen_comparison_has_no_image_twice_in_a_batch(

@@ -1,6 +1,8 @@
 """``Pretrain`` with methods that take several crops, follow a teacher, or need labels."""
 
 import copy
+import itertools
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 from tiny_runs import BACKBONE, OPTIM, classifier, image_data, same_tensors, tiny_trainer
 
 from lit_splitmask.callbacks import EstimateTime, ExportWeights, OverfitAwareCheckpoint, ShortFinetune
@@ -64,6 +67,69 @@ def test_a_resumed_teacher_is_bit_for_bit_the_uninterrupted_one(root: Path, obje
     resumed = fit(root, objective, keeper, ckpt_path=str(root.parent / "c" / "last.ckpt"), augment=CROPS)
     assert same_tensors(whole.state_dict(), resumed.state_dict())
     assert whole.objective.backbone.blocks[0].attn.qkv.weight.requires_grad
+
+
+class Recorded(DINO):
+    """Notes what the trainer tells it, and when."""
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__(backbone, num_prototypes=16, hidden_dim=16, bottleneck_dim=8, momentum=0.5, freeze_share=0.3)
+        self.told: list[tuple[str, float]] = []
+
+    def forward(self, batch: Any, generator: Any) -> Any:
+        self.told.append(("forward", self.progress))
+        return super().forward(batch, generator)
+
+    def before_update(self) -> None:
+        assert self.head.mlp[0].weight.grad is not None
+        self.told.append(("before", self.progress))
+        super().before_update()
+
+    def after_step(self, progress: float) -> None:
+        self.told.append(("after", progress))
+        super().after_step(progress)
+
+
+def test_a_method_is_told_of_each_step(root: Path) -> None:
+    class Look(Callback):
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            objective = pl_module.objective
+            self.teacher = objective.teacher_backbone.network.blocks[0].mlp.fc1.weight.clone()
+            self.prototypes = [objective.head.prototypes.detach().clone()]
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            objective, step = pl_module.objective, trainer.global_step
+            if len(self.prototypes) == step + 1:
+                return  # gradients were only gathered
+            momentum = 1 - 0.5 * (1 + math.cos(math.pi * (step - 1) / 4)) / 2
+            student = objective.backbone.blocks[0].mlp.fc1.weight.detach()
+            self.teacher = momentum * self.teacher + (1 - momentum) * student
+            torch.testing.assert_close(objective.teacher_backbone.network.blocks[0].mlp.fc1.weight, self.teacher)
+            self.prototypes.append(objective.head.prototypes.detach().clone())
+
+    look = Look()
+    trainer = tiny_trainer(root.parent, callbacks=[look], accumulate_grad_batches=2)
+    trained = module(Recorded)
+    trainer.fit(trained, datamodule=image_data(root, steps=4, augment=CROPS))
+    told = trained.objective.told
+    assert told == [
+        one
+        for step in range(4)
+        for one in [("forward", step / 4), ("forward", step / 4), ("before", step / 4), ("after", (step + 1) / 4)]
+    ]
+    moved = [not torch.equal(one, other) for one, other in itertools.pairwise(look.prototypes)]
+    assert moved == [False, False, True, True]  # frozen for 0.3 of the run
+
+
+@pytest.mark.parametrize("objective", [SMALL_DINO, SMALL_MOCO], ids=["dino", "moco"])
+def test_a_checkpoint_between_epochs_holds_the_teacher_that_has_followed(root: Path, objective: Any) -> None:
+    folder = root.parent / "steps"
+    each = ModelCheckpoint(str(folder), filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    whole = fit(root, objective, each, augment=CROPS, steps=4, num_epochs=1)
+    for step in (1, 3):
+        path = str(folder / f"step={step}.ckpt")
+        resumed = fit(root, objective, ckpt_path=path, augment=CROPS, steps=4, num_epochs=1)
+        assert same_tensors(whole.state_dict(), resumed.state_dict())
 
 
 def test_dino_keeps_its_teacher(root: Path) -> None:
@@ -201,6 +267,20 @@ def test_crops_are_the_same_for_any_number_of_workers(root: Path, channels: Any,
         ]
         assert same_tensors(ours, theirs)
         assert not torch.equal(ours["image_2"], ours["image_3"])
+
+
+def test_each_crop_has_an_augmentation_of_its_own(root: Path) -> None:
+    plain = {"min_scale": 1.0, "hflip": 0.0}
+    solarised, grey = PretrainAugment(**plain, solarize=1.0), PretrainAugment(**plain, grayscale=1.0)
+    augment = MultiCrop(first=PretrainAugment(**plain), second=solarised, local=grey, num_local=1, local_size=16)
+    data = image_data(root, augment=augment)
+    data.prepare_data()
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    first, second, local = (batch[name].int() for name in ("image", "image_1", "image_2"))
+    colourful = [int((crop.amax(dim=1) - crop.amin(dim=1)).amax()) for crop in (first, second, local)]
+    assert second.max() < 128 <= first.max()
+    assert colourful[2] <= 1 < min(colourful[:2])
 
 
 def test_every_objective_is_public() -> None:

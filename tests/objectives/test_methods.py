@@ -139,12 +139,26 @@ def test_teachers_follow_by_an_average_along_half_a_cosine(steps: int) -> None:
             torch.testing.assert_close(teacher.detach(), expected.detach(), rtol=1e-5, atol=1e-6)
 
 
+def test_prototypes_are_unit_vectors_or_learn_their_lengths() -> None:
+    for norm_last_layer in (True, False):
+        head = dino(norm_last_layer=norm_last_layer).head
+        assert head.lengths.requires_grad is not norm_last_layer
+        rows = torch.randn(5, head.mlp[0].in_features)
+        unit = torch.nn.functional.normalize(head.prototypes, dim=1)
+        embedded = torch.nn.functional.normalize(head.mlp(rows), dim=1)
+        torch.testing.assert_close(head(rows), embedded @ unit.t(), rtol=1e-4, atol=1e-5)
+
+
+def test_temperatures_are_those_published() -> None:
+    assert MoCoV3(tiny_vit(), hidden_dim=8, output_dim=4).temperature == 0.2
+    assert dino().student_temperature == 0.1
+
+
 def test_schedules_have_their_values_by_hand() -> None:
     model = dino(teacher_temperature=0.07, warmup_share=0.1)
     for progress, temperature in ((0.0, 0.04), (0.05, 0.055), (0.1, 0.07), (0.9, 0.07)):
         model.progress = progress
         assert model.teacher_temperature_now == pytest.approx(temperature)
-    assert moved_along_half_a_cosine(0.99, 0.5) == pytest.approx(0.995)
 
 
 def test_the_centre_moves_over_several_steps() -> None:
@@ -183,6 +197,13 @@ def test_prototypes_are_frozen_at_first() -> None:
         (lambda: MAE(tiny_vit(), decoder_dim=16, decoder_heads=3), "decoder_heads=3"),
         (lambda: MoCoV3(tiny_vit(), temperature=0.0), "temperature is 0.0"),
         (lambda: DINO(tiny_vit(), num_prototypes=1), "at least two prototypes"),
+        (lambda: dino(momentum=1.5), "momentum is 1.5; it must be in"),
+        (lambda: dino(warmup_share=-1.0), "warmup_share is -1"),
+        (lambda: DINO(tiny_vit(), bottleneck_dim=0), "bottleneck_dim is 0"),
+        (lambda: MoCoV3(tiny_vit(), hidden_dim=0), "hidden_dim is 0"),
+        (lambda: MAE(tiny_vit(), decoder_heads=0), "decoder_heads is 0"),
+        (lambda: Supervised(tiny_vit(), label_smoothing=2.0).attach(3), "label_smoothing is 2"),
+        (lambda: Supervised(tiny_vit(), mixup=-1.0).attach(3), "mixup is -1"),
     ],
 )
 def test_impossible_settings_are_refused(make: Any, told: str) -> None:

@@ -106,7 +106,7 @@ def dino_in_loops(model: DINO, crops: list[Tensor], temperature: float) -> tuple
         x = head.mlp(descriptor(vit, image))
         x = x / x.norm()
         return torch.stack(
-            [length * (x @ w) / w.norm() for w, length in zip(head.prototypes, head.lengths, strict=True)]
+            [length[0] * (x @ w) / w.norm() for w, length in zip(head.prototypes, head.lengths, strict=True)]
         )
 
     teacher, head = model.teacher_backbone.network, model.teacher_head.network
