@@ -1,6 +1,6 @@
 """Masks in COCO's run-length encoding, by pycocotools (the ``dense`` extra)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,12 +29,14 @@ def require() -> Any:
     return mask
 
 
-def encode(masks: Tensor) -> list[Rle]:
-    """Run lengths of masks (n, H, W), bool or uint8."""
-    if not len(masks):
-        return []
-    pixels = masks.to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    return list(require().encode(np.asfortranarray(pixels)))
+def encode(masks: Iterable[Tensor]) -> list[Rle]:
+    """Run lengths of masks, (H, W) bool or uint8 each; one at a time, so that they need not all be in memory."""
+    require()
+    return [_encode(mask) for mask in masks]
+
+
+def _encode(mask: Tensor) -> Rle:
+    return dict(require().encode(np.asfortranarray(mask.to(torch.uint8).cpu().numpy())))
 
 
 def decode(rles: Sequence[Rle], size: tuple[int, int]) -> Tensor:
@@ -42,6 +44,32 @@ def decode(rles: Sequence[Rle], size: tuple[int, int]) -> Tensor:
     if not rles:
         return torch.zeros(0, *size, dtype=torch.bool)
     return torch.from_numpy(require().decode(list(rles))).permute(2, 0, 1).bool()
+
+
+def run_lengths(counts: str | bytes) -> list[int]:
+    """Compressed runs as numbers: five bits a character, the sixth says that more follow; the fourth run and those after it are
+    differences to the run before the last.
+
+    Raises:
+        ValueError: They are cut, or hold other characters.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for code in counts.encode() if isinstance(counts, str) else counts:
+        bits = code - 48
+        if not 0 <= bits < 64:
+            raise ValueError(f"the character {chr(code)!r}")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("an end in the middle of a number")
+    return runs
 
 
 def rasterise(segmentation: Any, size: tuple[int, int]) -> Rle:

@@ -8,11 +8,10 @@ from lit_splitmask.callbacks.pictures import HalvesPicture
 from lit_splitmask.callbacks.predictions import PredictionWriter
 from lit_splitmask.callbacks.progress import RunProgress, clock
 from lit_splitmask.callbacks.segmentation_pictures import LabelMapWriter, SegmentationPictures
-from lit_splitmask.callbacks.selection import EARLIER_BESTS, OverfitAwareCheckpoint, OverfitAwareEarlyStopping
+from lit_splitmask.callbacks.selection import OverfitAwareCheckpoint, OverfitAwareEarlyStopping
 from lit_splitmask.callbacks.signals import KNN, HeldOutLoss, Linear, LossGap, RankMe, ShortFinetune
 
 __all__ = [
-    "EARLIER_BESTS",
     "KNN",
     "CocoResults",
     "DetectionPictures",

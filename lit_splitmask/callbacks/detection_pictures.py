@@ -83,10 +83,10 @@ class DetectionPictures(Callback):
         if trainer.is_global_zero and not trainer.interrupted and isinstance(pl_module, Detect):
             self.draw(trainer.datamodule, pl_module)  # type: ignore[attr-defined]
 
-    def draw(self, data: Any, module: Detect) -> None:
-        """Writes the picture now."""
+    def draw(self, data: Any, module: Detect, split: str = "val") -> None:
+        """Writes the picture now, of images of a split, or of training images where it has none."""
         splits = data.source.splits
-        images = data.eval_images(splits.get("val", splits.get("train")))
+        images = data.eval_images(splits.get(split, splits.get("train")))
         number = min(self.num_images, len(images))
         rows = [self._row(images[round(i * (len(images) - 1) / max(1, number - 1))], module) for i in range(number)]
         sheet = Image.new("RGB", (max(r.width for r in rows), sum(r.height + GAP for r in rows)), "white")
@@ -106,13 +106,18 @@ class DetectionPictures(Callback):
         corners = torch.cat([truth["boxes"][:, :2], truth["boxes"][:, :2] + truth["boxes"][:, 2:]], dim=1)
         truth["boxes"] = corners * scale
         if "masks" in truth:
-            masks = rle.decode(truth["masks"], (height, width))[:, None].float()
-            truth["masks"] = torch.nn.functional.interpolate(masks, shown)[:, 0] > 0.5
+            truth["masks"] = [_shrunk(mask, (height, width), shown) for mask in truth["masks"]]
         found = {name: value.cpu() for name, value in module([image.to(module.device)])[0].items()}
         kept = found["scores"] >= self.threshold
         found = {name: value[kept] for name, value in found.items()}
         pictures = [_enlarged(draw_objects(image, objects, module.class_names or [])) for objects in (truth, found)]
         return beside(*pictures)
+
+
+def _shrunk(mask: rle.Rle, size: tuple[int, int], shown: tuple[int, int]) -> Tensor:
+    """A mask at the size at which its image is shown, (H, W) bool."""
+    pixels = rle.decode([mask], size)[None].float()
+    return torch.nn.functional.interpolate(pixels, shown)[0, 0] > 0.5
 
 
 def _enlarged(picture: Image.Image, least: int = 320) -> Image.Image:
@@ -123,6 +128,9 @@ def _enlarged(picture: Image.Image, least: int = 320) -> Image.Image:
 
 class CocoResults(BasePredictionWriter):
     """Writes predictions as COCO's results: the original ids of images and categories, boxes, scores, masks as run lengths.
+
+    Masks stand beside their boxes, as detectors write them; pycocotools then takes a box's area for a mask's where it evaluates
+    masks of some size only (take ``bbox`` out before that, as is usual).
 
     Of images without annotations, which have no ids of their own, a second file ``<name>_images.json`` has the names.
 

@@ -27,7 +27,7 @@ def report(found: Report) -> list[str]:
     written = found.write(f"{split}.json", {"split": split, "scores": values, "classes": module.class_names})
     _print(found, split, values)
     pictures = DetectionPictures(str(found.folder.path))
-    pictures.draw(found.data, module)
+    pictures.draw(found.data, module, split)
     return [written, str(pictures.path)]
 
 

@@ -12,6 +12,7 @@ import torch
 
 from lit_splitmask import callbacks, datamodules, modules
 from lit_splitmask.callbacks.estimate import DAY
+from lit_splitmask.callbacks.selection import EARLIER_BESTS
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.commands import plan_images, plan_report, recipes, tasks
 from lit_splitmask.commands.plan_training import Stage, TrainingPlan, disk_bytes
@@ -65,9 +66,7 @@ def make_plan(root: str, index_dir: str, recipe: str | None) -> Plan:
         scratch = Path(directory)
         stage = Stage(modules.Pretrain, arguments, settings, scratch)
         images = plan_images.find(stage.index)
-        pretraining = stage.plan(
-            choice, num_checkpoints=2 + callbacks.EARLIER_BESTS
-        )  # the last, the best, earlier bests
+        pretraining = stage.plan(choice, num_checkpoints=2 + EARLIER_BESTS)  # the last, the best, earlier bests
         finetuning, no_finetuning = None, why_no_finetuning(root, stage.index)
         if no_finetuning is None:
             weights = str(scratch / "backbone.safetensors")

@@ -95,12 +95,14 @@ def pretrain(arguments: list[str]) -> int:
     if isinstance(tokenizer, Codebook):
         tokenizer.save(folder.path / "codebook.safetensors")
     recipe = value_of(arguments, "--recipe")
-    chosen = ["--recipe", recipes.finetuning(recipe).name] if recipe in recipes.available() else []
     images = [a for option in ("--data", "--data.root", "--data.manifest") for a in _given(arguments, option)]
-    images = [
-        tasks.root_for_finetuning(a) if before == "--data.root" else a
-        for before, a in zip(["", *images], images, strict=False)
-    ]
+    root = value_of(arguments, "--data.root")
+    annotated = [] if root is None else ["--data.root", tasks.root_for_finetuning(root)]
+    if tasks.choose_task(annotated).name != "classify":
+        images = annotated
+    chosen = ["--recipe", recipes.finetuning(recipe).name] if recipe in recipes.available() else []
+    if tasks.choose_task(chosen) is not tasks.choose_task(images):
+        chosen = []  # the images' own task has a recipe for them
     print(
         f"Wrote {weights}, with {', '.join(_beside(folder))} beside it. Go on with:\n"
         f"  {shlex.join(['lit-splitmask', 'finetune', '--weights', str(weights), *images, *chosen])}"

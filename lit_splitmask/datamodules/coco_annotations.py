@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lit_splitmask import rle
 from lit_splitmask.datamodules.decode import IMAGE_EXTENSIONS, read_shape
 from lit_splitmask.errors import UserError
 
@@ -113,7 +115,7 @@ def _check(
 ) -> dict[str, Any] | str:
     """An object as it is kept, or what is wrong with it."""
     left, top, w, h = (float(value) for value in entry["bbox"])
-    if not (w > 0 and h > 0):  # nan too, here and below
+    if not (0 < w < math.inf and 0 < h < math.inf):  # nan too, here and below
         return "with boxes without area"
     if not (min(left + w, width) > max(left, 0) and min(top + h, height) > max(top, 0)):
         return "with boxes outside their images"
@@ -130,11 +132,25 @@ def _check(
         segmentation = [one for one in segmentation if _is_polygon(one)]
         if not segmentation:
             return "with polygons of fewer than 3 points or of half a point"
+        far = 2 * max(height, width)
+        if not all(-far <= value <= 2 * far for one in segmentation for value in one):  # nan too
+            return "with polygons far outside their images"
     elif not (isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys()):
         return "without a mask"
     elif segmentation["size"] != [height, width] or not isinstance(segmentation["counts"], str | list):
         return "with run lengths of another size than their images"
+    elif not _fills(segmentation["counts"], height * width):
+        return "with run lengths that do not fill their images"
     return {**checked, "segmentation": segmentation}
+
+
+def _fills(counts: str | list[Any], num_pixels: int) -> bool:
+    """Whether runs, compressed or not, are of as many pixels; pycocotools does not look."""
+    try:
+        runs = rle.run_lengths(counts) if isinstance(counts, str) else counts
+    except ValueError:
+        return False
+    return all(isinstance(run, int) and run >= 0 for run in runs) and sum(runs) == num_pixels
 
 
 def _is_polygon(one: Any) -> bool:

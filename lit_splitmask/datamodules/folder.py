@@ -12,6 +12,9 @@ from lit_splitmask.errors import UserError
 
 DEFAULT_SPLITS = SplitOptions()
 
+MAP_FOLDERS = ("labels", "masks", "labelmaps", "gt")
+"""Names that label maps go by, beside images/."""
+
 
 class ImageFolder(FileData):
     """Images in a folder: split folders with classes inside, class folders, or images without labels.
@@ -51,5 +54,12 @@ class ImageFolder(FileData):
                 f"{self.root} holds label maps beside its images, which would be taken for images too: pass the training images "
                 f"alone, such as --data.root {images / 'train' if (images / 'train').is_dir() else images}. (finetune trains a "
                 "segmenter with both.)"
+            )
+        folders = {path.name for path in self.root.glob("*/")}
+        maps = next((name for name in MAP_FOLDERS if folders == {"images", name}), None)
+        if maps is not None:
+            raise UserError(
+                f"{self.root} has images/ and {maps}/, which look like images and their label maps rather than two classes: for "
+                f"segmentation, call the folder of the maps annotations; to train on images alone, pass {self.root / 'images'}."
             )
         return load_or_make(self.root, self.index_dir, self.split_options, storing)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from lit_splitmask.atomic import write_atomically
-from lit_splitmask.datamodules.decode import DecodeError, read_shape
+from lit_splitmask.datamodules.decode import IMAGE_EXTENSIONS, DecodeError, read_shape
 from lit_splitmask.datamodules.layout import SPLIT_NAMES, list_images
 from lit_splitmask.datamodules.scan import in_threads
 from lit_splitmask.errors import UserError
@@ -64,9 +64,10 @@ class FileFacts:
 
 
 def looks_like_segmentation(root: Path) -> bool:
-    """Whether a folder has images and, beside them, PNG label maps."""
+    """Whether a folder has images and, beside them, label maps, which should be PNG but may wrongly be something else."""
     base = _base(root)
-    return (base / IMAGES).is_dir() and next((base / MAPS).rglob("*.[pP][nN][gG]"), None) is not None
+    maps = (path for path in (base / MAPS).rglob("*") if path.suffix.lower() in IMAGE_EXTENSIONS)
+    return (base / IMAGES).is_dir() and next(maps, None) is not None
 
 
 def find_pairs(root: Path) -> Pairs:
@@ -154,7 +155,7 @@ def read_map(path: str | Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             mode = image.mode
-            values = np.asarray(image) if mode in _MODES else None
+            values = np.asarray(image) // _stretch(path) if mode in _MODES else None
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
         raise DecodeError(
             f"The label map {path} cannot be decoded ({type(error).__name__}: {error}). Replace it by an intact copy, or take "
@@ -168,6 +169,15 @@ def read_map(path: str | Path) -> np.ndarray:
     if values.max(initial=0) >= MOST_VALUES:
         raise DecodeError(f"The label map {path} has the value {values.max()}; values must be below {MOST_VALUES:,}.")
     return values.astype(np.int32)
+
+
+def _stretch(path: str | Path) -> int:
+    """By what Pillow multiplies the values of a PNG: those of grey ones with 2 or 4 bits become shades from 0 to 255."""
+    with Path(path).open("rb") as file:
+        header = file.read(26)
+    bits, colour = header[24:25], header[25:26]
+    is_grey_png = header.startswith(b"\x89PNG") and colour == b"\0"
+    return {b"\2": 85, b"\4": 17}.get(bits, 1) if is_grey_png else 1
 
 
 def to_classes(values: np.ndarray, void: int) -> np.ndarray:

@@ -45,6 +45,8 @@ class Loader(DataLoader):
                         batch[name] = torch.from_numpy(
                             image.numpy().copy(order="K")
                         )  # torch would wake all its threads
+                    # each of a worker's tensors holds a file open, for as long as somebody keeps it
+                    batch |= {name: _owned(batch[name]) for name in batch if not name.startswith("image")}
                 yield batch
         except UserError as error:  # from a worker, its text is a stack trace
             raise type(error)(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from None
@@ -78,6 +80,15 @@ def make_loader(dataset: Dataset, sampler: DistributedSampler, *, batch_size: in
         worker_init_fn=_begin_worker,
         generator=torch.Generator().manual_seed(0),  # otherwise an iterator draws from torch's global generator
     )
+
+
+def _owned(value: Any) -> Any:
+    """The same with tensors in this process's own memory."""
+    if isinstance(value, Tensor):
+        return torch.from_numpy(value.numpy().copy())
+    if isinstance(value, dict):
+        return {name: _owned(one) for name, one in value.items()}
+    return [_owned(one) for one in value] if isinstance(value, list) else value
 
 
 def _as_it_is(batch: Any) -> Any:

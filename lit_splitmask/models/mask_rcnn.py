@@ -3,7 +3,9 @@
 B images, D width of the ViT, P patch size in pixels, K classes.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -201,12 +203,19 @@ class MaskRCNN(nn.Module):
         }
 
     @torch.no_grad()
-    def detect(self, images: list[Tensor], sizes: list[tuple[int, int]]) -> list[Target]:
+    def detect(
+        self,
+        images: list[Tensor],
+        sizes: list[tuple[int, int]],
+        of_masks: Callable[[Iterator[Tensor], tuple[int, int]], Any] | None = None,
+    ) -> list[Target]:
         """What is in images; switches to evaluation for it.
 
         Args:
             images: (C, H, W) float each, normalised.
             sizes: Heights and widths of the originals, to which the result is scaled.
+            of_masks: Makes of an image's masks, which come one by one as (H, W) bool, and of its size what is returned as
+                ``masks``; by default all of them, stacked.
 
         Returns:
             For each ``boxes`` (n, 4), ``scores`` (n,) falling, ``labels`` (n,) in [0, K), and with masks ``masks`` (n, H, W)
@@ -221,14 +230,26 @@ class MaskRCNN(nn.Module):
             found, _ = self.roi_heads(features, proposals, batch.image_sizes)
         finally:
             self.train(training)
-        return [_to_original(*one) for one in zip(found, batch.image_sizes, sizes, strict=True)]
+        of_masks = of_masks or _stacked
+        return [_to_original(*one, of_masks) for one in zip(found, batch.image_sizes, sizes, strict=True)]
 
 
-def _to_original(found: Target, size: tuple[int, int], original: tuple[int, int]) -> Target:
+def _stacked(masks: Iterator[Tensor], size: tuple[int, int]) -> Tensor:
+    """(n, H, W) bool."""
+    found = list(masks)
+    return torch.stack(found) if found else torch.zeros(0, *size, dtype=torch.bool)
+
+
+def _to_original(
+    found: Target,
+    size: tuple[int, int],
+    original: tuple[int, int],
+    of_masks: Callable[[Iterator[Tensor], tuple[int, int]], Any],
+) -> Target:
     """Boxes and masks of an image of ``size`` on its original."""
     down, right = original[0] / size[0], original[1] / size[1]
     boxes = found["boxes"] * found["boxes"].new_tensor([right, down, right, down])
     result = {"boxes": boxes, "scores": found["scores"], "labels": found["labels"] - 1}
     if "masks" in found:
-        result["masks"] = paste_masks(found["masks"][:, 0], boxes, original)
+        result["masks"] = of_masks(paste_masks(found["masks"][:, 0], boxes, original), original)
     return result

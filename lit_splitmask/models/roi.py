@@ -8,6 +8,7 @@ R regions, K classes, C channels.
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -138,7 +139,7 @@ class Heads(RoIHeads):
             side = mask_logits.shape[-1]
             truth = torch.cat(
                 [
-                    crop_masks(target["masks"][match[i]], box, side)
+                    crop_masks(target["masks"], match[i], box, side)
                     for target, match, i, box in zip(targets, matched, inside, mask_boxes, strict=True)
                 ]
             )
@@ -148,27 +149,38 @@ class Heads(RoIHeads):
         return losses
 
 
-def crop_masks(masks: Tensor, boxes: Tensor, side: int) -> Tensor:
-    """The parts of masks (R, H, W) within their boxes (R, 4), as (R, side, side) float32 of 0 and 1."""
-    if not len(masks):
+def crop_masks(masks: Tensor, which: Tensor, boxes: Tensor, side: int) -> Tensor:
+    """The parts of masks (n, H, W) within boxes (R, 4), as (R, side, side) float32 of 0 and 1.
+
+    Args:
+        masks: Of the objects in an image.
+        which: (R,) int64, the mask that a box is of; no mask is copied for it.
+        boxes: Left, top, right, bottom.
+        side: Of the result.
+    """
+    if not len(boxes):
         return boxes.new_zeros(0, side, side)
-    numbers = torch.arange(len(boxes), device=boxes.device, dtype=boxes.dtype)[:, None]
-    regions = torch.cat([numbers, boxes], dim=1)
+    regions = torch.cat([which[:, None].to(boxes), boxes], dim=1)
     return (roi_align(masks[:, None].to(boxes), regions, side, 1.0, 0, aligned=True)[:, 0] >= 0.5).to(boxes)
 
 
-def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Tensor:
-    """Masks (n, M, M) in [0, 1] of boxes (n, 4) as (n, H, W) bool on an image of ``size`` (H, W), interpolated at subpixels."""
+def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Iterator[Tensor]:
+    """Masks (n, M, M) in [0, 1] of boxes (n, 4) on an image of ``size`` (H, W), interpolated at subpixels.
+
+    Yields:
+        (H, W) bool of each: all masks of a large photo together would take gigabytes.
+    """
     height, width = size
-    pasted = torch.zeros(len(masks), height, width, dtype=torch.bool, device=masks.device)
-    for canvas, mask, (x0, y0, x1, y1) in zip(pasted, masks.float(), boxes.tolist(), strict=True):
+    for mask, (x0, y0, x1, y1) in zip(masks.float(), boxes.tolist(), strict=True):
+        canvas = torch.zeros(height, width, dtype=torch.bool, device=masks.device)
         left, right = max(0, math.floor(x0)), min(width, math.ceil(x1))
         top, bottom = max(0, math.floor(y0)), min(height, math.ceil(y1))
         if right <= left or bottom <= top:
+            yield canvas
             continue
         xs = (torch.arange(left, right, device=masks.device) + 0.5 - x0) / max(x1 - x0, 1e-6) * 2 - 1
         ys = (torch.arange(top, bottom, device=masks.device) + 0.5 - y0) / max(y1 - y0, 1e-6) * 2 - 1
         grid = torch.stack([xs.expand(len(ys), -1), ys[:, None].expand(-1, len(xs))], dim=-1)[None]
         values = F.grid_sample(mask[None, None], grid, align_corners=False)[0, 0]
         canvas[top:bottom, left:right] = values >= threshold
-    return pasted
+        yield canvas

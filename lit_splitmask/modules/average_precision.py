@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -29,7 +30,14 @@ class CocoAP(MeanAveragePrecision):
     def __init__(self, masks: bool = True) -> None:
         rle.require()
         types: tuple[Literal["bbox", "segm"], ...] = ("bbox", "segm") if masks else ("bbox",)
-        super().__init__(box_format="xywh", iou_type=types, class_metrics=True, backend="pycocotools")
+        super().__init__(
+            box_format="xywh",
+            iou_type=types,
+            iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),  # pycocotools' own; torchmetrics' are float32's
+            rec_thresholds=np.linspace(0.0, 1.0, 101).tolist(),
+            class_metrics=True,
+            backend="pycocotools",
+        )
         self.with_masks = masks
         self.add_state("indices", default=[], dist_reduce_fx=None)
 

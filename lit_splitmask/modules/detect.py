@@ -1,7 +1,7 @@
 """Detection and instance segmentation."""
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,10 @@ WARM_UP = 500 / (36 * 117_266 / 16)
 """500 steps of the 3× schedule on COCO's 117,266 images with objects, 16 a step (Mask R-CNN's usual warm-up)."""
 
 
+OF_EVALUATION = ("score_threshold", "nms_threshold", "detections")
+"""Settings of a detector that a trained one may be given anew."""
+
+
 class Detect(DownstreamModule):
     """Mask R-CNN over a ViT, or Faster R-CNN where the datamodule has boxes only (Table 4).
 
@@ -31,7 +35,7 @@ class Detect(DownstreamModule):
         weights: a pre-trained backbone (a file of this project or of timm); ``None``: random initialisation.
         keep_head: ``weights`` is a trained detector's exported file: to evaluate or predict with all of it.
         backbone: shape of the ViT; ``None``: that of ``weights``, or ViT-S/16 with fixed sin-cos positions.
-        detector: the parts after the backbone.
+        detector: the parts after the backbone; with ``keep_head``, only how detections are chosen counts.
         optim: optimizer and schedule; ``layer_decay`` is the layer-wise decay of the learning rate.
         drop_path: stochastic depth.
         seed: of the new layers, drop path and the sampling of anchors and regions.
@@ -120,7 +124,10 @@ class Detect(DownstreamModule):
         return {"config": asdict(self.detector), "masks": self.masks, "category_ids": ids}
 
     def take(self, about: dict[str, Any]) -> None:
-        self.detector, self.masks = DetectorConfig(**about["config"]), about["masks"]
+        usual = DetectorConfig()
+        asked = {name: getattr(self.detector, name) for name in OF_EVALUATION}
+        asked = {name: value for name, value in asked.items() if value != getattr(usual, name)}
+        self.detector, self.masks = replace(DetectorConfig(**about["config"]), **asked), about["masks"]
         self.category_ids = about["category_ids"]
 
     def tell_of_positions(self, weights: Weights) -> None:
@@ -196,10 +203,8 @@ class Detect(DownstreamModule):
 
     def _found(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
         """Detections on the original images, on the CPU, masks as run lengths: pixels of a whole set would be too many."""
-        found: list[dict[str, Any]] = self(batch["image"], batch["size"])
-        for one in found:
-            if "masks" in one:
-                one["masks"] = rle.encode(one["masks"])
+        images = [self.normalise(image) for image in batch["image"]]
+        found: list[dict[str, Any]] = self.rcnn.detect(images, batch["size"], lambda masks, _: rle.encode(masks))
         return [
             {key: value.cpu() if isinstance(value, Tensor) else value for key, value in one.items()} for one in found
         ]

@@ -63,7 +63,8 @@ def test_a_pretraining_on_such_a_folder_leads_to_a_detector(
     --model.objective.tokenizer.vocabulary 8 --data.batch_size 4 --data.num_workers 0 --data.budget.steps 2"""
     images = ["--data.root", str(root / "train"), "--name", "p"]
     assert main(["pretrain", "--recipe", "splitmask_cpu", *images, *options.split()]) == 0
-    assert f"--data.root {root} " in capsys.readouterr().out  # the folder above, which holds the boxes
+    said = capsys.readouterr().out.splitlines()[-1].strip()  # the folder above, which holds the boxes, and no recipe
+    assert said == f"lit-splitmask finetune --weights runs/p/backbone.safetensors --data.root {root}"
     weights = ["--weights", "runs/p/backbone.safetensors", "--name", "d"]
     assert main(["finetune", "--data.root", str(root), *weights, *HEADS.split()]) == 0  # the folder says the task
     assert Path("runs/d/detector.safetensors").is_file()

@@ -140,6 +140,20 @@ def test_a_mask_of_run_lengths_moves_as_its_polygon_does(root: Path) -> None:
     assert (one & other).sum() >= 0.93 * (one | other).sum()
 
 
+BAD_RUNS: list[Any] = [[3, 4], [], "abc", "", "P", [-1, 10**6], [1.5, 2], ["a", 3], "\x7f"]
+
+
+def test_compressed_runs_are_read_as_pycocotools_does() -> None:
+    generator = np.random.default_rng(0)
+    for density in (0.0, 0.02, 0.5, 1.0):
+        mask = generator.random((37, 53)) < density
+        pixels = mask.flatten(order="F")
+        ends = np.flatnonzero(np.diff(pixels)) + 1
+        runs = np.diff(np.concatenate([[0], ends, [pixels.size]])).tolist()
+        expected = [0, *runs] if pixels[0] else runs
+        assert rle.run_lengths(rle.encode(torch.from_numpy(mask)[None])[0]["counts"]) == expected
+
+
 def test_objects_that_cannot_be_used_are_counted_in_one_warning(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     image = first_image(root)
     good = annotation(1, image["id"], 3, (4, 4, 12, 12))
@@ -157,6 +171,13 @@ def test_objects_that_cannot_be_used_are_counted_in_one_warning(root: Path, capl
         {**good, "segmentation": {"size": None, "counts": [1]}},
         {**good, "segmentation": {"size": [1, 1], "counts": [1]}},
         {**good, "bbox": [float("nan"), 3, 5, 5]},
+        {**good, "bbox": [3, 3, float("inf"), 5]},
+        {**good, "segmentation": [[1, 1, 5, float("nan"), 8, 8]]},
+        {**good, "segmentation": [[1, 1, 5, 1e9, 8, 8]]},
+        *(
+            {**good, "segmentation": {"size": [image["height"], image["width"]], "counts": counts}}
+            for counts in BAD_RUNS
+        ),
     ]
     only(root, "train", good, beyond, *bad)
     with caplog.at_level(logging.WARNING):
@@ -164,7 +185,9 @@ def test_objects_that_cannot_be_used_are_counted_in_one_warning(root: Path, capl
     warnings = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
     assert len(warnings) == 1
     for text in (
-        "2 with boxes without area",
+        "3 with boxes without area",
+        "2 with polygons far outside",
+        f"{len(BAD_RUNS)} with run lengths that do not fill",
         "2 with boxes outside",
         "5 with polygons of fewer than 3",
         "2 with run lengths of another size",
@@ -320,3 +343,18 @@ def test_a_pass_draws_other_views_than_the_one_before(root: Path) -> None:
 
 def test_one_channel_is_the_luminance(root: Path) -> None:
     assert opened(root, channels=1)._train_images()[0]["image"].shape[0] == 1
+
+
+def test_what_a_worker_tells_of_the_truth_holds_no_file_open(root: Path) -> None:
+    loader = opened(root, num_workers=1).val_dataloader()
+    kept = [batch[name] for batch in loader for name in ("truth", "index", "size")]
+    tensors = [value for one in kept for value in _tensors(one)]
+    assert len(tensors) > 5
+    assert not any(value.is_shared() for value in tensors)
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [tensor for one in inside for tensor in _tensors(one)]

@@ -1,6 +1,8 @@
 """Folders of images and label maps: layouts, classes, crops, and what is refused."""
 
 import logging
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,16 +99,54 @@ def test_void_is_not_guessed_where_255_may_be_a_class(tmp_path: Path) -> None:
     Image.fromarray(values.astype(np.uint16)).save(path)
     with pytest.raises(UserError, match=r"values above 255, .* set data\.void"):
         opened(root)
-    assert opened(root, void=300).num_classes == 300
+    with pytest.raises(UserError, match=r"5 different values, but the highest, 299 .*would make 300 classes"):
+        opened(root, void=300)
+    assert opened(root, void=300, num_classes=300).num_classes == 300
 
 
 def test_values_above_a_void_in_the_middle_move_down(tmp_path: Path) -> None:
     root = write_scenes(tmp_path / "scenes", values=[0, 1, 7, 5])
-    data = opened(root, void=5)
+    data = opened(root, void=5, num_classes=7)
     assert data.class_names == ["0", "1", "2", "3", "4", "6", "7"]
     values = {int(v) for batch in data.val_dataloader() for v in batch["map"].unique()}
     assert values == {-1, 0, 1, 6}
     assert to_values(np.array([0, 4, 5, 6]), 5).tolist() == [0, 4, 6, 7]
+
+
+def test_a_split_without_a_label_is_refused(tmp_path: Path) -> None:
+    root = write_scenes(tmp_path / "scenes")
+    for path in (root / "annotations/val").glob("*.png"):
+        Image.fromarray(np.full_like(np.asarray(Image.open(path)), 255)).save(path)
+    with pytest.raises(UserError, match="No pixel of the 3 label maps of val"):
+        opened(root)
+
+
+@pytest.mark.parametrize(("bits", "highest"), [(1, 1), (2, 3), (4, 15), (8, 255)])
+def test_grey_maps_of_few_bits_keep_their_values(tmp_path: Path, bits: int, highest: int) -> None:
+    values = np.random.default_rng(0).integers(0, highest + 1, (6, 16))
+    digits = (values[..., None] >> np.arange(bits)[::-1]) & 1
+    rows = np.packbits(digits.reshape(6, -1).astype(np.uint8), axis=1)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 16, 6, bits, 0, 0, 0, 0)
+    lines = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    path = tmp_path / "map.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", lines) + chunk(b"IEND", b""))
+    assert np.array_equal(read_map(path), values)
+
+
+def test_maps_that_are_no_png_are_known_as_maps_and_refused(root: Path) -> None:
+    for path in sorted((root / "annotations").rglob("*.png")):
+        Image.open(path).convert("L").save(path.with_suffix(".jpg"))
+        path.unlink()
+    assert looks_like_segmentation(root)
+    with pytest.raises(UserError, match="JPEG would change its values"):
+        opened(root)
+    (root / "annotations").rename(root / "masks")
+    with pytest.raises(UserError, match=r"has images/ and masks/.*call the folder of the maps annotations"):
+        ImageFolder(str(root), 16, index_dir=str(root.parent / "index")).prepare_data()
 
 
 @pytest.mark.parametrize("void", [0, 3, 255])

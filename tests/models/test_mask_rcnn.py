@@ -141,9 +141,13 @@ def test_masks_that_are_cropped_and_pasted_come_back() -> None:
     ys, xs = torch.meshgrid(torch.arange(60.0), torch.arange(80.0), indexing="ij")
     mask[0, ((ys - 30) / 16) ** 2 + ((xs - 41) / 25) ** 2 <= 1] = 1
     around = torch.tensor([[16.0, 14, 67, 47]])
-    cells = crop_masks(mask, around, 28)
+    cells = crop_masks(mask, torch.tensor([0]), around, 28)
+    both = crop_masks(torch.cat([1 - mask, mask]), torch.tensor([1, 0, 1]), around.expand(3, -1), 28)
+    assert torch.equal(both[0], cells[0])
+    assert torch.equal(both[2], cells[0])
+    assert not torch.equal(both[1], cells[0])
     assert cells.unique().tolist() == [0, 1]
-    ours = paste_masks(cells, around, (60, 80))
+    ours = torch.stack(list(paste_masks(cells, around, (60, 80))))
     theirs = paste_masks_in_image(cells[:, None], around, (60, 80))[:, 0] >= 0.5
     overlap = [float((one & (mask > 0)).sum() / (one | (mask > 0)).sum()) for one in (ours, theirs)]
     assert overlap[0] > 0.95
@@ -152,7 +156,7 @@ def test_masks_that_are_cropped_and_pasted_come_back() -> None:
 
 def test_a_mask_beyond_the_image_is_cut_and_an_empty_box_stays_empty() -> None:
     boxes = torch.tensor([[-10.0, -10, 10, 10], [70, 50, 90, 70], [5, 5, 5, 5], [200, 200, 210, 210]])
-    pasted = paste_masks(torch.ones(4, 28, 28), boxes, (60, 80))
+    pasted = torch.stack(list(paste_masks(torch.ones(4, 28, 28), boxes, (60, 80))))
     assert pasted[0].sum() == 100
     assert pasted[1].sum() == 100
     assert pasted[2:].sum() == 0

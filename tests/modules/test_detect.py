@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +164,20 @@ def test_ap_is_pycocotools_own_of_the_written_results(root: Path, tmp_path: Path
         assert 0.1 < expected[0] < 0.9
         for number, key in ((0, "AP"), (1, "AP50"), (2, "AP75"), (8, "AR100")):
             assert logged[f"val/{name}/{key}"] == pytest.approx(expected[number], abs=1e-6)
+        alone = [{key: value for key, value in one.items() if kind == "bbox" or key != "bbox"} for one in results]
+        by_size = evaluate(root / "annotations" / "instances_val.json", alone, kind)[3:6]
+        for value, key in zip(by_size, ("AP_small", "AP_medium", "AP_large"), strict=True):
+            assert logged.get(f"val/{name}/{key}", -1.0) == pytest.approx(value, abs=1e-6)
     with pytest.raises(UserError, match="exists already"):
         trainer.predict(module, datamodule=data)
+
+
+def test_thresholds_are_pycocotools_own_to_the_last_digit() -> None:
+    from pycocotools.cocoeval import Params
+
+    scores, own = CocoAP(), Params()
+    assert scores.iou_thresholds == own.iouThrs.tolist()
+    assert scores.rec_thresholds == own.recThrs.tolist()
 
 
 def test_ap_of_a_class_is_that_of_its_annotations_alone(root: Path) -> None:
@@ -182,6 +195,7 @@ def test_ap_of_a_class_is_that_of_its_annotations_alone(root: Path) -> None:
 
 PROCESSES = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 sys.path[:0] = [sys.argv[2], sys.argv[2] + "/modules"]
 import torch
@@ -262,6 +276,9 @@ def test_a_saved_detector_predicts_the_same(root: Path, tmp_path: Path) -> None:
     for name, value in module.eval()(batch)[0].items():
         assert torch.equal(again.eval()(batch)[0][name], value), name
     tiny_trainer(tmp_path).validate(again, datamodule=coco(root), verbose=False)
+    fewer = Detect(str(tmp_path / "detector.safetensors"), keep_head=True, detector=DetectorConfig(detections=3))
+    assert fewer.detector == replace(module.detector, detections=3)
+    assert len(fewer.eval()(batch)[0]["scores"]) == 3
     save_backbone(tmp_path / "backbone.safetensors", ViT(ViTConfig(**BACKBONE)))
     with pytest.raises(UserError, match="is none"):
         Detect(str(tmp_path / "backbone.safetensors"), keep_head=True)
