@@ -306,3 +306,17 @@ def test_table_9_is_the_papers() -> None:
     same = {"epochs": "300", "batch size": "1,024", "weight decay": "0.05", "label smoothing": "0.1"}
     same |= {"stochastic depth": "0.1", "mixup, cutmix": "0.8, 1", "test crop ratio": "0.875"}
     assert {key: set(rows[key]) for key in same} == {key: {value} for key, value in same.items()}
+
+
+@pytest.mark.parametrize(
+    ("num_images", "gpu", "names"),
+    [
+        (100, True, ("segment_own", "detect_own")),
+        (20_000, True, ("segment_ade20k", "detect_coco_3x")),
+        (100, False, ("segment_cpu", "detect_cpu")),
+        (20_000, False, ("segment_cpu", "detect_cpu")),
+    ],
+)
+def test_annotated_images_are_trained_on_by_their_number(num_images: int, gpu: bool, names: tuple[str, str]) -> None:
+    chosen = recipes.choose_segmentation(num_images, gpu), recipes.choose_detection(num_images, gpu)
+    assert tuple(one.name for one in chosen) == names

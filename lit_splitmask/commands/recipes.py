@@ -18,6 +18,10 @@ SMALL_SET = 50_000
 """Below so many images the small-set recipe is taken; the paper's small sets have 8,144 to 52,867 (Table 3)."""
 
 
+FEW_ANNOTATED = 10_000
+"""Below so many images with label maps or boxes, the schedules of ADE20K and COCO are not taken as they are."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """A recipe and why it was chosen.
@@ -133,15 +137,21 @@ def finetuning(pretraining: str) -> Choice:
     return Choice("finetune", "the paper's fine-tuning recipe (Table 9, small sets)")
 
 
-def choose_segmentation(gpu: bool) -> Choice:
+def choose_segmentation(num_images: int, gpu: bool) -> Choice:
     """The recipe for images with label maps."""
+    if gpu and num_images < FEW_ANNOTATED:
+        return Choice("segment_own", f"fewer than {FEW_ANNOTATED:,} images, so an eighth of ADE20K's steps")
     if gpu:
         return Choice("segment_ade20k", "the paper's for ADE20K (Table 5); --data.budget.steps shortens it")
     return Choice("segment_cpu", "no GPU: a small network on crops of 96 px that two CPU cores can train")
 
 
-def choose_detection(gpu: bool) -> Choice:
+def choose_detection(num_images: int, gpu: bool) -> Choice:
     """The recipe for images with boxes."""
+    if gpu and num_images < FEW_ANNOTATED:
+        return Choice(
+            "detect_own", f"fewer than {FEW_ANNOTATED:,} images, so a number of steps instead of COCO's passes"
+        )
     if gpu:
         return Choice("detect_coco_3x", "the paper's for COCO (Table 4); --data.budget.passes shortens it")
     return Choice("detect_cpu", "no GPU: a small network on images of 160 px that two CPU cores can train")

@@ -63,7 +63,10 @@ TASKS = {
             module=modules.Segment,
             datamodules=("SegmentationFolder",),
             recognises=datamodules.looks_like_segmentation,
-            default_recipe=lambda _: recipes.choose_segmentation(torch.cuda.is_available()),
+            default_recipe=lambda root: recipes.choose_segmentation(
+                datamodules.glance(root).num_images // 2,  # the others are maps
+                torch.cuda.is_available(),
+            ),
             monitor="val/miou",
             weights="segmenter.safetensors",
             crops_follow_weights=False,
@@ -76,7 +79,9 @@ TASKS = {
             module=modules.Detect,
             datamodules=("CocoDetection",),
             recognises=datamodules.looks_like_coco,
-            default_recipe=lambda _: recipes.choose_detection(torch.cuda.is_available()),
+            default_recipe=lambda root: recipes.choose_detection(
+                datamodules.glance(root).num_images, torch.cuda.is_available()
+            ),
             monitor="val/box/AP",
             weights="detector.safetensors",
             crops_follow_weights=False,

@@ -60,8 +60,8 @@ def classes_of(
         maps = [pairs.maps[file] for file in files if file in pairs.maps]
         if maps and not any(set(record[file].values) - {void} for file in maps):
             raise UserError(
-                f"No pixel of the {len(maps):,} label maps of {name} in {root} is labelled, so nothing can be scored on them: all have "
-                f"the value {void}, which is void. Correct them, or set data.void to the value that means no label."
+                f"No pixel of the {len(maps):,} label maps of {name} in {root} is labelled, so nothing can be scored there: all "
+                f"have the value {void}, which is void. Correct them, or set data.void to the value that means no label."
             )
     most = max(values, default=-1)
     count = num_classes or len(names) or most + 1 - (most > void)
@@ -72,7 +72,8 @@ def classes_of(
         where = next(file for file in train if most in record[file].values)
         raise UserError(
             f"The training maps have {len(values)} different values, but the highest, {most} (in {root / where}), would make "
-            f"{count} classes: they are numbered without gaps. Correct the maps, or set data.num_classes, data.classes or data.void."
+            f"{count} classes: they are numbered without gaps. Correct the maps, or set data.num_classes, data.classes or "
+            "data.void."
         )
     last = int(to_values(np.array(count - 1), void))
     for file in dict.fromkeys(pairs.maps[image] for files in splits.values() for image in files if image in pairs.maps):
