@@ -144,7 +144,14 @@ def against_transformers(args: argparse.Namespace, batch: dict[str, Any]) -> dic
     mask = torch.zeros(args.batch, num_patches, dtype=torch.bool).scatter_(1, hidden, True).to(args.device)
     positions = {"use_relative_position_bias": False, "use_absolute_position_embeddings": True, "use_mask_token": True}
     their_beit = BeitForMaskedImageModeling(
-        BeitConfig(**shape, vocab_size=WORDS, layer_scale_init_value=0.0, attn_implementation="eager", **positions)
+        BeitConfig(
+            **shape,
+            **positions,
+            vocab_size=WORDS,
+            layer_scale_init_value=0.0,
+            drop_path_rate=0.0,  # as ours here; its own default is 0.1
+            attn_implementation="eager",
+        )
     )
     their_mae = ViTMAEForPreTraining(
         ViTMAEConfig(**shape, mask_ratio=0.75, norm_pix_loss=True, attn_implementation="eager")

@@ -99,6 +99,13 @@ class FileData(ImageData):
             UserError: The images cannot be used, or have changed.
         """
         index = self._store(self.record.parent, self.load_or_make)
+        short = min(index.median_size) if index.files else self.image_size
+        if short < self.image_size:
+            log.info(
+                "The images are small (short side %d px in the median): crops of %d px enlarge them.",
+                short,
+                self.image_size,
+            )
         for root in self.pool:
             load_or_make_pool = partial(load_or_make, root, self.index_dir, _OF_POOLS, name=_POOL)
             self._store(folder_in(self.index_dir, root), load_or_make_pool)

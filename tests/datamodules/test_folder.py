@@ -1,3 +1,4 @@
+import logging
 import os
 import warnings
 from collections.abc import Callable
@@ -328,3 +329,12 @@ def test_making_everything_warns_of_nothing(make_data: MakeData) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         batches(ready(make_data(num_workers=1)), 1)
+
+
+@pytest.mark.parametrize(("image_size", "told"), [(16, False), (400, True)])
+def test_images_that_crops_enlarge_are_told_of(
+    image_size: int, told: bool, class_folder: MakeFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        ImageFolder(str(class_folder(per_class=2)), image_size, index_dir=str(tmp_path / "runs")).prepare_data()
+    assert (f"crops of {image_size} px enlarge them" in caplog.text) is told
