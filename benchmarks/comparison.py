@@ -23,6 +23,7 @@ import yaml
 from lightning import Callback, LightningModule, Trainer
 
 from lit_splitmask import modules
+from lit_splitmask.callbacks import ExportWeights
 from lit_splitmask.cli import main as command
 from lit_splitmask.commands import recipes
 from lit_splitmask.commands.run_cli import RunCLI, trainer_defaults
@@ -30,6 +31,7 @@ from lit_splitmask.commands.runs import RunFolder
 from lit_splitmask.comparison import mean_and_sd, paired_difference
 
 LABELS = {"pretrained": "SplitMask", "scratch_long": "scratch, as long in all"}
+FOLDERS = {"pretrained": "pretrain", "scratch": "untrained"}
 METHODS = ["mae", "beit", "dino", "mocov3"]
 PASSES = 30
 SEEDS = 3
@@ -57,9 +59,18 @@ def run(root: str, out: Path) -> None:
     command = ["compare", "--data.root", root, "--recipe", str(recipe), "--seeds", str(SEEDS), "--out", str(out)]
     compare([*command, "--methods", json.dumps(METHODS), "--equal_time", "false"])
     compare([*command, "--methods", json.dumps(METHODS + for_equal_time(root, out)), "--equal_time", "true"])
-    for folder in ("pretrain", *METHODS, *for_equal_time(root, out)):
-        for seed in range(SEEDS):
+    for seed in range(SEEDS):
+        export_untrained(root, out, seed)
+        for folder in ("untrained", "pretrain", *METHODS, *for_equal_time(root, out)):
             probe(root, out / f"{folder}-seed{seed}")
+
+
+def export_untrained(root: str, out: Path, seed: int) -> None:
+    """The network as it is before any training."""
+    folder = RunFolder(out / f"untrained-seed{seed}")
+    recipe = recipes.comparison(str(out / "recipe.yaml"))["pretrain"]
+    _, module, _ = RunCLI(modules.Pretrain, [f"--data.root={root}", f"--model.seed={seed}"], recipe).build(folder, [])
+    ExportWeights(str(folder.path / "backbone.safetensors")).export(module, step=0)
 
 
 class Times(Callback):
@@ -143,11 +154,7 @@ def report(root: str, out: Path) -> None:
         for name in ("scratch", *(["scratch_long"] if title == "equal time" else []), "pretrained", *methods):
             fine = accuracies(arms[name])
             cells = [spread(fine.values()), "" if name == "pretrained" else str(paired_difference(ours, fine))]
-            cells += (
-                ["", "", ""]
-                if name.startswith("scratch")
-                else frozen(out, "pretrain" if name == "pretrained" else name)
-            )
+            cells += ["", "", ""] if name == "scratch_long" else frozen(out, FOLDERS.get(name, name))
             print(f"| {LABELS.get(name, name)} | {' | '.join(cells)} |")
 
 
@@ -156,10 +163,13 @@ def frozen(out: Path, folder: str) -> list[str]:
     places = [out / f"{folder}-seed{seed}" / "probe" / "probe.json" for seed in range(SEEDS)]
     probes = [json.loads(place.read_text()) for place in places]
     scores = [spread(one[kind]["accuracy"] for one in probes) for kind in ("knn", "linear")]
-    seconds = [
-        json.loads((out / f"{folder}-seed{seed}" / "result.json").read_text())["seconds"] for seed in range(SEEDS)
-    ]
-    return [*scores, f"{min(seconds) / 60:.1f}"]  # of the fastest run, which other programs disturbed least
+    if folder == "untrained":
+        return [*scores, ""]
+    results = [json.loads((out / f"{folder}-seed{seed}" / "result.json").read_text()) for seed in range(SEEDS)]
+    return [
+        *scores,
+        f"{min(one['seconds'] for one in results) / 60:.1f}",
+    ]  # other programs disturbed the fastest run least
 
 
 def accuracies(arm: dict[str, Any]) -> dict[int, float]:
