@@ -91,8 +91,9 @@ class Comparison:
     def check(self) -> None:
         """Builds every training without running it, so that mistakes show before the long pre-training."""
         wrong = [share for share in self.options.label_shares if not 0 < share <= 1]
-        if wrong:
-            raise UserError(f"--label_shares holds {wrong[0]:g}: shares are above 0 and at most 1.")
+        if wrong or not self.options.label_shares:
+            held = f"holds {wrong[0]:g}" if wrong else "is empty"
+            raise UserError(f"--label_shares {held}: give shares above 0 and at most 1.")
         pretrain = self._check_pretrainings()
         data = self._check_finetunings(pretrain)
         data.prepare_data()

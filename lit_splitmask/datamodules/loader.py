@@ -46,7 +46,8 @@ class Loader(DataLoader):
                             image.numpy().copy(order="K")
                         )  # torch would wake all its threads
                     # each of a worker's tensors holds a file open, for as long as somebody keeps it
-                    batch |= {name: _owned(batch[name]) for name in batch if not name.startswith("image")}
+                    small = (name for name in batch if not name.startswith(("image", "target")))
+                    batch |= {name: _owned(batch[name]) for name in small}
                 yield batch
         except UserError as error:  # from a worker, its text is a stack trace
             raise type(error)(str(error).rpartition(f"{type(error).__name__}: ")[2].strip()) from None

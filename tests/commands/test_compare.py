@@ -191,6 +191,8 @@ def test_what_cannot_be_compared_is_refused_before_pretraining(
         options = ["--label_shares=[1.0, 0]"]
     elif folder == "share":
         options = ["--label_shares=[1.5]"]
+    elif folder == "empty":
+        options = ["--label_shares=[]"]
     elif folder == "steps":
         options = ['--set_finetune=["--data.budget.steps=5"]']
     else:
@@ -204,6 +206,7 @@ def test_what_cannot_be_compared_is_refused_before_pretraining(
         "devices": "one device",
         "no share": "--label_shares holds 0",
         "share": "--label_shares holds 1.5",
+        "empty": "--label_shares is empty",
         "steps": "must be given as passes",
     }
     assert expected.get(folder, "width") in error
