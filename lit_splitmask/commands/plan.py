@@ -71,7 +71,8 @@ def make_plan(root: str, index_dir: str, recipe: str | None) -> Plan:
         if no_finetuning is None:
             weights = str(scratch / "backbone.safetensors")
             callbacks.ExportWeights(weights).export(stage.module, step=0)
-            finetuning = _plan_finetuning(weights, arguments, recipes.finetuning(choice.name), scratch)
+            partner = replace(recipes.finetuning(choice.name), num_images=choice.num_images)
+            finetuning = _plan_finetuning(weights, arguments, partner, scratch)
     plans = [pretraining] if finetuning is None else [pretraining, finetuning]
     return Plan(
         root=root,
@@ -91,7 +92,8 @@ def _choose(root: str) -> recipes.Choice:
 
 
 def _plan_finetuning(weights: str, arguments: list[str], choice: recipes.Choice, scratch: Path) -> TrainingPlan:
-    settings = recipes.read(choice.name)
+    settings, reason = choice.settings()
+    choice = replace(choice, reason=reason)
     recipes.fit_to_weights(settings, load_weights(weights).info["timm"])
     stage = Stage(modules.Classify, [*arguments, f"--model.weights={weights}"], settings, scratch)
     return stage.plan(choice, num_checkpoints=2)  # the last and the best
