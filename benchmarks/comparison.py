@@ -27,7 +27,7 @@ from lit_splitmask.callbacks import ExportWeights
 from lit_splitmask.cli import main as command
 from lit_splitmask.commands import recipes
 from lit_splitmask.commands.run_cli import RunCLI, trainer_defaults
-from lit_splitmask.commands.runs import RunFolder
+from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.comparison import mean_and_sd, paired_difference
 
 LABELS = {"pretrained": "SplitMask", "scratch_long": "scratch, as long in all"}

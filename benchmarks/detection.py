@@ -26,11 +26,11 @@ from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
 from rich.table import Table
 
-from lit_splitmask.atomic import write_atomically
 from lit_splitmask.callbacks import CocoResults, DetectionPictures, ExportWeights
 from lit_splitmask.comparison import mean_and_sd, paired_difference
 from lit_splitmask.datamodules import Budget, CocoDetection, DetectionAugment, ImageFolder, PretrainAugment
-from lit_splitmask.datamodules.index import SplitOptions
+from lit_splitmask.files import write_atomically
+from lit_splitmask.images.index import SplitOptions
 from lit_splitmask.masking import UniformMasking
 from lit_splitmask.models import ViTConfig
 from lit_splitmask.models.mask_rcnn import DetectorConfig

@@ -39,12 +39,13 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from lit_splitmask.datamodules import folder
-from lit_splitmask.datamodules.budget import Budget
-from lit_splitmask.datamodules.cache import Reader
-from lit_splitmask.datamodules.index import SplitOptions
-from lit_splitmask.datamodules.sampler import Key, WrapAroundSampler
-from lit_splitmask.datamodules.transforms import PretrainAugment, Transform, crop_box
+from lit_splitmask.augment.base import Transform, crop_box
+from lit_splitmask.augment.pretrain import PretrainAugment
+from lit_splitmask.datamodules import image_folder
+from lit_splitmask.images.cache import Reader
+from lit_splitmask.images.index import SplitOptions
+from lit_splitmask.loading.budget import Budget
+from lit_splitmask.loading.sampler import Key, WrapAroundSampler
 from lit_splitmask.seeding import derive_seed
 
 SEED = 0
@@ -132,9 +133,9 @@ def strong_transform(augment: PretrainAugment) -> v2.Transform:
     )
 
 
-def open_ours(args: argparse.Namespace, augment: PretrainAugment, index_dir: str) -> folder.ImageFolder:
+def open_ours(args: argparse.Namespace, augment: PretrainAugment, index_dir: str) -> image_folder.ImageFolder:
     """Our datamodule, ready to train for one pass an epoch."""
-    data = folder.ImageFolder(
+    data = image_folder.ImageFolder(
         args.root,
         args.image_size,
         batch_size=args.batch,
@@ -153,7 +154,7 @@ def open_ours(args: argparse.Namespace, augment: PretrainAugment, index_dir: str
 
 
 def make_pipelines(
-    args: argparse.Namespace, data: folder.ImageFolder, augment: PretrainAugment, suffix: str = ""
+    args: argparse.Namespace, data: image_folder.ImageFolder, augment: PretrainAugment, suffix: str = ""
 ) -> dict[str, Open]:
     """What opens each pipeline; all get the same keys from samplers of their own."""
 
@@ -214,7 +215,9 @@ def time_later(pipelines: dict[str, Open], index_dir: str, rounds: int) -> dict[
     return {name: [value / PASSES_AN_EPOCH for value in values] for name, values in alternate(tasks, rounds).items()}
 
 
-def compare_pixels(data: folder.ImageFolder, pipelines: dict[str, Open], index_dir: str, console: Console) -> None:
+def compare_pixels(
+    data: image_folder.ImageFolder, pipelines: dict[str, Open], index_dir: str, console: Console
+) -> None:
     """Prints how far the pipelines' pixels are apart for the same boxes, and what no antialiasing would do.
 
     Raises:
@@ -267,7 +270,7 @@ def is_same_crop(transform: Transform, key: Key, shape: tuple[int, int], crop: C
     return float(np.abs(made - resize(image, crop, size, cv2.INTER_LINEAR).astype(float)).mean()) < 0.5
 
 
-def describe_stored(data: folder.ImageFolder, num_smaller: int, num_compared: int) -> str:
+def describe_stored(data: image_folder.ImageFolder, num_smaller: int, num_compared: int) -> str:
     """At which size ours reads images, in words."""
     height, width = data.index.median_size
     read = data.source.read

@@ -26,9 +26,10 @@ from timing import machine
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lit_splitmask.datamodules.dataset import IndexedImages, Samples
-from lit_splitmask.datamodules.loader import make_loader
-from lit_splitmask.datamodules.sampler import WrapAroundSampler
+from lit_splitmask.loading.crops import IndexedImages
+from lit_splitmask.loading.loader import make_loader
+from lit_splitmask.loading.sampler import WrapAroundSampler
+from lit_splitmask.loading.samples import Samples
 
 PIXELS = np.zeros((32, 32, 3), dtype=np.uint8)
 NUM_BORDERS = 5

@@ -31,18 +31,18 @@ from rich.table import Table
 from scipy.stats import spearmanr
 from scipy.stats import t as student
 
-from lit_splitmask.atomic import write_atomically
 from lit_splitmask.callbacks import KNN, ExportWeights, HeldOutLoss, Linear, LossGap, RankMe, ShortFinetune
-from lit_splitmask.callbacks.material import Images, Material, undisturbed
-from lit_splitmask.callbacks.signals import measure
 from lit_splitmask.datamodules import Budget, FinetuneAugment, ImageFolder, PretrainAugment
 from lit_splitmask.demo import write_digits
+from lit_splitmask.files import write_atomically
 from lit_splitmask.masking import BlockMasking
 from lit_splitmask.models import ViTConfig
 from lit_splitmask.modules import Classify, Pretrain
 from lit_splitmask.objectives import SplitMask
 from lit_splitmask.optim import OptimConfig
-from lit_splitmask.selection import DIRECTIONS, Reading, Rule, decide
+from lit_splitmask.selection.material import Images, Material, undisturbed
+from lit_splitmask.selection.rule import Reading, Rule, decide
+from lit_splitmask.selection.signals import measure
 from lit_splitmask.tokenizers import KMeans
 
 BATCH_SIZE = 100
@@ -97,6 +97,7 @@ class Run:
 
 
 SIGNALS = [HeldOutLoss(), LossGap(), RankMe(), KNN(), Linear(), ShortFinetune()]
+DIRECTIONS = {signal.name: signal.better for signal in SIGNALS}
 FAR = (0, 25, 100, 250, 500, 1000, 2000, 3000, 5000, 7500, 10000)
 SETS = {
     "trashnet": Setting(0.17, 3, 32, 8, 512, 0.5),
@@ -296,7 +297,7 @@ def choices(run: Run, total_steps: int) -> dict[str, int]:
     for signal in [signal.name for signal in SIGNALS]:
         for window, margin in ((1, 0.0), (1, 1.0), (Rule.window, Rule.margin)):
             rule = Rule((signal,), window=window, margin=margin)
-            step = decide(run.history, total_steps=total_steps, rule=rule).best_step
+            step = decide(run.history, directions=DIRECTIONS, total_steps=total_steps, rule=rule).best_step
             assert step is not None
             chosen[f"{signal}, mean of {window}, beyond {margin:g} errors"] = step
     return chosen
@@ -309,7 +310,7 @@ def report(out: Path) -> None:
     for name, of_set in runs.items():
         table = Table("signal", "rank correlation with fine-tuned accuracy, run by run", "mean", title=name)
         for signal in SIGNALS:
-            direction = 1 if DIRECTIONS[signal.name] == "max" else -1
+            direction = 1 if signal.better == "max" else -1
             found = []
             for one in of_set:
                 values = [direction * reading.values[signal.name] for reading in one.history]

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_splitmask.callbacks import KNN, Linear
-from lit_splitmask.callbacks.material import Images, Material
-from lit_splitmask.callbacks.signals import measure
+from lit_splitmask.selection.material import Images, Material
+from lit_splitmask.selection.signals import measure
 
 
 class Known(Material):

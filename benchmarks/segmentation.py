@@ -27,12 +27,12 @@ from lightning.pytorch.loggers import CSVLogger
 from rich.console import Console
 from rich.table import Table
 
-from lit_splitmask.atomic import write_atomically
 from lit_splitmask.callbacks import ExportWeights, RunProgress, SegmentationPictures
 from lit_splitmask.commands.run_cli import best_precision
 from lit_splitmask.comparison import mean_and_sd, paired_difference
 from lit_splitmask.datamodules import Budget, ImageFolder, PretrainAugment, SegmentationFolder
-from lit_splitmask.datamodules.index import SplitOptions
+from lit_splitmask.files import write_atomically
+from lit_splitmask.images.index import SplitOptions
 from lit_splitmask.masking import UniformMasking
 from lit_splitmask.models import ViTConfig
 from lit_splitmask.modules import Pretrain, Segment

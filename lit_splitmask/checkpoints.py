@@ -13,8 +13,8 @@ from safetensors.torch import save as to_safetensors
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
-from lit_splitmask.atomic import write_atomically
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import write_atomically
 from lit_splitmask.models.vit import ViT, ViTConfig, sincos_positions
 
 FORMAT = "lit_splitmask"

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lit_splitmask.selection import Reading, Rule, decide
+from lit_splitmask.selection.rule import Reading, Rule, decide
+from lit_splitmask.selection.signals import KNN, HeldOutLoss, Linear, LossGap, RankMe, ShortFinetune
 
+DIRECTIONS = {signal.name: signal.better for signal in (HeldOutLoss, LossGap, RankMe, KNN, Linear, ShortFinetune)}
 RECORDED = Path(__file__).parents[1] / "docs" / "overfitting.json"
 NUM_READINGS = 20
 NUM_DRAWS = 200
@@ -59,8 +61,10 @@ def regrets(curves: Sequence[Curve]) -> dict[str, float]:
         by_step = {reading.step: value for reading, value in zip(readings, worth, strict=True)}
         total = readings[-1].step
         chosen = {
-            "the rule": decide(readings, total_steps=total, rule=Rule()).best_step,
-            "best of monitor": decide(readings, total_steps=total, rule=Rule(window=1, margin=0.0)).best_step,
+            "the rule": decide(readings, directions=DIRECTIONS, total_steps=total, rule=Rule()).best_step,
+            "best of monitor": decide(
+                readings, directions=DIRECTIONS, total_steps=total, rule=Rule(window=1, margin=0.0)
+            ).best_step,
             "last": total,
         }
         for name, step in chosen.items():

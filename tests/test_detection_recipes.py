@@ -9,7 +9,7 @@ from tiny_runs import one_thread  # noqa: F401
 
 from lit_splitmask.commands import recipes
 from lit_splitmask.commands.run_cli import RunCLI
-from lit_splitmask.commands.runs import RunFolder
+from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.datamodules import CocoDetection
 from lit_splitmask.modules import Detect
 

@@ -14,7 +14,7 @@ from tiny_runs import one_thread  # noqa: F401
 
 from lit_splitmask.cli import main
 from lit_splitmask.commands import recipes, tables
-from lit_splitmask.commands.tasks import TASKS
+from lit_splitmask.commands.tasks.registry import TASKS
 from lit_splitmask.datamodules import glance
 from lit_splitmask.errors import UserError
 

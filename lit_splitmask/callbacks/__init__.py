@@ -1,15 +1,16 @@
 """What watches a run: progress, time estimate, signals, checkpoint selection, pictures, weights, predictions."""
 
-from lit_splitmask.callbacks.clock import TrainingClock
-from lit_splitmask.callbacks.detection_pictures import CocoResults, DetectionPictures
+from lit_splitmask.callbacks.detection_pictures import DetectionPictures
+from lit_splitmask.callbacks.early_stopping import OverfitAwareEarlyStopping
 from lit_splitmask.callbacks.estimate import EstimateTime
 from lit_splitmask.callbacks.export import ExportWeights
-from lit_splitmask.callbacks.pictures import HalvesPicture
-from lit_splitmask.callbacks.predictions import PredictionWriter
-from lit_splitmask.callbacks.progress import RunProgress, clock
-from lit_splitmask.callbacks.segmentation_pictures import LabelMapWriter, SegmentationPictures
-from lit_splitmask.callbacks.selection import OverfitAwareCheckpoint, OverfitAwareEarlyStopping
-from lit_splitmask.callbacks.signals import KNN, HeldOutLoss, Linear, LossGap, RankMe, ShortFinetune
+from lit_splitmask.callbacks.prediction_writers import CocoResults, LabelMapWriter, PredictionWriter
+from lit_splitmask.callbacks.pretraining_pictures import HalvesPicture
+from lit_splitmask.callbacks.progress import RunProgress
+from lit_splitmask.callbacks.segmentation_pictures import SegmentationPictures
+from lit_splitmask.callbacks.selection import OverfitAwareCheckpoint
+from lit_splitmask.callbacks.training_clock import TrainingClock
+from lit_splitmask.selection.signals import KNN, HeldOutLoss, Linear, LossGap, RankMe, ShortFinetune
 
 __all__ = [
     "KNN",
@@ -30,5 +31,4 @@ __all__ = [
     "SegmentationPictures",
     "ShortFinetune",
     "TrainingClock",
-    "clock",
 ]

@@ -1,8 +1,5 @@
-"""What a detector finds: as pictures beside the truth, and as COCO's result file."""
+"""What a detector finds, drawn beside the truth."""
 
-import colorsys
-import io
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,26 +7,16 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from lit_splitmask import rle
-from lit_splitmask.atomic import write_atomically
-from lit_splitmask.distributed import gather_objects
-from lit_splitmask.errors import UserError
-from lit_splitmask.modules.average_precision import xywh
+from lit_splitmask.annotations import rle
+from lit_splitmask.callbacks.drawing import bright_colour, save_png
 from lit_splitmask.modules.detect import Detect
 
 OPACITY = 0.45
 TITLE_HEIGHT = 16
 GAP = 4
-
-
-def colour_of(label: int) -> tuple[int, int, int]:
-    """A colour for a class; neighbouring labels differ clearly."""
-    red, green, blue = colorsys.hsv_to_rgb(label * 0.618 % 1, 0.85, 0.95)
-    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def draw_objects(pixels: Tensor, objects: dict[str, Any], class_names: Sequence[str]) -> Image.Image:
@@ -44,16 +31,16 @@ def draw_objects(pixels: Tensor, objects: dict[str, Any], class_names: Sequence[
     canvas = pixels.expand(3, -1, -1).float()
     labels = objects["labels"].tolist()
     for label, mask in zip(labels, objects.get("masks", []), strict=False):
-        colour = torch.tensor(colour_of(label), dtype=torch.float32)[:, None, None]
+        colour = torch.tensor(bright_colour(label), dtype=torch.float32)[:, None, None]
         canvas = torch.where(mask, (1 - OPACITY) * canvas + OPACITY * colour, canvas)
     picture = Image.fromarray(canvas.round().byte().permute(1, 2, 0).numpy())
     pencil = ImageDraw.Draw(picture)
     scores = objects["scores"].tolist() if "scores" in objects else [None] * len(labels)
     for label, box, score in zip(labels, objects["boxes"].tolist(), scores, strict=True):
-        pencil.rectangle(box, outline=colour_of(label), width=max(1, min(picture.size) // 300))
+        pencil.rectangle(box, outline=bright_colour(label), width=max(1, min(picture.size) // 300))
         text = class_names[label] if score is None else f"{class_names[label]} {score:.2f}"
         if box[2] - box[0] >= 6 * len(text):  # where there is room for it
-            pencil.text((box[0] + 2, box[1] + 1), text, fill=colour_of(label), stroke_width=1, stroke_fill="black")
+            pencil.text((box[0] + 2, box[1] + 1), text, fill=bright_colour(label), stroke_width=1, stroke_fill="black")
     return picture
 
 
@@ -85,8 +72,7 @@ class DetectionPictures(Callback):
 
     def draw(self, data: Any, module: Detect, split: str = "val") -> None:
         """Writes the picture now, of images of a split, or of training images where it has none."""
-        splits = data.source.splits
-        images = data.eval_images(splits.get(split, splits.get("train")))
+        images = data.split_images(split) or data.split_images("train")
         number = min(self.num_images, len(images))
         rows = [self._row(images[round(i * (len(images) - 1) / max(1, number - 1))], module) for i in range(number)]
         sheet = Image.new("RGB", (max(r.width for r in rows), sum(r.height + GAP for r in rows)), "white")
@@ -94,9 +80,7 @@ class DetectionPictures(Callback):
         for row in rows:
             sheet.paste(row, (0, top))
             top += row.height + GAP
-        buffer = io.BytesIO()
-        sheet.save(buffer, "PNG")
-        write_atomically(self.path, buffer.getvalue())
+        save_png(self.path, sheet)
 
     def _row(self, item: dict[str, Any], module: Detect) -> Image.Image:
         image, (height, width) = item["image"], item["size"]
@@ -124,64 +108,3 @@ def _enlarged(picture: Image.Image, least: int = 320) -> Image.Image:
     """By a whole number, so that small images can be looked at."""
     factor = math.ceil(least / min(picture.size))
     return picture.resize((factor * picture.width, factor * picture.height), Image.Resampling.NEAREST)
-
-
-class CocoResults(BasePredictionWriter):
-    """Writes predictions as COCO's results: the original ids of images and categories, boxes, scores, masks as run lengths.
-
-    Masks stand beside their boxes, as detectors write them; pycocotools then takes a box's area for a mask's where it evaluates
-    masks of some size only (take ``bbox`` out before that, as is usual).
-
-    Of images without annotations, which have no ids of their own, a second file ``<name>_images.json`` has the names.
-
-    Args:
-        path: the JSON file.
-    """
-
-    def __init__(self, path: str = "results.json") -> None:
-        super().__init__(write_interval="epoch")
-        self.path = Path(path)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses to write over a file, before anything is predicted."""
-        if stage == "predict" and self.path.exists():
-            raise UserError(
-                f"{self.path} exists already: move it away, or give another file by --predictions.path FILE."
-            )
-
-    def write_on_epoch_end(
-        self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
-    ) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        image_ids = data.image_ids(data.source.predict)
-        category_ids: Any = data.category_ids or pl_module.category_ids
-        results = gather_objects(coco_results(predictions, image_ids, category_ids))
-        results.sort(key=lambda one: one["image_id"])  # its detections stay in their order
-        if trainer.is_global_zero:
-            write_atomically(self.path, json.dumps(results).encode())
-            if not data.split_files():
-                names = [
-                    {"id": i, "file_name": name.removeprefix("./")}
-                    for i, name in zip(image_ids, data.predict_paths, strict=True)
-                ]
-                write_atomically(self.path.with_name(f"{self.path.stem}_images.json"), json.dumps(names).encode())
-            pl_module.print(f"Wrote {len(results):,} detections to {self.path}.")
-
-
-def coco_results(
-    predictions: Sequence[dict[str, Any]], image_ids: Sequence[int], category_ids: Sequence[int]
-) -> list[dict[str, Any]]:
-    """Outputs of ``Detect.predict_step`` as COCO's list of results."""
-    results = []
-    for batch in predictions:
-        for index, found in zip(batch["index"].tolist(), batch["found"], strict=True):
-            boxes, masks = xywh(found["boxes"]).tolist(), found.get("masks")
-            for number, (label, score) in enumerate(
-                zip(found["labels"].tolist(), found["scores"].tolist(), strict=True)
-            ):
-                one = {"image_id": image_ids[index], "category_id": category_ids[label]}
-                one |= {"bbox": boxes[number], "score": score}
-                if masks is not None:
-                    one["segmentation"] = rle.as_json(masks[number])
-                results.append(one)
-    return results

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from lit_splitmask.callbacks.progress import clock
+from lit_splitmask.contract import training_data
 from lit_splitmask.distributed import alone
 from lit_splitmask.errors import UserError
 from lit_splitmask.seeding import seeded_globals
+from lit_splitmask.units import duration
 
 DAY = 86_400.0
 
@@ -41,7 +42,7 @@ def too_long_message(seconds: float, *, steps: int, images: int, command: str) -
         smaller = f" --data.batch_size {batch_size}" if batch_size < images // steps else ""
         lines.append(f"  {command} --data.budget.images {fitting}{smaller}   # {name}")
     return (
-        f"The full schedule of {steps:,} steps ({images:,} images seen) would take about {clock(seconds)} on this machine, "
+        f"The full schedule of {steps:,} steps ({images:,} images seen) would take about {duration(seconds)} on this machine, "
         "and no budget was given, so nothing was started. Commands that fit:\n"
         + "\n".join(lines)
         + "\nA smaller network (--recipe splitmask_cpu), smaller images (--data.image_size) or a GPU shorten it "
@@ -79,16 +80,19 @@ class EstimateTime(Callback):
         self.seconds = steps * step_seconds
         if trainer.is_global_zero:
             pl_module.print(
-                f"A step takes about {step_seconds:.2f} s here: the {steps:,} steps will take about {clock(self.seconds)}."
+                f"A step takes about {step_seconds:.2f} s here: the {steps:,} steps will take about {duration(self.seconds)}."
             )
         if self.stop_above and self.seconds > self.stop_above:
-            images = steps * trainer.datamodule.batch_size  # type: ignore[attr-defined]
+            images = steps * (training_data(trainer.datamodule).images_per_step or 1)  # type: ignore[attr-defined]
             raise UserError(too_long_message(self.seconds, steps=steps, images=images, command=self.command))
 
     def _time_steps(self, trainer: Trainer, module: LightningModule) -> float:
         """Median seconds of an optimizer step on this process."""
-        loader = trainer.datamodule.fitting_dataloader()  # type: ignore[attr-defined]
-        images_per_step = trainer.datamodule.batch_size / trainer.world_size  # type: ignore[attr-defined]
+        data = training_data(trainer.datamodule)  # type: ignore[attr-defined]
+        if data.fitting_dataloader is None or data.images_per_step is None:
+            raise UserError("EstimateTime times steps of this project's datamodules: leave it out with others.")
+        loader: Any = data.fitting_dataloader(None)
+        images_per_step = data.images_per_step / trainer.world_size
         with seeded_globals(0):
             batches = itertools.chain.from_iterable(itertools.repeat(loader))
             if trainer.strategy.root_device.type == "cpu":

@@ -9,12 +9,8 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-
-def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss, with days before it where there are any."""
-    days, rest = divmod(int(seconds), 86_400)
-    text = f"{rest // 3600}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
-    return f"{days} d {text}" if days else text
+from lit_splitmask.contract import training_data
+from lit_splitmask.units import duration
 
 
 class RunProgress(ProgressBar):
@@ -86,11 +82,11 @@ class RunProgress(ProgressBar):
         done = trainer.global_step - self._first_step
         rate = done / max(1e-9, time.monotonic() - self._started)
         left = (trainer.estimated_stepping_batches - trainer.global_step) / max(1e-9, rate)
-        images = rate * getattr(getattr(trainer, "datamodule", None), "batch_size", 0)
+        images = rate * (training_data(getattr(trainer, "datamodule", None)).images_per_step or 0)
         values = [
             f"{k.removeprefix('train/')} {float(v):.3f}"
             for k, v in trainer.progress_bar_metrics.items()
             if k != "v_num"
         ]
         speed = f"{images:,.0f} images/s" if images else f"{rate:.2f} steps/s"
-        return "  ".join([speed, *values, f"{clock(left)} left"])
+        return "  ".join([speed, *values, f"{duration(left)} left"])

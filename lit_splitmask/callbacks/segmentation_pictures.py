@@ -1,23 +1,17 @@
-"""What a segmenter says: pictures beside the truth, and label maps as PNG files."""
+"""What a segmenter predicts, drawn beside the truth."""
 
-import io
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from lit_splitmask.atomic import write_atomically
-from lit_splitmask.callbacks.pictures import tile, write_png
-from lit_splitmask.datamodules.label_maps import to_values
-from lit_splitmask.distributed import sum_over_processes
+from lit_splitmask.callbacks.drawing import class_colours, tile, write_png
 from lit_splitmask.errors import UserError
 from lit_splitmask.losses import IGNORED
 from lit_splitmask.modules.segment import Segment
@@ -28,17 +22,6 @@ CELL_WIDTH = 320
 
 _LEGEND_ROW = 16
 _VOID_COLOUR = (0, 0, 0)
-
-
-def class_colours(num_classes: int) -> np.ndarray:
-    """Pascal VOC's colours without its first, black, which stands for void here: (num_classes, 3) uint8."""
-    colours = np.zeros((num_classes, 3), dtype=np.uint8)
-    for number in range(num_classes):
-        bits = number + 1
-        for level in range(7, -1, -1):
-            colours[number] |= np.array([bits & 1, bits >> 1 & 1, bits >> 2 & 1], dtype=np.uint8) << level
-            bits >>= 3
-    return colours
 
 
 def paint(classes: Tensor, num_classes: int) -> Tensor:
@@ -131,84 +114,3 @@ class SegmentationPictures(Callback):
         module.train(was_training)
         legend = draw_legend(module.class_names or [], rows.shape[2])
         write_png(self.path, torch.cat([rows, legend], dim=1), COLUMNS)
-
-
-class LabelMapWriter(BasePredictionWriter):
-    """Writes a PNG for every image, of its size on disk and with the values that the training maps have.
-
-    It is a palette PNG, so that it can be looked at, or one of 16 bits where values need it. The folder mirrors that of the
-    images.
-
-    Args:
-        path: A folder that does not exist yet, or is empty.
-    """
-
-    def __init__(self, path: str = "predictions") -> None:
-        super().__init__(write_interval="batch")
-        self.path = Path(path)
-        self._written = 0
-        self._names: list[str] = []
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses to write over files, before anything is predicted."""
-        if stage != "predict":
-            return
-        if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
-            raise UserError(
-                f"{self.path} exists already: move it away, or give another folder by --predictions.path DIR."
-            )
-        trainer.strategy.barrier("predictions")  # no process writes before all have looked
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._written = 0
-        self._names = map_names(trainer.datamodule.predict_paths)  # type: ignore[attr-defined]
-
-    def write_on_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        prediction: Any,
-        batch_indices: Sequence[int] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
-    ) -> None:
-        assert isinstance(pl_module, Segment)
-        for classes, index in zip(prediction["map"].cpu().numpy(), prediction["index"].tolist(), strict=True):
-            data = encode_map(classes, pl_module.void, pl_module.num_classes)
-            write_atomically(self.path / self._names[index], data)
-            self._written += 1
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        written = torch.tensor(self._written, device=pl_module.device)
-        sum_over_processes(written)
-        pl_module.print(f"Wrote {int(written):,} label maps to {self.path}/.")
-
-
-def map_names(paths: Sequence[str]) -> list[str]:
-    """Names of the maps: those of the images as PNG, with the image's own extension before it where two would be one."""
-    plain = [str(PurePosixPath(path).with_suffix(".png")) for path in paths]
-    count = Counter(plain)
-    return [name if count[name] == 1 else f"{path}.png" for name, path in zip(plain, paths, strict=True)]
-
-
-def encode_map(classes: np.ndarray, void: int | None, num_classes: int) -> bytes:
-    """A PNG of class indices (H, W), written as the values that stand for them where ``void`` is left out.
-
-    Args:
-        classes: All in [0, num_classes).
-        void: The value that no class has; None where values are class indices.
-        num_classes: Which decides between a palette and 16 bits.
-    """
-    values = to_values(np.arange(num_classes), void)
-    written = values[classes]
-    if values.max() > 255:
-        picture = Image.fromarray(written.astype(np.uint16))
-    else:
-        picture = Image.fromarray(written.astype(np.uint8)).convert("L")
-        palette = np.zeros((256, 3), dtype=np.uint8)
-        palette[values] = class_colours(num_classes)
-        picture.putpalette(palette.tobytes())
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()

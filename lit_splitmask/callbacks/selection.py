@@ -3,8 +3,6 @@
 import json
 import logging
 import math
-import os
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from rich.console import Console
 
-from lit_splitmask.atomic import write_atomically
-from lit_splitmask.callbacks.curves import draw_signals, signals_table
-from lit_splitmask.callbacks.material import Images, Material, undisturbed
-from lit_splitmask.callbacks.signals import KNN, HeldOutLoss, Linear, RankMe, Signal, Sizes, forward_passes
-from lit_splitmask.callbacks.signals import measure as measure_signals
+from lit_splitmask.contract import training_data
 from lit_splitmask.errors import UserError
-from lit_splitmask.selection import Decision, Reading, Rule, decide
+from lit_splitmask.files import link_or_copy, write_json
+from lit_splitmask.selection.curves import draw_signals, signals_table
+from lit_splitmask.selection.material import Images, Material, undisturbed
+from lit_splitmask.selection.rule import Decision, Reading, Rule, decide
+from lit_splitmask.selection.signals import KNN, HeldOutLoss, Linear, RankMe, Signal, Sizes, forward_passes
+from lit_splitmask.selection.signals import measure as measure_signals
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +116,13 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         """The rule's word on what has been measured so far."""
         total = int(trainer.estimated_stepping_batches)
         warmup = getattr(getattr(module, "optim", None), "warmup", 0.0)
-        return decide(self.history, total_steps=total, warmup_steps=round(warmup * total), rule=self.rule)
+        return decide(
+            self.history,
+            directions={signal.name: signal.better for signal in self.signals},
+            total_steps=total,
+            warmup_steps=round(warmup * total),
+            rule=self.rule,
+        )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks the folder.
@@ -166,14 +171,15 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         return Sizes(len(self._parts[0]), len(self._parts[1]), self.num_classes, width, macs)
 
     def _find_images(self, trainer: Trainer) -> tuple[Images, Images] | None:
-        data: Any = getattr(trainer, "datamodule", None)
+        data = training_data(getattr(trainer, "datamodule", None))
         if self.images is not None:
             train, held_out = self.images
-        elif hasattr(data, "eval_images") and "val" in data.source.splits:
-            train, held_out = data.eval_images(data.train_samples), data.eval_images(data.source.splits["val"])
-            labelled = bool((data.train_samples.labels >= 0).all())
-            self.num_classes = data.num_classes if labelled else 0
+        elif data.split_images is not None:
+            train, held_out = data.split_images("train"), data.split_images("val")
+            self.num_classes = (data.num_classes or 0) if data.all_labelled else 0
         else:
+            return None
+        if train is None or held_out is None:
             return None
         parts = Images(train, self.most_images), Images(held_out, self.most_images)
         return parts if all(len(part) for part in parts) else None
@@ -235,7 +241,7 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         if trainer.is_global_zero and self.keep and before is not None and best.exists():
             earlier = Path(self._path(f"step-{before:08d}"))
             if not earlier.exists():
-                _link(best, earlier)
+                link_or_copy(best, earlier)
             self._kept.append(before)
         for step in self._kept[: -self.keep or None]:
             if trainer.is_global_zero:
@@ -268,7 +274,7 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
             "settings": self.settings,
             "history": [reading.as_json() for reading in self.history],
         }
-        write_atomically(Path(str(self.dirpath)) / "selection.json", json.dumps(known, indent=1).encode())
+        write_json(Path(str(self.dirpath)) / "selection.json", known)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the curves, and says which checkpoint to keep."""
@@ -297,10 +303,10 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
 
     def summary(self, trainer: Trainer, decision: Decision) -> str:
         """What a person should know, in one paragraph."""
-        schedule = getattr(getattr(trainer, "datamodule", None), "schedule", None)
+        data = training_data(getattr(trainer, "datamodule", None))
         passes = ""
-        if schedule is not None and decision.best_step is not None:
-            passes = f" (pass {decision.best_step * schedule.batch_size / schedule.num_images:,.0f})"
+        if data.images_per_step and data.num_train_images and decision.best_step is not None:
+            passes = f" (pass {decision.best_step * data.images_per_step / data.num_train_images:,.0f})"
         return f"Keep step {decision.best_step:,}{passes}, {self.best_model_path}: {decision.reason}."
 
     # Resuming
@@ -330,33 +336,9 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         self.seconds, self.training_seconds = state_dict["seconds"], state_dict["training_seconds"]
 
 
-class OverfitAwareEarlyStopping(Callback):
-    """Stops training when the rule of the trainer's :class:`OverfitAwareCheckpoint` says so."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds the checkpoint callback.
-
-        Raises:
-            UserError: There is none.
-        """
-        found = [callback for callback in trainer.callbacks if isinstance(callback, OverfitAwareCheckpoint)]  # type: ignore[attr-defined]
-        if not found:
-            raise UserError("OverfitAwareEarlyStopping needs an OverfitAwareCheckpoint among the trainer's callbacks.")
-        for callback in found:
-            callback.stops = True
-
-
 def chosen_checkpoint(trainer: Trainer) -> Path | None:
     """The one that an :class:`OverfitAwareCheckpoint` of the trainer keeps; None where it is the last, or nothing chooses."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, OverfitAwareCheckpoint) and callback.best_step not in (None, trainer.global_step):
             return Path(callback.best_model_path)
     return None
-
-
-def _link(source: Path, target: Path) -> None:
-    """A second name for a file that will be replaced, or a copy where the file system has no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)

@@ -6,17 +6,18 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
+from lit_splitmask.commands.request import Request
 from lit_splitmask.errors import UserError
 from lit_splitmask.tokenizers.dalle import URL, save_encoder
 from lit_splitmask.tokenizers.dalle_pickle import read_encoder
 
 
-def convert_dalle(arguments: list[str]) -> int:
+def convert_dalle(request: Request) -> int:
     """Reads a file, or fetches it, and writes its tensors."""
     parser = ArgumentParser(prog="lit-splitmask convert-dalle")
     parser.add_argument("--weights", type=str, default=URL)
     parser.add_argument("--out", type=str, default="dalle_encoder.safetensors")
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(request.settings())
     out = Path(given.out)
     if out.suffix != ".safetensors" or out.exists():
         problem = "exists already" if out.exists() else "does not end in .safetensors"

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lit_splitmask.atomic import partial_name
 from lit_splitmask.commands.frozen import Frozen
-from lit_splitmask.commands.report import draw_map
+from lit_splitmask.commands.plots import draw_map
+from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import quiet
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import partial_name
 
 
 @dataclass
@@ -27,10 +28,10 @@ class Options:
     most_on_map: int = 2_000
 
 
-def embed(arguments: list[str]) -> int:
+def embed(request: Request) -> int:
     """``lit-splitmask embed``: features of all splits of any of the datamodules."""
     quiet()
-    frozen = Frozen("embed", arguments, Options)
+    frozen = Frozen(request, Options)
     out = Path(frozen.options.out or f"runs/embed-{frozen.name}.npz")
     if out.suffix != ".npz" or out.exists():
         problem = "exists already" if out.exists() else "does not end in .npz"

@@ -12,13 +12,13 @@ from rich.progress import track
 from torch import Tensor
 
 from lit_splitmask.checkpoints import Weights, config_of, load_into, load_weights
-from lit_splitmask.commands import tasks
-from lit_splitmask.commands.arguments import value_of
 from lit_splitmask.commands.parser import shorten
+from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import instantiate
-from lit_splitmask.datamodules.base import ImageData
-from lit_splitmask.datamodules.dataset import Samples
+from lit_splitmask.commands.tasks.registry import task_for_datamodule
+from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
+from lit_splitmask.loading.samples import Samples
 from lit_splitmask.models.vit import ViT
 from lit_splitmask.seeding import derive_seed
 from lit_splitmask.views import default_statistics, network_view
@@ -36,8 +36,7 @@ class Frozen:
     """A backbone that is not trained any more, and the images that it looks at.
 
     Args:
-        command: For messages.
-        arguments: Those of the command: ``--weights``, ``--data…`` and the fields of ``options``.
+        request: Its options are ``--weights``, ``--seed``, ``--data…`` and the fields of ``options``.
         options: A dataclass of the command's other options.
 
     Attributes:
@@ -48,8 +47,8 @@ class Frozen:
         images: The folder or list of the images.
     """
 
-    def __init__(self, command: str, arguments: list[str], options: type[Options]) -> None:
-        path = value_of(arguments, "--weights")
+    def __init__(self, request: Request, options: type[Options]) -> None:
+        path, command = request.weights, request.command
         weights = None if path is None else load_weights(path)
         config = config_of(weights)
         channels = [] if config.in_chans == 3 else [f"--data.channels={config.in_chans}"]
@@ -58,17 +57,17 @@ class Frozen:
         parser.add_argument("--seed", type=int, default=0)
         parser.add_class_arguments(options, as_group=False)
         parser.add_subclass_arguments(ImageData, "data")
-        given = ["--data=ImageFolder", f"--data.image_size={config.image_size}", *channels, *arguments]
+        given = ["--data=ImageFolder", f"--data.image_size={config.image_size}", *channels, *request.settings()]
         parsed = parser.parse_args(given)
         self.options: Any = options(**{field.name: parsed[field.name] for field in fields(cast(Any, options))})
-        images = value_of(arguments, "--data.root") or value_of(arguments, "--data.manifest")
+        images = request.root or request.manifest
         if images is None:
             raise UserError(f"{command} needs images: --data.root DIR.")
         self.images, self.weights_path, self._weights = images, path, weights
         of = "random" if path is None else Path(path).resolve().parent.name
         self.name = f"{of}-{Path(images).resolve().stem}"
         self.data = cast(ImageData, instantiate(cast(Any, parser), parsed)["data"])
-        if any(type(self.data).__name__ in task.datamodules for task in tasks.TASKS.values()):
+        if task_for_datamodule(type(self.data).__name__).name != "classify":
             raise UserError(
                 f"{command} looks at images, not at annotations as {type(self.data).__name__} does: give the folder of the "
                 "images alone, without --data."

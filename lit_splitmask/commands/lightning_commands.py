@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from lit_splitmask.commands import tasks
-from lit_splitmask.commands.arguments import value_of
+from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import new_parser, quiet, trainer_defaults
-from lit_splitmask.commands.runs import check_checkpoint
+from lit_splitmask.commands.run_folder import check_checkpoint
+from lit_splitmask.commands.tasks.registry import task_of
+from lit_splitmask.config_files import settings_in
 from lit_splitmask.errors import UserError
 
 
@@ -30,22 +30,28 @@ class AnyCLI(LightningCLI):
 
     def before_predict(self) -> None:
         """Adds what writes the predictions of the module's task."""
-        writer = tasks.task_of(self.model).writer(self._get(self.config, "predictions.path"))
+        writer = task_of(self.model).writer(self._get(self.config, "predictions.path"))
         self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
 
 
-def lightning(arguments: list[str]) -> int:
-    """``lit-splitmask fit | validate | test | predict``."""
+def lightning(request: Request) -> int:
+    """``lit-splitmask fit | validate | test | predict``.
+
+    Raises:
+        UserError: The checkpoint or the configuration is not one for this command.
+    """
     quiet()
-    checkpoint = value_of(arguments, "--ckpt_path")
-    if checkpoint not in (None, "last", "best", "hpc", "null"):
-        check_checkpoint(Path(str(checkpoint)))
+    checkpoint = request.value("--ckpt_path")
     if checkpoint == "last":
-        raise UserError("--ckpt_path last guesses a file, and trains from scratch where there is none: give the path.")
-    _refuse_a_runs_config(value_of(arguments, "--config") or value_of(arguments, "-c"))
-    predicts = arguments[0] == "predict"
-    if predicts and value_of(arguments, "--return_predictions") is None:
-        arguments = [*arguments, "--return_predictions=false"]  # they are written, and would fill the memory
+        raise UserError("--ckpt_path last guesses a file, and trains from scratch if there is none: give the path.")
+    if checkpoint not in (None, "best", "hpc", "null"):
+        check_checkpoint(Path(str(checkpoint)))
+    for path in request.configs:
+        _refuse_run_config(path)
+    predicts = request.command == "predict"
+    arguments = [request.command, *request.settings()]
+    if predicts and request.value("--return_predictions") is None:
+        arguments.append("--return_predictions=false")  # they are written, and would fill the memory
     AnyCLI(
         LightningModule,
         LightningDataModule,
@@ -61,12 +67,9 @@ def lightning(arguments: list[str]) -> int:
     return 0
 
 
-def _refuse_a_runs_config(path: str | None) -> None:
-    """``config.yaml`` of a run is for ``pretrain`` and ``finetune``, whose module has no ``class_path``."""
-    if path is None or not Path(path).is_file():
-        return
-    settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    if isinstance(settings, dict) and "runs_dir" in settings:
+def _refuse_run_config(path: str) -> None:
+    """Refuses the ``config.yaml`` of a run, which is for ``pretrain`` and ``finetune``: its module has no ``class_path``."""
+    if "runs_dir" in settings_in(path):
         raise UserError(
             f"{path} repeats a run of pretrain or finetune. To test a fine-tuned network or to predict with it, give "
             f"{Path(path).with_name('predict.yaml')}, which finetune writes at its end."

@@ -1,10 +1,24 @@
-"""LightningCLI's parser with shorter errors, and a glance at arguments before it runs."""
+"""LightningCLI's parser with shorter errors, and with configuration files of earlier versions."""
 
 import re
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import yaml
+from jsonargparse import get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
+
+from lit_splitmask.config_files import up_to_date
+
+CONFIG_MODE = "lit_splitmask"
+"""The parser mode in which configuration files are read."""
+
+
+def _load(text: str) -> Any:
+    return up_to_date(get_loader("yaml")(text))
+
+
+set_loader(CONFIG_MODE, _load, exceptions=(yaml.YAMLError,))
 
 
 class Parser(LightningArgumentParser):

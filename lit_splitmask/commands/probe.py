@@ -1,6 +1,5 @@
 """``lit-splitmask probe``: what a backbone's frozen features are worth, block by block."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from lit_splitmask.atomic import write_atomically
 from lit_splitmask.commands.frozen import Frozen
-from lit_splitmask.commands.report import draw_blocks
+from lit_splitmask.commands.plots import draw_blocks
+from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import quiet
-from lit_splitmask.datamodules.dataset import Samples
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import write_json
+from lit_splitmask.loading.samples import Samples
 from lit_splitmask.probing import LinearProbe, accuracy, knn_predict, rankme
 
 
@@ -37,17 +37,17 @@ class Options:
     most_images: int = 20_000
 
 
-def probe(arguments: list[str]) -> int:
+def probe(request: Request) -> int:
     """``lit-splitmask probe``: k-NN and linear probes of any weights on any of the datamodules."""
     quiet()
-    frozen = Frozen("probe", arguments, Options)
+    frozen = Frozen(request, Options)
     out = Path(frozen.options.out or f"runs/probe-{frozen.name}")
     if (out / "probe.json").exists():
         raise UserError(f"{out} holds a probe already: give another --out, or delete it.")
     frozen.open()
     report = {"weights": frozen.weights_path, "images": frozen.images, **_probe(frozen)}
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "probe.json", json.dumps(report, indent=2).encode())
+    write_json(out / "probe.json", report)
     _print(report)
     written = "probe.json"
     if report["blocks"]:

@@ -2,14 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from lit_splitmask.commands.arguments import value_of
+from lit_splitmask.config_files import read_settings
 from lit_splitmask.errors import UserError
+
+if TYPE_CHECKING:
+    from lit_splitmask.commands.request import Request
 
 TRAINING_SHARE = 0.8
 """Of a folder's images, about."""
@@ -50,54 +51,11 @@ def available() -> list[str]:
 
 def read(name: str) -> dict[str, Any]:
     """A shipped recipe by name, or a YAML file by path; one that starts from another ``recipe`` is merged with it."""
-    shipped = files("lit_splitmask.recipes") / f"{name}.yaml"
-    if shipped.is_file():
-        text = shipped.read_text()
-    elif Path(name).is_file():
-        text = Path(name).read_text()
-    else:
+    builtin = files("lit_splitmask.recipes") / f"{name}.yaml"
+    if not builtin.is_file() and not Path(name).is_file():
         raise UserError(f"There is no recipe {name!r}: give a path, or one of {', '.join(available())}.")
-    try:
-        recipe = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"The recipe {name} is not valid YAML: {error}") from None
-    if not isinstance(recipe, dict):
-        raise UserError(f"The recipe {name} holds no settings.")
-    return _with_base(recipe)
-
-
-def instead_of_config(arguments: list[str]) -> list[str]:
-    """Arguments in which ``--config`` with a recipe has become ``--recipe``: with a name, or a file that starts from a recipe.
-
-    LightningCLI, which reads ``--config``, knows neither.
-
-    Raises:
-        UserError: There is more than one recipe.
-    """
-    result, found = list(arguments), [value] if (value := value_of(arguments, "--recipe")) is not None else []
-    for place, argument in enumerate(arguments):
-        option, equals, value = argument.partition("=")
-        if option not in ("--config", "-c"):
-            continue
-        if not equals:
-            value = arguments[place + 1] if place + 1 < len(arguments) else ""
-        if _is_recipe(value):
-            result[place] = f"--recipe{equals}{value}" if equals else "--recipe"
-            found.append(value)
-    if len(found) > 1:
-        raise UserError(f"A run starts from one recipe, not from {' and '.join(found)}: give one of them.")
-    return result
-
-
-def _is_recipe(config: str) -> bool:
-    """Whether it is the name of a recipe, or a file that starts from one and is no run's resolved configuration."""
-    if config in available():
-        return True
-    try:
-        settings = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        return False  # settings themselves, or the parser says what is wrong
-    return isinstance(settings, dict) and bool(settings.get("recipe")) and "runs_dir" not in settings
+    with as_file(builtin) as path:
+        return _with_base(read_settings(path if path.is_file() else name))
 
 
 def _with_base(settings: dict[str, Any]) -> dict[str, Any]:
@@ -256,8 +214,20 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def list_recipes(arguments: list[str]) -> int:
-    """Prints each recipe's first comment line."""
+def methods() -> dict[str, str]:
+    """The pre-training methods with recipes for GPUs and for CPUs: their names, and the classes of their objectives."""
+    names = available()
+    both = [name for name in names if f"{name}_cpu" in names]
+    settings = {name: read(name).get("model", {}) for name in both}
+    return {
+        name: model["objective"]["class_path"].rpartition(".")[2]
+        for name, model in settings.items()
+        if "objective" in model
+    }
+
+
+def list_recipes(request: "Request") -> int:
+    """``lit-splitmask recipes``: prints the first comment line of each recipe."""
     for name in available():
         text = (files("lit_splitmask.recipes") / f"{name}.yaml").read_text()
         print(f"{name:24s} {text.splitlines()[0].lstrip('# ')}")

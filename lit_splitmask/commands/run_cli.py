@@ -15,13 +15,14 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_splitmask import modules
-from lit_splitmask.atomic import write_atomically
-from lit_splitmask.commands.parser import Parser
-from lit_splitmask.commands.runs import RunFolder
-from lit_splitmask.datamodules.base import ImageData
+from lit_splitmask.commands.parser import CONFIG_MODE, Parser
+from lit_splitmask.commands.request import BUDGET
+from lit_splitmask.commands.run_folder import RunFolder
+from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import write_atomically
 
-NO_MATTER = [  # Lightning's advice that this program already follows in its own way
+IGNORED_WARNINGS = [  # Lightning's advice that this program already follows in its own way
     ".*does not have many workers.*",
     ".*is smaller than the logging interval.*",
     ".*Checkpoint directory .* exists and is not empty.*",
@@ -36,14 +37,12 @@ NO_MATTER = [  # Lightning's advice that this program already follows in its own
     ".*LightningCLI's args parameter is intended.*",
 ]
 
-BUDGET_OPTIONS = ("--data.budget", "--data.init_args.budget")
-
 
 def quiet() -> None:
     """Silences advice that does not concern the user; real warnings are left."""
     import logging
 
-    for pattern in NO_MATTER:
+    for pattern in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=pattern)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -67,7 +66,7 @@ def best_precision() -> str:
 
 def new_parser(settings: dict[str, Any]) -> Parser:
     """LightningCLI's parser, but with this project's errors."""
-    parser = Parser(**settings)
+    parser = Parser(parser_mode=CONFIG_MODE, **settings)
     parser.add_argument("--help_all", action="help", help="list all options")
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="a YAML file of settings; several may be given")
     return parser
@@ -90,7 +89,7 @@ class RunCLI(LightningCLI):
     """One run: a fixed module class, any datamodule, a folder of its own; recipes are the lowest-priority settings."""
 
     def __init__(self, module: type[LightningModule], arguments: list[str], recipe: dict[str, Any]) -> None:
-        if any(argument.startswith(BUDGET_OPTIONS) for argument in arguments):
+        if any(argument.startswith(BUDGET) for argument in arguments):
             recipe = _without_budget(recipe)  # else the recipe's passes would stand beside the user's steps
         with tempfile.TemporaryDirectory() as directory:
             defaults = Path(directory) / "recipe.yaml"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lit_splitmask.commands import recipes
-from lit_splitmask.datamodules.facts import FACTS, table_3
+from lit_splitmask.datamodules.paper import FACTS, table_3
 
 INTRODUCTION = """\
 # The paper's datasets

@@ -1,16 +1,16 @@
 """Datamodules: from an image folder to batches of uint8 images, labels or label maps, and indices."""
 
-from lit_splitmask.datamodules.base import ImageData
-from lit_splitmask.datamodules.budget import Budget
-from lit_splitmask.datamodules.coco import CocoDetection
-from lit_splitmask.datamodules.coco_annotations import looks_like_coco
-from lit_splitmask.datamodules.detection_augment import DetectionAugment
-from lit_splitmask.datamodules.finetune_augment import FinetuneAugment
-from lit_splitmask.datamodules.folder import ImageFolder
-from lit_splitmask.datamodules.glance import Glance, glance
-from lit_splitmask.datamodules.label_maps import looks_like_segmentation
+from lit_splitmask.annotations.coco import looks_like_coco
+from lit_splitmask.annotations.label_maps import looks_like_segmentation
+from lit_splitmask.augment.detect import DetectionAugment
+from lit_splitmask.augment.finetune import FinetuneAugment
+from lit_splitmask.augment.multi_crop import MultiCrop
+from lit_splitmask.augment.pretrain import PretrainAugment
+from lit_splitmask.augment.segment import SegmentAugment
+from lit_splitmask.datamodules.coco_detection import CocoDetection
+from lit_splitmask.datamodules.image_data import ImageData
+from lit_splitmask.datamodules.image_folder import ImageFolder
 from lit_splitmask.datamodules.manifest import Manifest
-from lit_splitmask.datamodules.multi_crop import MultiCrop
 from lit_splitmask.datamodules.published import (
     ADE20K,
     COCO,
@@ -23,9 +23,9 @@ from lit_splitmask.datamodules.published import (
     Sketch,
     StanfordCars,
 )
-from lit_splitmask.datamodules.segment_augment import SegmentAugment
-from lit_splitmask.datamodules.segmentation import SegmentationFolder
-from lit_splitmask.datamodules.transforms import PretrainAugment
+from lit_splitmask.datamodules.segmentation_folder import SegmentationFolder
+from lit_splitmask.images.glance import Glance, glance
+from lit_splitmask.loading.budget import Budget
 
 __all__ = [
     "ADE20K",

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_splitmask.datamodules.build_index import make_from_lists
-from lit_splitmask.datamodules.files import FileData
-from lit_splitmask.datamodules.folder import DEFAULT_SPLITS
-from lit_splitmask.datamodules.index import (
+from lit_splitmask.datamodules.file_data import FileData
+from lit_splitmask.datamodules.image_folder import DEFAULT_SPLITS
+from lit_splitmask.errors import UserError
+from lit_splitmask.images.build_index import make_from_lists
+from lit_splitmask.images.index import (
     FolderIndex,
     SplitOptions,
     check_options,
@@ -19,9 +20,8 @@ from lit_splitmask.datamodules.index import (
     folder_in,
     load_index,
 )
-from lit_splitmask.datamodules.layout import SPLIT_NAMES
-from lit_splitmask.datamodules.scan import Storing
-from lit_splitmask.errors import UserError
+from lit_splitmask.images.layout import SPLIT_NAMES
+from lit_splitmask.images.scan import Storing
 
 COLUMNS = ("path", "label", "split", "group")
 

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lit_splitmask.datamodules.facts import FACTS
-from lit_splitmask.datamodules.layout import list_images
-from lit_splitmask.datamodules.listed import ListedData, Listing, read_lines
+from lit_splitmask.datamodules.listed_data import ListedData, Listing
+from lit_splitmask.datamodules.paper import FACTS
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import read_lines
+from lit_splitmask.images.layout import list_images
 
 
 class ImageNet(ListedData):

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
-from lit_splitmask import rle
+from lit_splitmask.annotations import rle
 
 NAMES = {"map": "AP", "map_50": "AP50", "map_75": "AP75", "map_small": "AP_small", "map_medium": "AP_medium"}
 NAMES |= {"map_large": "AP_large", "mar_100": "AR100"}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lit_splitmask.allocator import keep_freed_memory
 from lit_splitmask.checkpoints import FORMAT, describe
+from lit_splitmask.contract import TrainingData, training_data
 from lit_splitmask.errors import UserError
 from lit_splitmask.models.vit import ViT, use_fused_attention
 from lit_splitmask.optim import OptimConfig, batch_scale, build_optimizer, half_cosine
@@ -46,8 +47,7 @@ class TrainModule(LightningModule):
 
     def exported(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What an exported file holds beside the backbone: tensors by name, and facts as JSON values."""
-        class_names = getattr(self, "class_names", None)
-        return {}, {"class_names": class_names} if class_names else {}
+        return {}, {}
 
     def about_pixels(self) -> dict[str, list[float]]:
         """The pixel statistics as JSON values."""
@@ -66,20 +66,24 @@ class TrainModule(LightningModule):
             keep_freed_memory()
 
     @property
-    def data(self) -> Any:
-        """The attached datamodule, if any."""
+    def datamodule(self) -> Any:
+        """The trainer's datamodule, or None."""
         return getattr(self.trainer, "datamodule", None)
 
     @property
-    def global_batch(self) -> int | None:
-        """``batch_size`` of this project's datamodules, which counts all processes and accumulated batches; None for others'."""
-        return int(self.data.batch_size) if hasattr(self.data, "schedule") else None
+    def data(self) -> TrainingData:
+        """What is known of the trainer's datamodule."""
+        return training_data(self.datamodule)
 
     @property
     def images_per_step(self) -> int:
-        """Images that an optimizer step sees, over all processes and accumulated batches."""
-        if self.global_batch is not None:
-            return self.global_batch
+        """Images that an optimizer step sees, over all processes and accumulated batches.
+
+        Raises:
+            UserError: Neither the datamodule nor the training loader says.
+        """
+        if self.data.images_per_step is not None:
+            return self.data.images_per_step
         loader = self.trainer.train_dataloader
         batch_size = getattr(loader, "batch_size", None)
         if batch_size is None:
@@ -92,13 +96,13 @@ class TrainModule(LightningModule):
         Raises:
             UserError: The images have another number of channels than the network.
         """
-        channels = getattr(self.data, "channels", None)
+        channels = self.data.channels
         if channels is not None and channels != self.in_chans:
             raise UserError(
                 f"The datamodule gives images of {channels} channel(s), but the network takes {self.in_chans}: set "
                 "data.channels and the backbone's in_chans to the same."
             )
-        mean, std = getattr(self.data, "pixel_mean", None), getattr(self.data, "pixel_std", None)
+        mean, std = self.data.pixel_mean, self.data.pixel_std
         if stage == "fit" and mean is not None and std is not None and not self.has_statistics:
             self.set_statistics(mean, std)
 

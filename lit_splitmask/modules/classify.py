@@ -78,7 +78,7 @@ class Classify(DownstreamModule):
 
     def check_images(self) -> None:
         super().check_images()
-        if getattr(self.data, "pool", None):
+        if self.data.pool:
             raise UserError(
                 f"The images of data.pool ({', '.join(map(str, self.data.pool))}) have no labels: leave it out when fine-tuning."
             )

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_splitmask import rle
+from lit_splitmask.annotations import rle
 from lit_splitmask.checkpoints import Weights
+from lit_splitmask.contract import detection_data
 from lit_splitmask.errors import UserError
 from lit_splitmask.models.mask_rcnn import DetectorConfig, MaskRCNN
 from lit_splitmask.models.vit import ViT, ViTConfig
@@ -81,19 +82,20 @@ class Detect(DownstreamModule):
         return self.rcnn.num_classes
 
     def setup(self, stage: str) -> None:
-        masks = getattr(self.data, "masks", None)
-        if masks is None:
+        data = detection_data(self.datamodule)
+        if data is None:
             raise UserError(f"Detection needs {self.needs}: give a datamodule of them.")
+        masks = data.masks
         if self.network is None:
             self.masks = masks
-        elif self.masks != masks and getattr(self.data, "class_names", None):
+        elif self.masks != masks and data.class_names:
             raise UserError(
                 f"The detector was trained {_with(self.masks)}, but the images are read {_with(masks)}: set data.masks to "
                 f"{str(self.masks).lower()}, or train a detector for them."
             )
         super().setup(stage)
         if not self.category_ids:
-            self.category_ids = list(getattr(self.data, "category_ids", None) or self._usual_ids())
+            self.category_ids = list(data.category_ids or self._usual_ids())
 
     def _usual_ids(self) -> list[int]:
         return list(range(1, self.num_classes + 1))
@@ -102,9 +104,9 @@ class Detect(DownstreamModule):
         """Nothing: positions are fitted to each image."""
 
     def check_images(self) -> None:
-        patch = self.vit.config.patch_size
-        if hasattr(self.data, "smallest_image"):
-            name, side = self.data.smallest_image()
+        patch, data = self.vit.config.patch_size, detection_data(self.datamodule)
+        if data is not None:
+            name, side = data.smallest_image()
             if side < patch:
                 raise UserError(
                     f"The image {name} is {side} px high or wide (as stored, or when resized to data.image_size and max_size), "

@@ -86,12 +86,12 @@ class DownstreamModule(TrainModule):
         Raises:
             UserError: They do not fit.
         """
-        channels = getattr(self.data, "channels", None)
+        channels = self.data.channels
         if channels is not None and self.network is None:
             self._config = replace(self._config, in_chans=channels)
             self.in_chans = channels
         super().setup(stage)
-        num_classes = getattr(self.data, "num_classes", None)
+        num_classes = self.data.num_classes
         if self.network is None:
             if num_classes is None:
                 raise UserError(f"The number of classes is unknown: give a datamodule of {self.needs}.")
@@ -100,12 +100,11 @@ class DownstreamModule(TrainModule):
         if num_classes and num_classes != self.num_classes:
             raise UserError(f"The network has {self.num_classes} classes, but the images have {num_classes}.")
         self.check_images()
-        self._take_names(list(getattr(self.data, "class_names", None) or []))
+        self._take_names(list(self.data.class_names))
 
     def fit_backbone(self) -> None:
         """Makes the backbone's image size that of the datamodule, before the network is built."""
-        size = getattr(self.data, "image_size", None)
-        self._config = replace(self._config, image_size=size or self._config.image_size)
+        self._config = replace(self._config, image_size=self.data.image_size or self._config.image_size)
 
     def check_images(self) -> None:
         """Checks that the datamodule's images are as large as the network takes them.
@@ -113,7 +112,7 @@ class DownstreamModule(TrainModule):
         Raises:
             UserError: They are not.
         """
-        size, expected = getattr(self.data, "image_size", None), self.vit.config.image_size
+        size, expected = self.data.image_size, self.vit.config.image_size
         if size is not None and size != expected:
             raise UserError(
                 f"The datamodule gives images of {size} px, but the network takes {expected} px: give both the same image_size."

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -63,8 +63,8 @@ class Pretrain(TrainModule):
         super().setup(stage)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "head"))
-            self.objective.attach(getattr(self.data, "num_classes", 0))
-        expected = getattr(self.data, "image_size", None)
+            self.objective.attach(self.data.num_classes or 0)
+        expected = self.data.image_size
         if expected is not None and expected != self.vit.config.image_size:
             raise UserError(
                 f"The datamodule gives images of {expected} px, but the backbone was built for "
@@ -81,11 +81,10 @@ class Pretrain(TrainModule):
             UserError: It does not.
         """
         name = type(self.objective).__name__
-        self.check_crops(getattr(self.data, "crop_sizes", None))
-        samples = getattr(self.data, "train_samples", None)
-        if self.objective.needs_labels and samples is not None and bool((samples.labels < 0).any()):
+        self.check_crops(self.data.crop_sizes)
+        if self.objective.needs_labels and self.data.all_labelled is False:
             raise UserError(f"{name} needs a label for every image, and some have none: leave data.pool out.")
-        batch = self.global_batch
+        batch = self.data.images_per_step
         if batch is None:
             return
         batch //= self.trainer.accumulate_grad_batches
@@ -98,7 +97,7 @@ class Pretrain(TrainModule):
             )
         self._check_number_of_images(name, batch)
 
-    def check_crops(self, sizes: list[int] | None) -> None:
+    def check_crops(self, sizes: Sequence[int] | None) -> None:
         """Checks the crops that an augmentation gives, their sides in pixels.
 
         Raises:
@@ -115,19 +114,19 @@ class Pretrain(TrainModule):
             raise UserError(f"Crops of {odd[0]} px cannot be cut into patches of {patch}: choose a multiple of it.")
 
     def _check_number_of_images(self, name: str, batch: int) -> None:
-        schedule = getattr(self.data, "schedule", None)
-        if schedule is None or schedule.num_images >= batch or self.objective.least_batch == 1:
+        num_images = self.data.num_train_images
+        if num_images is None or num_images >= batch or self.objective.least_batch == 1:
             return
-        if schedule.num_images < self.objective.least_batch:
+        if num_images < self.objective.least_batch:
             raise UserError(
                 f"{name} compares each image with others, so it needs at least {self.objective.least_batch} training images, and "
-                f"there is {schedule.num_images}: give more, or a method that looks at single images, such as MAE."
+                f"there is {num_images}: give more, or a method that looks at single images, such as MAE."
             )
         log.warning(
             "A batch of %d is more than the %d training images, so that %s takes an image for its own negative: lower "
             "data.batch_size.",
             batch,
-            schedule.num_images,
+            num_images,
             name,
         )
 
@@ -185,20 +184,20 @@ class Pretrain(TrainModule):
             )
 
     def _num_train_images(self) -> int:
-        schedule = getattr(self.data, "schedule", None)
-        return schedule.num_images if schedule is not None else len(self._fitting_loader(1).dataset)
+        known = self.data.num_train_images
+        return len(self._fitting_loader(1).dataset) if known is None else known
 
     def _crops_to_fit(self, vocabulary: int) -> int:
         """Training crops that a tokenizer is fitted on: one of each image, or several where the images are few."""
         num_images = self._num_train_images()
-        if not hasattr(self.data, "fitting_dataloader"):
+        if self.data.fitting_dataloader is None:
             return num_images
         enough = math.ceil(PATCHES_A_WORD * vocabulary / (num_images * self.vit.num_patches))
         return num_images * min(enough, MOST_CROPS)
 
     def _fitting_loader(self, num_crops: int) -> Any:
         """One process's loader over training crops, independent of the one that trains."""
-        if hasattr(self.data, "fitting_dataloader"):
+        if self.data.fitting_dataloader is not None:
             return self.data.fitting_dataloader(num_crops)
         self.trainer.fit_loop.setup_data()
         return self.trainer.train_dataloader

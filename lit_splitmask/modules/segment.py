@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from lit_splitmask.contract import segmentation_data
 from lit_splitmask.errors import UserError
 from lit_splitmask.losses import IGNORED, pixel_loss
 from lit_splitmask.models.pyramid import Pyramid
@@ -87,15 +88,19 @@ class Segment(DownstreamModule):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        if self.void is None:
-            self.void = getattr(self.data, "void", None)
+        data = segmentation_data(self.datamodule)
+        if self.void is None and data is not None:
+            self.void = data.void
 
     def check_images(self) -> None:
         super().check_images()
-        patch, smallest = self.vit.config.patch_size, getattr(self.data, "smallest", None)
-        if smallest is not None and smallest[0] < patch:
+        patch, data = self.vit.config.patch_size, segmentation_data(self.datamodule)
+        if data is None:
+            return
+        name, side = data.smallest_image()
+        if side < patch:
             raise UserError(
-                f"The image {smallest[1]} has a side of {smallest[0]} px, which is less than a patch ({patch} px): take it out, "
+                f"The image {name} has a side of {side} px, which is less than a patch ({patch} px): take it out, "
                 "enlarge it, or set data.short_side, to which all images are scaled."
             )
 

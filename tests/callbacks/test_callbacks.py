@@ -22,13 +22,19 @@ from lit_splitmask.callbacks import (
     PredictionWriter,
     RunProgress,
     TrainingClock,
-    clock,
 )
+from lit_splitmask.callbacks.drawing import TITLE_HEIGHT, tile
 from lit_splitmask.callbacks.estimate import too_long_message
-from lit_splitmask.callbacks.pictures import COLUMNS, MIN_CELL, TITLE_HEIGHT, draw_halves, tile, words_as_patches
+from lit_splitmask.callbacks.pretraining_pictures import (
+    COLUMNS,
+    MIN_CELL,
+    draw_halves,
+    words_as_patches,
+)
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.errors import UserError
 from lit_splitmask.tokenizers import RandomProjection
+from lit_splitmask.units import duration
 
 MakeFolder = Callable[..., Path]
 
@@ -103,7 +109,7 @@ def test_proposed_budgets_take_an_hour_a_night_and_a_day() -> None:
     ("seconds", "text"), [(0, "0:00:00"), (59.9, "0:00:59"), (3_661, "1:01:01"), (90_000, "1 d 1:00:00")]
 )
 def test_times_are_read_by_people(seconds: float, text: str) -> None:
-    assert clock(seconds) == text
+    assert duration(seconds) == text
 
 
 def test_progress_is_lines_where_there_is_no_terminal(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,10 +9,11 @@ from PIL import Image
 from scenes import save, scene_data, segmenter, write_scenes
 from tiny_runs import one_thread, tiny_trainer  # noqa: F401
 
+from lit_splitmask.annotations.label_maps import read_map
 from lit_splitmask.callbacks import LabelMapWriter, SegmentationPictures
-from lit_splitmask.callbacks.pictures import TITLE_HEIGHT
-from lit_splitmask.callbacks.segmentation_pictures import class_colours, draw_legend, encode_map, map_names, paint
-from lit_splitmask.datamodules.label_maps import read_map
+from lit_splitmask.callbacks.drawing import TITLE_HEIGHT, class_colours
+from lit_splitmask.callbacks.prediction_writers import encode_map, map_names
+from lit_splitmask.callbacks.segmentation_pictures import draw_legend, paint
 from lit_splitmask.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs

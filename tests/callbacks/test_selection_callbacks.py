@@ -29,12 +29,12 @@ from lit_splitmask.callbacks import (
     RankMe,
     ShortFinetune,
 )
-from lit_splitmask.callbacks.material import Images, Material, undisturbed
-from lit_splitmask.callbacks.signals import Signal, Sizes, forward_passes, measure
 from lit_splitmask.checkpoints import load_weights
-from lit_splitmask.datamodules.index import SplitOptions
 from lit_splitmask.errors import UserError
-from lit_splitmask.selection import Rule
+from lit_splitmask.images.index import SplitOptions
+from lit_splitmask.selection.material import Images, Material, undisturbed
+from lit_splitmask.selection.rule import Rule
+from lit_splitmask.selection.signals import Signal, Sizes, forward_passes, measure
 
 MakeFolder = Callable[..., Path]
 
@@ -46,7 +46,7 @@ ALL = [HeldOutLoss, RankMe, KNN, Linear, LossGap, lambda: ShortFinetune(steps=2)
 class Scripted(Signal):
     """Says what it is told to, one value a time."""
 
-    name = "knn"
+    name, better = "knn", "max"
 
     def __init__(self, *values: float, error: float = 0.0) -> None:
         self.values, self.error, self.asked = list(values), error, 0
@@ -319,7 +319,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 import torch
 from tiny_runs import end_together, image_data, pretrain_module, tiny_trainer
-from lit_splitmask.callbacks import OverfitAwareCheckpoint, material
+from lit_splitmask.callbacks import OverfitAwareCheckpoint
+from lit_splitmask.selection import material
 
 torch.set_num_threads(1)
 material.BATCH_SIZE = 2  # two images, of nine: the last batch is smaller, and unequally many fall to the processes
@@ -367,7 +368,7 @@ def test_signals_are_the_same_however_many_images_a_batch_holds(
     module = pretrain_module()
     found = []
     for size in (2, 128):
-        monkeypatch.setattr("lit_splitmask.callbacks.material.BATCH_SIZE", size)
+        monkeypatch.setattr("lit_splitmask.selection.material.BATCH_SIZE", size)
         train, held_out = (
             Images(data.eval_images(samples), 100) for samples in (data.train_samples, data.source.splits["val"])
         )

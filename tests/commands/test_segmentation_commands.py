@@ -12,10 +12,11 @@ from PIL import Image
 from scenes import BACKBONE, draw_scene, plain_confusion, save, write_scenes
 from tiny_runs import OPTIM, PRETRAIN, TRAINER, one_thread, recipe, same_tensors  # noqa: F401
 
+from lit_splitmask.annotations.label_maps import read_map
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.cli import main
-from lit_splitmask.commands import tasks
-from lit_splitmask.datamodules.label_maps import read_map
+from lit_splitmask.commands.request import Request
+from lit_splitmask.commands.tasks.registry import choose_task
 from lit_splitmask.errors import UserError
 from lit_splitmask.modules import Segment
 
@@ -150,13 +151,14 @@ def test_from_pretraining_on_the_training_images(work: Path, capsys: pytest.Capt
     ],
 )
 def test_the_task_follows_from_what_is_given(arguments: list[str], task: str, work: Path) -> None:
-    assert tasks.choose_task(arguments).name == task
-    assert not any(argument.startswith("--task") for argument in tasks.without_task(arguments))
+    request = Request.read("finetune", arguments)
+    assert choose_task(request).name == task
+    assert not any(option.startswith("--task") for option in request.settings())
 
 
 def test_a_task_that_does_not_exist(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="classify, detect, segment"):
-        tasks.choose_task(["--task", "paint"])
+        choose_task(Request.read("finetune", ["--task", "paint"]))
     assert main([*FINETUNE, "s", "--task", "paint"]) == 1
     assert "no task 'paint'" in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ from tiny_runs import FINETUNE, recipe, same_tensors
 from lit_splitmask.callbacks import EstimateTime
 from lit_splitmask.checkpoints import load_weights, read_safetensors
 from lit_splitmask.cli import main
-from lit_splitmask.commands.runs import RunFolder
+from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.modules import Classify, Pretrain
 from lit_splitmask.tokenizers import KMeans
 

@@ -8,10 +8,10 @@ import pytest
 from replicas import draw
 
 from lit_splitmask.datamodules import Manifest
-from lit_splitmask.datamodules.index import SplitOptions
 from lit_splitmask.datamodules.manifest import read_manifest
-from lit_splitmask.datamodules.split import join
 from lit_splitmask.errors import UserError
+from lit_splitmask.images.index import SplitOptions
+from lit_splitmask.images.split import join
 
 Write = Callable[..., Path]
 

@@ -9,9 +9,9 @@ import pytest
 from replicas import REPLICAS, domain, draw, food
 
 from lit_splitmask import datamodules
-from lit_splitmask.datamodules import listed
-from lit_splitmask.datamodules.facts import FACTS, table_3
-from lit_splitmask.datamodules.listed import ListedData
+from lit_splitmask.datamodules import listed_data
+from lit_splitmask.datamodules.listed_data import ListedData
+from lit_splitmask.datamodules.paper import FACTS, table_3
 from lit_splitmask.errors import UserError
 
 NAMES = [
@@ -157,13 +157,13 @@ def test_many_damaged_images_are_refused_and_one_of_many_is_left_out(
     (tmp_path / "data/train2017/0.jpg").write_bytes(b"no image")
     with pytest.raises(UserError, match="1 of the 10 images"):
         data.prepare_data()
-    monkeypatch.setattr("lit_splitmask.datamodules.listed.MOST_UNREADABLE", 0.1)
+    monkeypatch.setattr("lit_splitmask.datamodules.listed_data.MOST_UNREADABLE", 0.1)
     assert len(ready(data).train_samples) == 5
 
 
 def test_a_second_start_opens_no_image(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     first = make("Clipart").load_or_make()
-    monkeypatch.setattr(listed, "read_shape", lambda path: pytest.fail(f"{path} was opened again"))
+    monkeypatch.setattr(listed_data, "read_shape", lambda path: pytest.fail(f"{path} was opened again"))
     assert make("Clipart", replica=False).load_or_make() == first
 
 
@@ -235,7 +235,7 @@ def test_other_releases_are_recognised_by_their_counts() -> None:
 
 
 def test_table_1s_subsets_follow_from_the_rule(caplog: pytest.LogCaptureFixture) -> None:
-    from lit_splitmask.datamodules.budget import resolve
+    from lit_splitmask.loading.budget import resolve
 
     caplog.set_level(logging.WARNING)
     for images, passes in ((128_116, 3_000), (12_811, 30_000)):

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from scenes import COLOURS, NO_CHANGE, draw_scene, save, scene_data, write_scenes
 
+from lit_splitmask.annotations.label_maps import read_map, to_classes, to_values
+from lit_splitmask.augment.segment import distort, resize_classes, resize_to, scale_for
 from lit_splitmask.datamodules import ImageFolder, SegmentationFolder, SegmentAugment, looks_like_segmentation
-from lit_splitmask.datamodules.label_maps import read_map, to_classes, to_values
-from lit_splitmask.datamodules.segment_augment import distort, resize_classes, resize_to, scale_for
 from lit_splitmask.errors import UserError
 from lit_splitmask.losses import IGNORED
 
@@ -37,7 +37,7 @@ def root(tmp_path: Path) -> Path:
 def test_splits_classes_and_maps_are_those_on_disk(root: Path) -> None:
     data = opened(root)
     assert {name: len(split) for name, split in data.source.splits.items()} == {"train": 6, "val": 3, "test": 2}
-    assert (data.class_names, data.void, data.smallest[0]) == (["0", "1", "2"], 255, 40)
+    assert (data.class_names, data.void, data.smallest_image()[1]) == (["0", "1", "2"], 255, 40)
     for number, batch in enumerate(data.val_dataloader(), start=6):
         image, classes = draw_scene(number)
         assert batch["image"].shape == (1, 3, 40, 56)
@@ -248,7 +248,6 @@ def test_what_cannot_be_used_is_named(root: Path, spoil: Callable[[Path], Any], 
         {"short_side": 0},
         {"num_classes": 0},
         {"val_share": 1.0},
-        {"eval_batch_size": 4},
         {"num_classes": 2},
         {"void": -1},
     ],

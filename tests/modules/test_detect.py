@@ -18,13 +18,14 @@ from PIL import Image
 from reference.mask_oracle import oracle
 from tiny_runs import image_data, one_thread, tiny_trainer  # noqa: F401
 
-from lit_splitmask import rle
-from lit_splitmask.atomic import write_atomically
+from lit_splitmask.annotations import rle
 from lit_splitmask.callbacks import CocoResults, DetectionPictures, ExportWeights
-from lit_splitmask.callbacks.detection_pictures import colour_of, draw_objects
+from lit_splitmask.callbacks.detection_pictures import draw_objects
+from lit_splitmask.callbacks.drawing import bright_colour
 from lit_splitmask.checkpoints import load_weights, save_backbone
 from lit_splitmask.datamodules import Budget, CocoDetection, DetectionAugment
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import write_atomically
 from lit_splitmask.models import ViT, ViTConfig
 from lit_splitmask.models.mask_rcnn import DetectorConfig
 from lit_splitmask.modules import Detect
@@ -259,10 +260,10 @@ def test_a_mask_is_drawn_in_the_colour_of_its_class_within_its_box() -> None:
     mask[0, 10:20, 10:30] = True
     objects = {"boxes": torch.tensor([[10.0, 10, 30, 20]]), "labels": torch.tensor([1]), "masks": mask}
     drawn = np.asarray(draw_objects(torch.zeros(3, 40, 50, dtype=torch.uint8), objects, ["a", "b"])).astype(int)
-    assert drawn[10, 12].tolist() == list(colour_of(1))
-    assert np.abs(drawn[15, 25] - 0.45 * np.array(colour_of(1))).max() <= 1
+    assert drawn[10, 12].tolist() == list(bright_colour(1))
+    assert np.abs(drawn[15, 25] - 0.45 * np.array(bright_colour(1))).max() <= 1
     assert drawn[30, 40].tolist() == [0, 0, 0]
-    assert len({colour_of(label) for label in range(80)}) == 80
+    assert len({bright_colour(label) for label in range(80)}) == 80
 
 
 def test_a_saved_detector_predicts_the_same(root: Path, tmp_path: Path) -> None:

@@ -15,16 +15,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from tiny_runs import BACKBONE, OPTIM, classifier, image_data, same_tensors, tiny_trainer
 
 from lit_splitmask.callbacks import EstimateTime, ExportWeights, OverfitAwareCheckpoint, ShortFinetune
-from lit_splitmask.callbacks.material import Images, Material, undisturbed
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.datamodules import FinetuneAugment, MultiCrop, PretrainAugment
-from lit_splitmask.datamodules.index import SplitOptions
 from lit_splitmask.errors import UserError
+from lit_splitmask.images.index import SplitOptions
 from lit_splitmask.mixing import Mixing
 from lit_splitmask.models import ViTConfig
 from lit_splitmask.modules import Pretrain
 from lit_splitmask.objectives import DINO, MAE, MoCoV3, Objective, RelativeLocalisation, Supervised
 from lit_splitmask.optim import OptimConfig
+from lit_splitmask.selection.material import Images, Material, undisturbed
 
 MakeFolder = Callable[..., Path]
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from lit_splitmask import rle
+from lit_splitmask.annotations import rle
 
 CELLS = 28
 

@@ -1,0 +1,1 @@
+"""Annotations on disk: label maps with their classes, and COCO files with their run-length masks."""

@@ -1,0 +1,110 @@
+"""What augmentations share: settings, the crop box, resizing and flipping."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from math import exp, log, sqrt
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from lit_splitmask.errors import UserError
+
+Transform = Callable[[np.ndarray, int], np.ndarray]
+"""``(image, seed) -> crop``: (H, W, 3) uint8 to (image_size, image_size, 3) uint8."""
+
+
+class Augment(ABC):
+    """The settings of an augmentation; :meth:`build` makes the function, once the input size is known.
+
+    Attributes:
+        repeats: How many differently augmented copies of an image follow each other.
+    """
+
+    repeats: int = 1
+
+    @abstractmethod
+    def build(self, image_size: int) -> Callable[..., Any]:
+        """Makes the function of an image and a seed: a :data:`Transform`, where images alone are augmented."""
+
+    def build_all(self, image_size: int) -> list[Transform]:
+        """Makes a function for each crop of an image; one here."""
+        return [self.build(image_size)]
+
+    def sizes(self, image_size: int) -> list[int]:
+        """The crops' sides in pixels."""
+        return [image_size]
+
+
+def check_fractions(**settings: float) -> None:
+    """Checks that settings are probabilities or shares.
+
+    Raises:
+        UserError: One is outside [0, 1].
+    """
+    for name, value in settings.items():
+        if not 0 <= value <= 1:
+            raise UserError(f"The augmentation setting {name}={value} must lie between 0 and 1. Correct it.")
+
+
+def crop_box(
+    generator: np.random.Generator, height: int, width: int, *, min_scale: float, max_scale: float = 1.0
+) -> tuple[int, int, int, int]:
+    """A random box of ``min_scale`` to ``max_scale`` of the area and 3:4 to 4:3 in shape.
+
+    After ten misses (a long image, say) it is the largest centred box of that shape and at most ``max_scale``.
+
+    Returns:
+        Left, top, right and bottom.
+    """
+    for _ in range(10):
+        area = height * width * generator.uniform(min_scale, max_scale)
+        ratio = exp(generator.uniform(log(3 / 4), log(4 / 3)))
+        w, h = round(sqrt(area * ratio)), round(sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = int(generator.integers(width - w + 1)), int(generator.integers(height - h + 1))
+            return left, top, left + w, top + h
+    most_w, most_h = min(width, height * 4 / 3), min(height, width * 4 / 3)
+    shrink = min(1.0, sqrt(max_scale * height * width / (most_w * most_h)))
+    w, h = max(1, int(most_w * shrink)), max(1, int(most_h * shrink))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+def resize_box(image: np.ndarray, size: int, box: tuple[int, int, int, int]) -> np.ndarray:
+    """Part of an image as a square, antialiased bicubic; within 3 of 255 of Pillow's result, in a sixth of its time.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: Side of the square.
+        box: Left, top, right and bottom, in whole pixels.
+
+    Returns:
+        (size, size, 3) uint8.
+    """
+    left, top, right, bottom = box
+    part = torch.from_numpy(np.array(image[top:bottom, left:right]))  # a copy: a mapped file is not writable
+    channels_last = part[None].permute(0, 3, 1, 2)  # torch is twice as fast if it sees that the batch is in this format
+    square = F.interpolate(channels_last, (size, size), mode="bicubic", antialias=True)
+    return square.permute(0, 2, 3, 1).numpy()[0]
+
+
+def flip(image: np.ndarray) -> np.ndarray:
+    """An image from right to left, contiguous; in a twentieth of the time of NumPy's reversed copy."""
+    return torch.from_numpy(image).flip(1).numpy()
+
+
+def resize(image: np.ndarray, size: int, box: tuple[float, float, float, float] | None = None) -> np.ndarray:
+    """Part of an image as a square, antialiased bicubic.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: Side of the square.
+        box: Left, top, right and bottom, in pixels.
+
+    Returns:
+        (size, size, 3) uint8.
+    """
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box))

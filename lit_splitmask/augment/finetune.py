@@ -1,0 +1,139 @@
+"""The augmentation of supervised training: crop, flip, RandAugment, random erasing."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import exp, log, sqrt
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from lit_splitmask.augment.base import Augment, Transform, check_fractions, crop_box, flip, resize_box
+from lit_splitmask.errors import UserError
+
+_IMAGENET_MEAN_PIXEL = (124, 116, 104)
+_IMAGENET_STD_PIXEL = 57.0  # a normalised standard deviation of 1, in pixel values
+
+
+@dataclass(frozen=True)
+class FinetuneAugment(Augment):
+    """Random resized crop, flip, timm's RandAugment and random erasing, as in DeiT and BEiT (Table 9).
+
+    There is no colour jitter: timm leaves it out whenever RandAugment is on, although the recipes list both.
+
+    Args:
+        min_scale: Least share of the image's area that is cropped.
+        hflip: Probability of a horizontal flip.
+        rand_augment: timm's string, such as ``rand-m9-mstd0.5-inc1``; None for none.
+        erase: Probability that a rectangle is overwritten with noise.
+        repeats: Repeated augmentation: so many differently augmented copies of an image in a row, 3 in DeiT and Table 9. As
+            many images are seen in all, fewer of them different.
+
+    Raises:
+        UserError: A probability or share is outside [0, 1], or an image is not repeated at least once.
+    """
+
+    min_scale: float = 0.08
+    hflip: float = 0.5
+    rand_augment: str | None = "rand-m9-mstd0.5-inc1"
+    erase: float = 0.25
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        check_fractions(min_scale=self.min_scale, hflip=self.hflip, erase=self.erase)
+        if self.min_scale == 0:
+            raise UserError("The crop's min_scale=0.0 must be more than 0; the usual value is 0.08.")
+        if self.repeats < 1:
+            raise UserError(f"repeats={self.repeats}, but an image must come at least once; DeiT has 3.")
+
+    def build(self, image_size: int) -> Transform:
+        """Makes the function of an image and a seed.
+
+        Raises:
+            UserError: timm does not understand ``rand_augment``.
+        """
+        return _Finetune(self, image_size)
+
+
+class _Finetune:
+    def __init__(self, augment: FinetuneAugment, image_size: int) -> None:
+        self.augment = augment
+        self.image_size = image_size
+        self.policy = None
+        if augment.rand_augment is not None:
+            from timm.data.auto_augment import rand_augment_transform
+
+            constants = {"translate_const": int(0.45 * image_size), "img_mean": _IMAGENET_MEAN_PIXEL}
+            try:
+                self.policy = rand_augment_transform(augment.rand_augment, constants)
+            except (AssertionError, ValueError, KeyError) as error:
+                raise UserError(
+                    f"rand_augment={augment.rand_augment!r} is not understood by timm ({error}). Pass a string such as "
+                    "'rand-m9-mstd0.5-inc1', or null for none."
+                ) from error
+            _keep_a_bit(self.policy)
+
+    def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
+        generator = np.random.default_rng(seed)
+        box = crop_box(generator, image.shape[0], image.shape[1], min_scale=self.augment.min_scale)
+        crop = resize_box(image, self.image_size, box)
+        if generator.random() < self.augment.hflip:
+            crop = flip(crop)
+        if self.policy is not None:
+            with _seeded(seed):
+                crop = np.asarray(self.policy(Image.fromarray(crop)))
+        if generator.random() < self.augment.erase:
+            crop = erase(generator, crop)
+        return crop
+
+
+def _keep_a_bit(policy: Any) -> None:
+    """Makes posterisation keep a bit: at full strength timm asks for none, which Pillow 13 refuses."""
+    from timm.data.auto_augment import posterize
+
+    for op in policy.ops:
+        if op.aug_fn is posterize:
+            op.aug_fn = _posterize
+
+
+def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
+    return image if bits >= 8 else ImageOps.posterize(image, max(1, bits))
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds the global generators of Python and NumPy, which timm's policies use, and puts their states back."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
+def erase(generator: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """Overwrites a random rectangle, 2 % to a third of the area, with noise around the image's mean (timm's ``pixel``).
+
+    Args:
+        generator: Decides where and with what.
+        image: (H, W, 3) uint8, not changed.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    height, width = image.shape[:2]
+    for _ in range(10):
+        area = height * width * generator.uniform(0.02, 1 / 3)
+        ratio = exp(generator.uniform(log(0.3), log(1 / 0.3)))
+        h, w = round(sqrt(area * ratio)), round(sqrt(area / ratio))
+        if 0 < w < width and 0 < h < height:
+            top, left = int(generator.integers(height - h + 1)), int(generator.integers(width - w + 1))
+            noise = generator.standard_normal((h, w, 3)) * _IMAGENET_STD_PIXEL + image.mean(axis=(0, 1))
+            erased = image.copy()
+            erased[top : top + h, left : left + w] = noise.round().clip(0, 255)
+            return erased
+    return image

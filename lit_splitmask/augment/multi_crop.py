@@ -1,0 +1,56 @@
+"""Several crops of each image, for methods that compare them."""
+
+from dataclasses import dataclass, field
+
+from lit_splitmask.augment.base import Augment, Transform
+from lit_splitmask.augment.pretrain import PretrainAugment
+from lit_splitmask.errors import UserError
+
+
+@dataclass(frozen=True)
+class MultiCrop(Augment):
+    """Two global crops of the datamodule's image size, and smaller local ones (DINO's multi-crop; MoCo v3's two views).
+
+    Args:
+        first, second: Of the global crops.
+        local: Of the local ones.
+        num_local: How many.
+        local_size: Their side in pixels, a multiple of the patch size.
+
+    Raises:
+        UserError: There are fewer than no local crops.
+    """
+
+    first: PretrainAugment = field(default_factory=PretrainAugment)
+    second: PretrainAugment = field(default_factory=PretrainAugment)
+    local: PretrainAugment = field(default_factory=lambda: PretrainAugment(min_scale=0.05, max_scale=0.4))
+    num_local: int = 0
+    local_size: int = 96
+
+    def __post_init__(self) -> None:
+        if self.num_local < 0 or self.local_size < 1:
+            raise UserError(
+                f"num_local={self.num_local} must be at least 0, and local_size={self.local_size} at least 1."
+            )
+
+    def sizes(self, image_size: int) -> list[int]:
+        """The crops' sides in pixels.
+
+        Raises:
+            UserError: A local crop is larger than a global one.
+        """
+        if self.num_local and self.local_size > image_size:
+            raise UserError(
+                f"The local crops of {self.local_size} px are larger than the global ones of {image_size} px: set "
+                "augment.local_size below data.image_size."
+            )
+        return [image_size, image_size] + [self.local_size] * self.num_local
+
+    def build(self, image_size: int) -> Transform:
+        """Makes the function of an image and a seed that gives the first crop."""
+        return self.first.build(image_size)
+
+    def build_all(self, image_size: int) -> list[Transform]:
+        """One function a crop."""
+        settings = [self.first, self.second] + [self.local] * self.num_local
+        return [one.build(size) for one, size in zip(settings, self.sizes(image_size), strict=True)]

@@ -1,0 +1,83 @@
+"""The augmentation of pre-training: random resized crop, flip, and colour where it is asked for."""
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+
+from lit_splitmask.augment.base import Augment, Transform, check_fractions, crop_box, flip, resize_box
+from lit_splitmask.errors import UserError
+
+
+@dataclass(frozen=True)
+class PretrainAugment(Augment):
+    """Random resized crop and flip, with colour augmentation where it is asked for.
+
+    The paper's strong set (Section 5.5; probabilities of MoCo v3, which the paper does not state) is
+    ``color_jitter=0.8, grayscale=0.2, blur=0.5, solarize=0.2``. The jitter's strengths are (0.4, 0.4, 0.2, 0.1).
+
+    Args:
+        min_scale, max_scale: Bounds of the crop's share of the image's area.
+        hflip: Probability of a horizontal flip.
+        color_jitter: Probability of brightness, contrast, saturation and hue changes.
+        grayscale: Probability of losing the colours.
+        blur: Probability of a Gaussian blur, sigma 0.1 to 2.
+        solarize: Probability of inverting all values of at least 128.
+
+    Raises:
+        UserError: A probability or share is outside [0, 1], or the scales are no range.
+    """
+
+    min_scale: float = 0.08
+    max_scale: float = 1.0
+    hflip: float = 0.5
+    color_jitter: float = 0.0
+    grayscale: float = 0.0
+    blur: float = 0.0
+    solarize: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fractions(**vars(self))
+        if not 0 < self.min_scale <= self.max_scale:
+            raise UserError(
+                f"The crop's min_scale={self.min_scale} must be more than 0 and at most max_scale={self.max_scale}."
+            )
+
+    def build(self, image_size: int) -> Transform:
+        """Makes the function of an image and a seed."""
+        return _Pretrain(self, image_size)
+
+
+class _Pretrain:
+    def __init__(self, augment: PretrainAugment, image_size: int) -> None:
+        import albumentations as A
+
+        self.augment, self.image_size = augment, image_size
+        jitter = A.ColorJitter(
+            brightness=(0.6, 1.4), contrast=(0.6, 1.4), saturation=(0.8, 1.2), hue=(-0.1, 0.1), p=augment.color_jitter
+        )
+        steps = [
+            jitter,
+            A.ToGray(p=augment.grayscale),
+            A.GaussianBlur(blur_limit=0, sigma_limit=(0.1, 2.0), p=augment.blur),
+            A.Solarize(threshold_range=(0.5, 0.5), p=augment.solarize),
+        ]
+        self.colour = A.Compose([step for step in steps if step.p > 0])
+        # One pair of generators for all steps. Compose.set_random_seed would give each step a generator of its own with
+        # the same seed: their first draws would be equal, so that every greyscale image would be solarised as well.
+        self.bits = np.random.PCG64(0)
+        self.python = random.Random(0)
+        self.colour.set_random_state(np.random.Generator(self.bits), self.python)
+
+    def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
+        generator = np.random.default_rng(seed)
+        height, width = image.shape[:2]
+        box = crop_box(generator, height, width, min_scale=self.augment.min_scale, max_scale=self.augment.max_scale)
+        crop = resize_box(image, self.image_size, box)
+        if generator.random() < self.augment.hflip:
+            crop = flip(crop)
+        if not self.colour.transforms:
+            return crop
+        self.bits.state = np.random.PCG64(seed).state
+        self.python.seed(seed)
+        return self.colour(image=crop)["image"]

@@ -1,0 +1,64 @@
+"""Drawing for all pictures: tiles, titles, class colours, and PNG files."""
+
+import colorsys
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from lit_splitmask.files import write_atomically
+
+TITLE_HEIGHT = 20
+
+
+def save_png(path: str | Path, picture: Image.Image) -> None:
+    """Writes a picture as PNG, atomically."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    write_atomically(path, buffer.getvalue())
+
+
+def write_png(path: str | Path, image: Tensor, titles: Sequence[str] = ()) -> None:
+    """Writes (C, H, W) float in [0, 1] as PNG, atomically, with ``titles`` over columns of equal width."""
+    pixels = (image.clamp(0, 1) * 255).round().byte().cpu().permute(1, 2, 0).numpy()
+    picture = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).convert("RGB")
+    if titles:
+        canvas = Image.new("RGB", (picture.width, picture.height + TITLE_HEIGHT), "white")
+        canvas.paste(picture, (0, TITLE_HEIGHT))
+        draw = ImageDraw.Draw(canvas)
+        for column, title in enumerate(titles):
+            draw.text((column * picture.width // len(titles) + 2, 4), title, fill="black")
+        picture = canvas
+    save_png(path, picture)
+
+
+def tile(images: Tensor, columns: int, gap: int = 2) -> Tensor:
+    """Lays images out in rows of ``columns`` on white: (K, C, H, W) float in [0, 1] -> (C, H', W'), a gap after each image."""
+    padded = F.pad(images, (0, gap, 0, gap), value=1.0)
+    rows = math.ceil(len(images) / columns)
+    blank = padded.new_ones(rows * columns - len(images), *padded.shape[1:])
+    grid = torch.cat([padded, blank]).unflatten(0, (rows, columns))
+    return torch.einsum("rkchw->crhkw", grid).flatten(3).flatten(1, 2)
+
+
+def class_colours(num_classes: int) -> np.ndarray:
+    """Pascal VOC's colours without its first, black, which stands for void here: (num_classes, 3) uint8."""
+    colours = np.zeros((num_classes, 3), dtype=np.uint8)
+    for number in range(num_classes):
+        bits = number + 1
+        for level in range(7, -1, -1):
+            colours[number] |= np.array([bits & 1, bits >> 1 & 1, bits >> 2 & 1], dtype=np.uint8) << level
+            bits >>= 3
+    return colours
+
+
+def bright_colour(label: int) -> tuple[int, int, int]:
+    """A colour for outlines and overlays of a class; neighbouring labels differ clearly."""
+    red, green, blue = colorsys.hsv_to_rgb(label * 0.618 % 1, 0.85, 0.95)
+    return round(255 * red), round(255 * green), round(255 * blue)

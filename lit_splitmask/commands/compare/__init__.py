@@ -1,0 +1,1 @@
+"""``lit-splitmask compare``: is pre-training worth it on these images?"""

@@ -1,0 +1,34 @@
+"""``lit-splitmask compare``: fine-tuning from your own pre-training against training from scratch, over seeds."""
+
+from pathlib import Path
+
+import torch
+
+from lit_splitmask.commands import recipes
+from lit_splitmask.commands.compare.experiment import Comparison
+from lit_splitmask.commands.compare.options import Options
+from lit_splitmask.commands.compare.report import write_report
+from lit_splitmask.commands.request import Request
+from lit_splitmask.commands.run_cli import quiet, trainer_defaults
+from lit_splitmask.images.glance import glance
+
+
+def compare(request: Request) -> int:
+    """Runs what is not finished yet, and writes the report."""
+    quiet()
+    options = Options.parse(request.settings())
+    found = glance(options.root)
+    name = options.recipe
+    if name is None:
+        choice = recipes.choose(found.num_images, found.median_side, torch.cuda.is_available())
+        name = choice.name.replace("splitmask", "compare", 1)
+        print(f"Recipe {name}: {choice.reason}.")
+    recipe = recipes.comparison(name)
+    for part in ("pretrain", "finetune"):
+        changed = recipes.fit_to_images(recipe[part], found.num_images) if options.recipe is None else ""
+        if changed:
+            print(f"The recipe's {part} part: {changed}.")
+        recipe[part]["trainer"] = {**trainer_defaults(), "devices": 1, **recipe[part].get("trainer", {})}
+    out = Path(options.out or f"runs/compare-{Path(options.root).resolve().name}")
+    write_report(Comparison(options, recipe, out).run(), options, out, name)
+    return 0

@@ -1,0 +1,94 @@
+"""What is compared: the options of ``lit-splitmask compare``."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from lit_splitmask.errors import UserError
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is compared.
+
+    Attributes:
+        root: The folder of images.
+        out: Where everything is kept; None for ``runs/compare-<folder>``. What is finished there is not run again.
+        recipe: A comparison recipe by name or path; None for one that fits the images.
+        seeds: Number of seeds; each has a pre-training of its own.
+        label_shares: Shares of the training labels to fine-tune with.
+        weights: A file of other pre-trained weights (ImageNet's, say), as one more arm.
+        methods: Other methods of pre-training, each an arm of its own, such as ``mae``, or ``mae@50`` for 50 passes.
+        equal_time: Also train from scratch for equal total time: that of pre-training and fine-tuning together.
+        set_pretrain: Options of ``pretrain`` that override the recipe, such as ``--data.budget.passes=50``.
+        set_finetune: The same for ``finetune``.
+    """
+
+    root: str
+    out: str | None = None
+    recipe: str | None = None
+    seeds: int = 3
+    label_shares: tuple[float, ...] = (1.0,)
+    weights: str | None = None
+    methods: tuple[str, ...] = ()
+    equal_time: bool = True
+    set_pretrain: tuple[str, ...] = ()
+    set_finetune: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str]) -> "Options":
+        """Reads the options of the command.
+
+        Raises:
+            UserError: The folder is missing, or a value is out of range.
+        """
+        parser = argparse.ArgumentParser(prog="lit-splitmask compare", allow_abbrev=False)
+        parser.add_argument("--data.root", dest="root", default="")
+        parser.add_argument("--out")
+        parser.add_argument("--recipe")
+        parser.add_argument("--seeds", type=int, default=cls.seeds)
+        parser.add_argument("--label_shares", type=_numbers, default=cls.label_shares)
+        parser.add_argument("--weights")
+        parser.add_argument("--methods", type=_words, default=cls.methods)
+        parser.add_argument("--equal_time", type=_boolean, default=cls.equal_time)
+        parser.add_argument("--set_pretrain", type=_words, default=cls.set_pretrain)
+        parser.add_argument("--set_finetune", type=_words, default=cls.set_finetune)
+        options = cls(**vars(parser.parse_args(list(arguments))))
+        if not options.root:
+            raise UserError("compare needs the folder of images: --data.root DIR.")
+        if options.seeds < 1:
+            raise UserError(f"--seeds is {options.seeds}: at least 1 is needed, and 3 for a verdict.")
+        wrong = [share for share in options.label_shares if not 0 < share <= 1]
+        if wrong or not options.label_shares:
+            problem = f"holds {wrong[0]:g}" if wrong else "is empty"
+            raise UserError(f"--label_shares {problem}: give shares above 0 and at most 1.")
+        return options
+
+
+def _list(text: str) -> list[Any]:
+    """``a,b`` or ``[a, b]``."""
+    try:
+        value = yaml.safe_load(text if text.startswith("[") else f"[{text}]")
+    except yaml.YAMLError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list such as a,b or '[a, b]'") from None
+    return list(value)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(str(entry) for entry in _list(text))
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(entry) for entry in _list(text))
+    except (TypeError, ValueError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 1,0.1") from None
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"

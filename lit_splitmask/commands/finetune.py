@@ -1,0 +1,72 @@
+"""``lit-splitmask finetune``: trains for a task from pre-trained weights or from scratch, and tests the result."""
+
+from pathlib import Path
+
+import yaml
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lit_splitmask import callbacks
+from lit_splitmask.checkpoints import load_weights
+from lit_splitmask.commands import recipes
+from lit_splitmask.commands.request import Request
+from lit_splitmask.commands.run_cli import RunCLI, last_checkpoint, quiet
+from lit_splitmask.commands.run_folder import RunFolder, check_checkpoint
+from lit_splitmask.commands.tasks.registry import Task, choose_task
+from lit_splitmask.commands.tasks.report import TaskReport
+from lit_splitmask.commands.training import fit, run_folder, starting_settings
+from lit_splitmask.config_files import public_path
+from lit_splitmask.datamodules.image_data import ImageData
+from lit_splitmask.files import write_atomically
+from lit_splitmask.modules.base import TrainModule
+
+
+def finetune(request: Request) -> int:
+    """Trains, exports the best weights, evaluates them, and writes ``predict.yaml``."""
+    quiet()
+    task = choose_task(request)
+    chosen = request.root is not None and not request.names_settings
+    choice = task.default_recipe(Path(request.root or "").expanduser()) if chosen else None
+    settings = starting_settings(request, choice)
+    if request.weights is not None:
+        info = load_weights(request.weights).info
+        if choice is not None:
+            settings.get("model", {}).pop("backbone", None)  # a chosen recipe follows the weights, whatever their shape
+        if "timm" in info:
+            recipes.fit_to_weights(settings, info["timm"], size=task.crops_follow_weights)
+    cli = RunCLI(task.module, request.settings(weights_option="--model.weights"), settings)
+    folder = run_folder(cli, "finetune")
+    best = ModelCheckpoint(
+        str(folder.checkpoints), filename="best", monitor=task.monitor, mode="max", enable_version_counter=False
+    )
+    watching = [callbacks.RunProgress(), best, last_checkpoint(folder), callbacks.EstimateTime()]
+    trainer, module, data = cli.build(folder, watching)
+    fit(cli, folder, trainer, module, data)
+    _report(task, folder, trainer, module, data, Path(best.best_model_path or folder.last))
+    return 0
+
+
+def _report(
+    task: Task, folder: RunFolder, trainer: Trainer, module: LightningModule, data: ImageData, checkpoint: Path
+) -> None:
+    """Exports the best weights, evaluates them, and prints the command that predicts with them."""
+    assert isinstance(module, TrainModule)
+    best = check_checkpoint(checkpoint)
+    module.load_state_dict(best["state_dict"])
+    weights = folder.path / task.weights
+    if trainer.is_global_zero:
+        callbacks.ExportWeights(str(weights)).export(module, best["global_step"])
+    reported = task.report(TaskReport(folder, trainer, module, data, checkpoint))
+    if not trainer.is_global_zero:
+        return
+    predict = folder.path / "predict.yaml"
+    settings = {
+        "model": {"class_path": task.module.__name__, "init_args": {"weights": str(weights), "keep_head": True}},
+        "data": {"class_path": public_path(type(data)), "init_args": task.predict_data(module, data)},
+    }
+    write_atomically(predict, yaml.safe_dump(settings, sort_keys=False).encode())
+    written = [str(weights), str(folder.path / "metrics.csv"), *reported]
+    print(
+        f"Wrote {', '.join(written)}. To {task.name} other images:\n"
+        f"  lit-splitmask predict --config {predict} --data.root DIR"
+    )

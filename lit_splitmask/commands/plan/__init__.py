@@ -1,0 +1,1 @@
+"""``lit-splitmask plan``: what a folder holds, and what training on it would cost."""

@@ -1,0 +1,220 @@
+"""What a folder's images are: how many, how large, which files are odd, which images occur more than once."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from PIL import Image
+
+from lit_splitmask.images.decode import decode, orientation
+from lit_splitmask.images.duplicates import Fingerprint, fingerprint, near_groups
+from lit_splitmask.images.index import FolderIndex
+from lit_splitmask.images.scan import examine, in_threads
+from lit_splitmask.images.split import group_by_hash
+
+NO_LABEL = "(no label)"
+EXAMPLES = 5
+
+_DRAFT_SIZE = 64  # twice what a fingerprint looks at
+_GREY = {"1", "L", "LA", "La"}
+_PALETTE = {"P", "PA"}
+_SAME_FORMAT = {"MPO": "JPEG", "DIB": "BMP"}  # a JPEG with a second picture behind it; a BMP without its first header
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Smallest, median and largest value."""
+
+    smallest: int
+    median: int
+    largest: int
+
+    @classmethod
+    def of(cls, values: list[int]) -> "Spread":
+        """The spread of at least one value."""
+        return cls(min(values), int(median(values)), max(values))
+
+
+@dataclass(frozen=True)
+class OddFiles:
+    """Files of one odd kind: how many, and the first of them."""
+
+    count: int
+    examples: list[str]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images that are the same, or nearly.
+
+    Attributes:
+        files: paths relative to the folder.
+        splits, labels: of each file.
+        across_splits: whether they lie in more than one split.
+        labels_differ: whether they carry more than one label.
+    """
+
+    files: list[str]
+    splits: list[str]
+    labels: list[str]
+    across_splits: bool
+    labels_differ: bool
+
+
+@dataclass(frozen=True)
+class ImageFindings:
+    """What was found in a folder.
+
+    Attributes:
+        layout: what was understood of it, in one line.
+        counts: split -> class -> images that are used.
+        taken_out: images that are left out of a split because another holds the same pixels, and of which it holds them.
+        height, width: of the readable images, upright.
+        formats: images of each file format, by content.
+        odd: kind -> files.
+        undecodable: file -> reason.
+        identical: groups with the same pixels; the worst first.
+        near: groups that look the same, identical ones standing for one; the worst first.
+        one_image_classes: classes with a single distinct image.
+        empty_classes: class folders without a readable image.
+    """
+
+    layout: str
+    counts: dict[str, dict[str, int]]
+    taken_out: list[str]
+    height: Spread
+    width: Spread
+    formats: dict[str, int]
+    odd: dict[str, OddFiles]
+    undecodable: dict[str, str]
+    identical: list[Group]
+    near: list[Group]
+    one_image_classes: list[str]
+    empty_classes: list[str]
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What one file is: its format, in which ways it is odd, and what it looks like."""
+
+    format: str
+    kinds: list[str]
+    fingerprint: Fingerprint
+
+
+def find(index: FolderIndex) -> ImageFindings:
+    """Looks at every image of a folder once, at a reduced size, and takes the rest from its record."""
+    files = list(index.files)
+    facts = list(in_threads(lambda file: inspect(index.root / file), files, f"Comparing {index.root.name}"))
+    odd: dict[str, list[str]] = defaultdict(list)
+    for file, entry in zip(files, facts, strict=True):
+        for kind in entry.kinds:
+            odd[kind].append(file)
+    identical = group_by_hash(files, {file: record.hash for file, record in index.files.items()})
+    place = {file: number for number, file in enumerate(files)}
+    firsts = [group[0] for group in identical]
+    near = near_groups([facts[place[file]].fingerprint for file in firsts])
+    shapes = [record.shape for record in index.files.values()]
+    return ImageFindings(
+        layout=index.layout,
+        counts=_counts(index),
+        taken_out=[entry.describe() for entry in index.dropped],
+        height=Spread.of([height for height, _ in shapes]),
+        width=Spread.of([width for _, width in shapes]),
+        formats=dict(Counter(entry.format for entry in facts).most_common()),
+        odd={kind: OddFiles(len(odd[kind]), odd[kind][:EXAMPLES]) for kind in sorted(odd)},
+        undecodable={file: _reason(index.root / file) for file in index.unreadable},
+        identical=_groups(index, (group for group in identical if len(group) > 1)),
+        near=_groups(index, ([firsts[number] for number in group] for group in near)),
+        one_image_classes=_one_image_classes(index),
+        empty_classes=_empty_classes(index),
+    )
+
+
+def inspect(path: Path) -> FileFacts:
+    """Reads the header of an image, and the image at a reduced size.
+
+    Raises:
+        DecodeError: It cannot be decoded any more.
+    """
+    with Image.open(path) as image:
+        found = _SAME_FORMAT.get(str(image.format), str(image.format))
+        kinds = list(odd_kinds(image, path.suffix))
+    return FileFacts(found, kinds, fingerprint(decode(path, draft_size=_DRAFT_SIZE)))
+
+
+def odd_kinds(image: Image.Image, extension: str) -> Iterable[str]:
+    """In which ways an opened, not yet loaded image differs from plain RGB of 8 bits under its own extension."""
+    # Pillow reads colours of 16 bits as mode RGB; asked first, since a PNG is loaded when its orientation is asked for.
+    stored = " ".join(str(tile[3]) for tile in getattr(image, "tile", []))
+    if 2 <= orientation(image) <= 8:
+        yield "EXIF-rotated"
+    if image.mode in _GREY:
+        yield "greyscale"
+    if image.mode in _PALETTE:
+        yield "palette"
+    if image.mode == "CMYK":
+        yield "CMYK"
+    if image.has_transparency_data:
+        yield "transparent (RGBA)"
+    if image.mode in ("I", "F") or image.mode.startswith("I;") or ";16" in stored:
+        yield "16-bit"
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        yield "animated"
+    named = Image.registered_extensions().get(extension.lower(), "")
+    if _SAME_FORMAT.get(named, named) != _SAME_FORMAT.get(str(image.format), image.format):
+        yield "extension of another format"
+
+
+def _reason(path: Path) -> str:
+    """Why a file cannot be decoded."""
+    error = examine(path)[1]
+    assert error is not None, f"{path} could not be decoded a moment ago"
+    cause = error.__cause__
+    return str(error) if cause is None else f"{type(cause).__name__}: {cause}"
+
+
+def _label_names(index: FolderIndex, files: list[str]) -> list[str]:
+    return [index.classes[label] if label >= 0 else NO_LABEL for label in index.labels(files)]
+
+
+def _counts(index: FolderIndex) -> dict[str, dict[str, int]]:
+    classes = index.classes or [NO_LABEL]
+    found = {split: Counter(_label_names(index, files)) for split, files in index.splits.items()}
+    return {split: {name: counter[name] for name in classes} for split, counter in found.items()}
+
+
+def _groups(index: FolderIndex, groups: Iterable[list[str]]) -> list[Group]:
+    """Groups with their splits and labels; those across splits and under different labels first."""
+    split_of = {file: split for split, files in index.splits.items() for file in files}
+    split_of |= {entry.file: entry.split for entry in index.dropped}
+    result = []
+    for files in groups:
+        splits, labels = [split_of[file] for file in files], _label_names(index, files)
+        result.append(Group(files, splits, labels, len(set(splits)) > 1, len(set(labels)) > 1))
+    return sorted(result, key=lambda group: -group.across_splits - group.labels_differ)
+
+
+def _one_image_classes(index: FolderIndex) -> list[str]:
+    hashes: dict[str, set[str]] = defaultdict(set)
+    if index.classes:
+        for name, record in zip(_label_names(index, list(index.files)), index.files.values(), strict=True):
+            hashes[name].add(record.hash)
+    return sorted(name for name, distinct in hashes.items() if len(distinct) == 1)
+
+
+def _empty_classes(index: FolderIndex) -> list[str]:
+    """Paths of class folders, relative to the root; none where lists, not folders, name the classes."""
+    if not index.classes or index.given_labels:
+        return []
+    known = [file.split("/") for file in index.files | index.unreadable]
+    parents = {"/".join(parts[: index.class_level]) for parts in known}
+    folders = {
+        folder.relative_to(index.root).as_posix()
+        for parent in parents
+        for folder in (index.root / parent).iterdir()
+        if folder.is_dir() and not folder.name.startswith((".", "__MACOSX"))
+    }
+    return sorted(folders - {"/".join(file.split("/")[: index.class_level + 1]) for file in index.files})

@@ -1,0 +1,140 @@
+"""Works out a training without running it: its budget, and what it takes on this machine."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from lit_splitmask.commands import recipes
+from lit_splitmask.commands.plan import cost as plan_cost
+from lit_splitmask.commands.run_cli import RunCLI, trainer_defaults
+from lit_splitmask.commands.run_folder import RunFolder
+from lit_splitmask.datamodules.file_data import FileData
+from lit_splitmask.errors import UserError
+from lit_splitmask.images.cache import cache_of
+from lit_splitmask.images.index import FolderIndex
+from lit_splitmask.modules.base import TrainModule
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """One training, and what it would take on this machine.
+
+    Attributes:
+        recipe, reason: the settings, and why these.
+        image_size: side of the crops.
+        num_images, passes, images_seen, batch_size, steps, warmup_steps: the budget, worked out.
+        parameters: number of weights.
+        device, num_devices: where it would run.
+        timed_images, timed_steps: what was timed: steps of so many images. Other numbers of images are scaled linearly.
+        step_seconds, total_seconds: of a whole step, and of all; without validation and fitting of visual words.
+        memory_bytes: peak on one device, or of the training process on a CPU.
+        device_memory_bytes: what the device, or on a CPU the machine, has.
+        cache: name of the pixel cache; None where images are decoded each time.
+        cache_bytes: its size.
+        checkpoint_bytes, num_checkpoints, weights_bytes: of one checkpoint, how many are kept at most, of the exported weights.
+    """
+
+    recipe: str
+    reason: str
+    image_size: int
+    num_images: int
+    passes: float
+    images_seen: int
+    batch_size: int
+    steps: int
+    warmup_steps: int
+    parameters: int
+    device: str
+    num_devices: int
+    timed_images: int
+    timed_steps: int
+    step_seconds: float
+    total_seconds: float
+    memory_bytes: int
+    device_memory_bytes: int
+    cache: str | None
+    cache_bytes: int
+    checkpoint_bytes: int
+    num_checkpoints: int
+    weights_bytes: int
+
+
+class Stage:
+    """A training that is built, but not run.
+
+    Args:
+        module: class of the module.
+        arguments, recipe: what :class:`RunCLI` takes.
+        scratch: a folder for what building it may write.
+
+    Raises:
+        UserError: The settings do not fit together, or the folder cannot be used.
+    """
+
+    def __init__(self, module: type[TrainModule], arguments: list[str], recipe: dict[str, Any], scratch: Path) -> None:
+        recipe = {**recipe, "trainer": {**trainer_defaults(), **recipe.get("trainer", {})}}
+        self.module_class, self.arguments, self.recipe = module, arguments, recipe
+        run = RunCLI(module, [*arguments, "--trainer.logger=false"], recipe)
+        self.trainer, built, data = run.build(RunFolder(scratch), [])
+        self.module = cast(TrainModule, built)
+        if not isinstance(data, FileData):
+            raise UserError(
+                f"plan looks at images in files, but the recipe reads {type(data).__name__}: give another --recipe."
+            )
+        self.data = data
+        self.index: FolderIndex = data.load_or_make()
+
+    def plan(self, choice: recipes.Choice, num_checkpoints: int) -> TrainingPlan:
+        """Works the budget out, and times a few steps."""
+        trainer, data, index = self.trainer, self.data, self.index
+        data.trainer = trainer  # whose devices and max_steps count in the budget
+        data.setup("fit")
+        schedule = data.schedule
+        store_size = data.store_size(index)
+        cache = None if store_size is None else cache_of(index, store_size)
+        at_once = data.batch_size // (trainer.world_size * trainer.accumulate_grad_batches)
+        timed = plan_cost.images_to_time(trainer.strategy.root_device.type, data.image_size, at_once)
+        job = plan_cost.Job(self.module_class, self.arguments, self.recipe, timed, in_memory=cache is not None)
+        cost = plan_cost.time_alone(job)
+        step_seconds = cost.seconds_of(data.batch_size // trainer.world_size)
+        return TrainingPlan(
+            recipe=choice.name,
+            reason=choice.reason,
+            image_size=data.image_size,
+            num_images=schedule.num_images,
+            passes=schedule.passes,
+            images_seen=schedule.images,
+            batch_size=schedule.batch_size,
+            steps=schedule.steps,
+            warmup_steps=round(self.module.optim.warmup * schedule.steps),
+            parameters=cost.parameters,
+            device=cost.device,
+            num_devices=trainer.world_size,
+            timed_images=cost.num_images,
+            timed_steps=cost.num_steps,
+            step_seconds=step_seconds,
+            total_seconds=step_seconds * schedule.steps,
+            memory_bytes=cost.memory_of(at_once),
+            device_memory_bytes=device_memory(cost.device),
+            cache=None if cache is None else cache.path.name,
+            cache_bytes=0 if cache is None else cache.num_bytes,
+            checkpoint_bytes=cost.checkpoint_bytes,
+            num_checkpoints=num_checkpoints,
+            weights_bytes=cost.weights_bytes,
+        )
+
+
+def device_memory(device: str) -> int:
+    """The memory of the first GPU, or of the machine, in bytes."""
+    if device == "cuda":
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def disk_bytes(plans: list[TrainingPlan]) -> int:
+    """What trainings write in all: caches, one where they share it, checkpoints and weights."""
+    caches = {plan.cache: plan.cache_bytes for plan in plans}
+    return sum(caches.values()) + sum(p.num_checkpoints * p.checkpoint_bytes + p.weights_bytes for p in plans)

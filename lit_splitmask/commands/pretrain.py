@@ -1,0 +1,78 @@
+"""``lit-splitmask pretrain``: pre-trains a backbone on the images of a folder."""
+
+import shlex
+from pathlib import Path
+
+import torch
+
+from lit_splitmask import callbacks, modules
+from lit_splitmask.callbacks.estimate import DAY
+from lit_splitmask.commands import recipes
+from lit_splitmask.commands.request import Request
+from lit_splitmask.commands.run_cli import RunCLI, quiet
+from lit_splitmask.commands.run_folder import RunFolder
+from lit_splitmask.commands.tasks.registry import choose_task, root_for_finetuning, task_for_folder, task_for_recipe
+from lit_splitmask.commands.training import fit, run_folder, starting_settings
+from lit_splitmask.images.glance import glance
+from lit_splitmask.tokenizers import Codebook
+
+
+def pretrain(request: Request) -> int:
+    """Trains, and writes the backbone, the codebook, pictures and the way in which the checkpoint was chosen."""
+    quiet()
+    cli = RunCLI(modules.Pretrain, request.settings(), starting_settings(request, _choice(request)))
+    folder = run_folder(cli, "pretrain")
+    command = shlex.join(["lit-splitmask", "pretrain", *request.arguments()])
+    weights = folder.path / "backbone.safetensors"
+    trainer, module, data = cli.build(
+        folder,
+        [
+            callbacks.RunProgress(),
+            callbacks.OverfitAwareCheckpoint(str(folder.checkpoints)),
+            callbacks.EstimateTime(stop_above=0.0 if request.gives_length or request.resume else DAY, command=command),
+            callbacks.HalvesPicture(str(folder.path)),
+            callbacks.ExportWeights(str(weights)),
+        ],
+    )
+    fit(cli, folder, trainer, module, data)
+    if not trainer.is_global_zero:
+        return 0
+    assert isinstance(module, modules.Pretrain)
+    tokenizer = module.objective.tokenizer_to_fit
+    if isinstance(tokenizer, Codebook):
+        tokenizer.save(folder.path / "codebook.safetensors")
+    next_command = ["lit-splitmask", "finetune", "--weights", str(weights), *_finetune_options(request)]
+    print(
+        f"Wrote {weights}, with {', '.join(_other_files(folder))} in the same folder. Next:\n  {shlex.join(next_command)}"
+    )
+    return 0
+
+
+def _choice(request: Request) -> recipes.Choice | None:
+    """The recipe for the images, unless the request names settings to start from."""
+    if request.root is None or request.names_settings:
+        return None
+    found = [glance(folder) for folder in (request.root, *request.pool)]
+    num_images = sum(folder.num_images for folder in found)
+    return recipes.choose(num_images, found[0].median_side, torch.cuda.is_available())
+
+
+def _finetune_options(request: Request) -> list[str]:
+    """Options of ``finetune`` for the same images: with their annotations, if they have any, and with the matching recipe."""
+    images, task = request.data_options(), choose_task(request)
+    if request.root is not None:
+        annotated = root_for_finetuning(request.root)
+        task = task_for_folder(annotated)
+        if task.name != "classify":
+            images = ["--data.root", annotated]
+    if request.recipe not in recipes.available():
+        return images
+    partner = recipes.finetuning(request.recipe).name
+    return [*images, "--recipe", partner] if task_for_recipe(partner) is task else images
+
+
+def _other_files(folder: RunFolder) -> list[str]:
+    """What a pre-training wrote beside its weights."""
+    pictures = [path.name for path in map(Path, sorted(folder.path.glob("*.png")))]
+    why = " (selection.json and selection.png say why this one)"
+    return [*pictures, "metrics.csv", f"checkpoints{why if (folder.checkpoints / 'selection.json').is_file() else ''}"]

@@ -1,0 +1,1 @@
+"""The tasks that ``finetune`` can train for."""

@@ -1,0 +1,169 @@
+"""What ``finetune`` can train for: the module, the recipe, the score and the report of each task."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback
+
+from lit_splitmask import callbacks, datamodules, modules
+from lit_splitmask.commands import recipes
+from lit_splitmask.commands.request import Request
+from lit_splitmask.commands.run_folder import RunFolder
+from lit_splitmask.commands.tasks import classify, detect, segment
+from lit_splitmask.commands.tasks.report import TaskReport
+from lit_splitmask.config_files import read_settings, settings_in
+from lit_splitmask.errors import UserError
+from lit_splitmask.modules.base import TrainModule
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing to train for.
+
+    Attributes:
+        name: For ``--task``.
+        module: The LightningModule.
+        datamodules: Those whose images are for this task alone.
+        recognises: Whether a folder is laid out for this task alone.
+        default_recipe: For a folder, where the user names none.
+        monitor: The score by which the best checkpoint is kept; more is better.
+        weights: Name of the exported file.
+        crops_follow_weights: Whether images have the size that the weights were trained at, unless the user says otherwise.
+        report: Evaluates the best weights and says what was found.
+        predict_data: Settings of the datamodule with which other images are predicted.
+        writer: Writes predictions to a path, or to where it usually does.
+    """
+
+    name: str
+    module: type[TrainModule]
+    datamodules: tuple[str, ...]
+    recognises: Callable[[Path], bool]
+    default_recipe: Callable[[Path], recipes.Choice]
+    monitor: str
+    weights: str
+    crops_follow_weights: bool
+    report: Callable[[TaskReport], list[str]]
+    predict_data: Callable[[Any, Any], dict[str, Any]]
+    writer: Callable[[str | None], Callback]
+
+
+def _classification_recipe(root: Path) -> recipes.Choice:
+    found = datamodules.glance(root)
+    pretraining = recipes.choose(found.num_images, found.median_side, torch.cuda.is_available())
+    return replace(recipes.finetuning(pretraining.name), num_images=found.num_images)
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task(
+            name="segment",
+            module=modules.Segment,
+            datamodules=("SegmentationFolder",),
+            recognises=datamodules.looks_like_segmentation,
+            default_recipe=lambda root: recipes.choose_segmentation(
+                datamodules.glance(root).num_images // 2,  # the others are maps
+                torch.cuda.is_available(),
+            ),
+            monitor="val/miou",
+            weights="segmenter.safetensors",
+            crops_follow_weights=False,
+            report=segment.report,
+            predict_data=segment.predict_data,
+            writer=lambda path: callbacks.LabelMapWriter(path or "predictions"),
+        ),
+        Task(
+            name="detect",
+            module=modules.Detect,
+            datamodules=("CocoDetection",),
+            recognises=datamodules.looks_like_coco,
+            default_recipe=lambda root: recipes.choose_detection(
+                datamodules.glance(root).num_images, torch.cuda.is_available()
+            ),
+            monitor="val/box/AP",
+            weights="detector.safetensors",
+            crops_follow_weights=False,
+            report=detect.report,
+            predict_data=detect.predict_data,
+            writer=lambda path: callbacks.CocoResults(path or "predictions.json"),
+        ),
+        Task(
+            name="classify",
+            module=modules.Classify,
+            datamodules=(),
+            recognises=lambda _: True,
+            default_recipe=_classification_recipe,
+            monitor="val/accuracy",
+            weights="classifier.safetensors",
+            crops_follow_weights=True,
+            report=classify.report,
+            predict_data=classify.predict_data,
+            writer=lambda path: callbacks.PredictionWriter(path or "predictions.csv"),
+        ),
+    )
+}
+"""By name, in the order in which they look at a folder; ``classify`` takes what is left."""
+
+
+def choose_task(request: Request) -> Task:
+    """The task that ``--task`` names, or that the datamodule, the recipe, the run to resume or the folder is for.
+
+    Raises:
+        UserError: There is no such task.
+    """
+    if request.task is not None:
+        if request.task not in TASKS:
+            raise UserError(f"There is no task {request.task!r}: --task is one of {', '.join(sorted(TASKS))}.")
+        return TASKS[request.task]
+    datamodule = request.datamodule or _datamodule_of(_settings(request))
+    if datamodule is not None:
+        return task_for_datamodule(datamodule)
+    return TASKS["classify"] if request.root is None else task_for_folder(request.root)
+
+
+def task_for_folder(root: str) -> Task:
+    """The task that a folder is laid out for."""
+    return next(task for task in TASKS.values() if task.recognises(Path(root).expanduser()))
+
+
+def task_for_datamodule(name: str) -> Task:
+    """The task that a datamodule's images are for, by the name of its class."""
+    return next((task for task in TASKS.values() if name in task.datamodules), TASKS["classify"])
+
+
+def task_for_recipe(name: str) -> Task:
+    """The task that a recipe is for."""
+    return task_for_datamodule(_datamodule_of(recipes.read(name)) or "")
+
+
+def _settings(request: Request) -> dict[str, Any]:
+    """The settings that name a datamodule: those of the run to resume, of a configuration file, or of the recipe."""
+    if request.resume:
+        return read_settings(RunFolder.existing(request.runs_dir, request.name).config)
+    named = [settings for settings in map(settings_in, request.configs) if _datamodule_of(settings)]
+    if named:
+        return named[-1]
+    return {} if request.recipe is None else recipes.read(request.recipe)
+
+
+def _datamodule_of(settings: dict[str, Any]) -> str | None:
+    """The class of the datamodule that settings name, without its package."""
+    data = settings.get("data")
+    class_path = data.get("class_path") if isinstance(data, dict) else data
+    return class_path.rpartition(".")[2] if isinstance(class_path, str) else None
+
+
+def task_of(module: object) -> Task:
+    """The task that a module is for; ``classify`` for modules of other origin."""
+    return next((task for task in TASKS.values() if isinstance(module, task.module)), TASKS["classify"])
+
+
+def root_for_finetuning(root: str) -> str:
+    """The folder to fine-tune on after a pre-training on some images: where they belong to label maps or boxes, that of both."""
+    path = Path(root).expanduser()
+    if path.parent.name == "images" and datamodules.looks_like_segmentation(path.parent.parent):
+        return str(path.parent.parent)
+    return str(path.parent) if datamodules.looks_like_coco(path.parent) else root

@@ -1,0 +1,74 @@
+"""Datamodules whose images are cropped to squares: all but dense prediction."""
+
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from lit_splitmask.augment.base import Augment
+from lit_splitmask.augment.evaluate import EvalTransform
+from lit_splitmask.augment.pretrain import PretrainAugment
+from lit_splitmask.datamodules.image_data import ImageData, check_counts
+from lit_splitmask.errors import UserError
+from lit_splitmask.loading.crops import IndexedImages
+from lit_splitmask.loading.samples import Samples
+
+_MOST_EVAL_IMAGES = 256
+
+
+class CropData(ImageData):
+    """Training images are augmented crops, evaluation images centre crops.
+
+    Args:
+        augment: Augmentation of training images; None for the defaults of :class:`PretrainAugment`.
+        crop_ratio: Share of the short side that evaluation crops cover.
+        batch_size: Images that one optimizer step sees, over all processes and accumulated micro-batches.
+        eval_batch_size: Images that a process evaluates at once; None for ``batch_size``, at most 256.
+        **settings: Those of :class:`ImageData`.
+
+    Raises:
+        UserError: A setting is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        augment: Augment | None = None,
+        crop_ratio: float = 0.875,
+        batch_size: int = 256,
+        eval_batch_size: int | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(batch_size=batch_size, **settings)
+        check_counts(eval_batch_size=eval_batch_size)
+        self.eval_batch_size = eval_batch_size or min(batch_size, _MOST_EVAL_IMAGES)
+        if not 0 < crop_ratio <= 1:
+            raise UserError(f"crop_ratio={crop_ratio} must be more than 0 and at most 1; the usual value is 0.875.")
+        self.augment = augment or PretrainAugment()
+        self.crop_ratio = crop_ratio
+
+    @property
+    def repeats(self) -> int:
+        """Differently augmented copies of a training image in a row."""
+        return self.augment.repeats
+
+    @property
+    def crop_sizes(self) -> list[int]:
+        """Sides of the crops of one training image, in pixels."""
+        return self.augment.sizes(self.image_size)
+
+    def train_images(self) -> Dataset:
+        """Augmented crops."""
+        transform, *more = self.augment.build_all(self.image_size)
+        return IndexedImages(
+            self.train_samples,
+            self.source.read,
+            transform=transform,
+            more=more,
+            channels=self.channels,
+            seed=self.seed,
+        )
+
+    def eval_images(self, samples: Samples) -> IndexedImages:
+        """Centre crops, not augmented."""
+        transform = EvalTransform(self.image_size, self.crop_ratio)
+        return IndexedImages(samples, self.source.read, transform=transform, channels=self.channels)

@@ -1,0 +1,1 @@
+"""Images on disk: decoded, laid out, scanned, split, recorded, cached."""

@@ -1,0 +1,147 @@
+"""Decodes once: all images of a folder, made small enough, in one memory-mapped file shared by workers and runs."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lit_splitmask.images.decode import decode
+from lit_splitmask.images.index import FolderIndex
+from lit_splitmask.images.names import Names
+
+# Above four times the crop a larger image is of no use: a crop of 8 % of the area is still as large as the input.
+STORE_FACTORS = (4.0, 3.0, 2.0, 1.5, 1.15)
+
+VERSION = 2  # of the way pixels are decoded, shrunk and laid out
+WRITTEN = 946_684_800  # the time of change that a finished file is given, in seconds; any change of it shows
+
+
+def stored_shape(shape: tuple[int, int], store_size: int) -> tuple[int, int]:
+    """The height and width at which an image is kept: short side at most ``store_size``, never enlarged."""
+    short = min(shape)
+    if short <= store_size:
+        return shape
+    height, width = (max(1, round(side * store_size / short)) for side in shape)
+    return height, width
+
+
+def read_shrunk(path: Path, shape: tuple[int, int], store_size: int) -> np.ndarray:
+    """Decodes an image at its stored size, antialiased.
+
+    Args:
+        path: The image.
+        shape: Its height and width.
+        store_size: See :func:`stored_shape`.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        DecodeError: It cannot be decoded any more.
+    """
+    return shrink(decode(path, draft_size=store_size), shape, store_size)
+
+
+def shrink(image: np.ndarray, shape: tuple[int, int], store_size: int) -> np.ndarray:
+    """An image (H, W, 3) uint8 of a height and width, decoded perhaps smaller, as it is kept."""
+    height, width = stored_shape(shape, store_size)
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def choose_store_size(shapes: Sequence[tuple[int, int]], image_size: int, cache_bytes: float) -> int | None:
+    """The largest store size whose file fits into ``cache_bytes``; None if none does.
+
+    It depends on nothing else, so that two machines with the same images and settings train on the same pixels.
+    """
+    for factor in STORE_FACTORS:
+        store_size = round(factor * image_size)
+        if num_bytes(shapes, store_size) <= cache_bytes:
+            return store_size
+    return None
+
+
+def num_bytes(shapes: Sequence[tuple[int, int]], store_size: int) -> int:
+    """Of the pixels that are stored of images of these heights and widths."""
+    return sum(height * width * 3 for height, width in (stored_shape(shape, store_size) for shape in shapes))
+
+
+class PixelCache:
+    """The stored pixels of a folder.
+
+    Args:
+        path: The file of all pixels, one image after the other.
+        names: Names of the images, sorted.
+        shapes: Stored height and width of each, (n, 2).
+    """
+
+    def __init__(self, path: Path, names: Names, shapes: np.ndarray) -> None:
+        self.path = path
+        self._names, self._shapes = names, shapes
+        self._ends = np.cumsum(shapes.prod(axis=1) * 3)
+        self.num_bytes = int(self._ends[-1]) if len(names) else 0
+        self._pixels: np.ndarray | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_pixels": None}  # a worker maps the file anew, rather than getting a copy
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file has its full length, and nobody has changed it since it was written."""
+        if not self.path.is_file():
+            return False
+        status = self.path.stat()
+        return status.st_size == self.num_bytes and int(status.st_mtime) == WRITTEN
+
+    def read(self, file: str) -> np.ndarray:
+        """An image: (H, W, 3) uint8, a read-only view of the mapped file."""
+        if self._pixels is None:
+            self._pixels = np.memmap(self.path, dtype=np.uint8, mode="r")
+        place = self._names.index(file)
+        height, width = self._shapes[place]
+        end = self._ends[place]
+        return self._pixels[end - height * width * 3 : end].reshape(height, width, 3)
+
+
+def cache_of(index: FolderIndex, store_size: int) -> PixelCache:
+    """The cache of a folder at a store size, whether it exists yet or not."""
+    digest = hashlib.blake2b(f"version {VERSION}".encode(), digest_size=6)
+    for file, record in index.files.items():
+        digest.update(f"{file}\0{record.hash}\n".encode("utf-8", "surrogatepass"))
+    shapes = np.array([stored_shape(record.shape, store_size) for record in index.files.values()], dtype=np.int64)
+    return PixelCache(index.path.parent / f"pixels-{store_size}-{digest.hexdigest()}.bin", Names(index.files), shapes)
+
+
+class Reader:
+    """Reads a folder's images: from the cache if there is one, else the same pixels from the files.
+
+    Args:
+        index: The folder.
+        image_size: Side of the crops that will be made.
+        store_size: From :func:`choose_store_size`; None to read the files at their own size.
+    """
+
+    def __init__(self, index: FolderIndex, image_size: int, store_size: int | None) -> None:
+        self.root = index.root
+        self.names = Names(index.files)
+        self.shapes = np.array([record.shape for record in index.files.values()], dtype=np.int32)
+        self.store_size = store_size
+        self.draft_size = round(STORE_FACTORS[0] * image_size)
+        cache = None if store_size is None else cache_of(index, store_size)
+        self.cache = cache if cache is not None and cache.is_whole else None
+
+    def __call__(self, file: str) -> np.ndarray:
+        """An image by its path relative to the root: (H, W, 3) uint8.
+
+        Raises:
+            DecodeError: It is gone or damaged.
+        """
+        if self.cache is not None:
+            return self.cache.read(file)
+        if self.store_size is not None:
+            height, width = self.shapes[self.names.index(file)].tolist()
+            return read_shrunk(self.root / file, (height, width), self.store_size)
+        return decode(self.root / file, self.draft_size)

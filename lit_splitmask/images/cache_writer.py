@@ -1,0 +1,221 @@
+"""Writes the cache of decoded images: while a folder is scanned, or after it."""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from lit_splitmask.files import partial_name, write_atomically
+from lit_splitmask.images.cache import WRITTEN, cache_of, choose_store_size, num_bytes, read_shrunk, shrink
+from lit_splitmask.images.decode import DecodeError, read_shape
+from lit_splitmask.images.index import FolderIndex
+from lit_splitmask.images.scan import in_threads
+
+log = logging.getLogger(__name__)
+
+_SYNCED_AT_ONCE = 2**26  # bytes
+_LOOKED_AT = 200  # images whose sizes are looked at to guess that of the file
+
+
+def build(index: FolderIndex, store_size: int) -> None:
+    """Builds the cache, unless it is there and whole; a full disk costs a warning and the speed only.
+
+    Raises:
+        UserError: An image cannot be decoded any more.
+    """
+    cache = cache_of(index, store_size)
+    if cache.is_whole:
+        return
+    if cache.path.exists():
+        log.warning("The pixel cache %s is damaged, and is built again.", cache.path)
+    with PartialCache(cache.path.parent, store_size, cache.num_bytes) as partial:
+        if partial.is_open:
+            for image in _stored_images(index, store_size):
+                partial.write(image)
+            partial.keep(index)
+
+
+def _stored_images(index: FolderIndex, store_size: int) -> Iterator[np.ndarray]:
+    return in_threads(
+        lambda file: read_shrunk(index.root / file, index.files[file].shape, store_size),
+        list(index.files),
+        f"Storing {index.root.name}",
+    )
+
+
+class PartialCache:
+    """A cache that is being written, under a name of its own; trouble with the disk costs a warning and the speed only.
+
+    Args:
+        folder: Where it will be.
+        store_size: See :func:`stored_shape`.
+        num_bytes: How large it will be, about; it is not begun where that is more than half of the free space.
+    """
+
+    def __init__(self, folder: Path, store_size: int, num_bytes: int) -> None:
+        self.store_size = store_size
+        self._num_written = 0
+        self._pool = ThreadPoolExecutor(1)  # brings the file to the disk while it is being written
+        self._synced_to = 0
+        self._syncing: Future[None] | None = None
+        self._path = partial_name(folder / f"pixels-{store_size}")
+        self._stream: BinaryIO | None = None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(folder).free
+            if num_bytes <= free / 2:
+                self._stream = self._path.open("wb")
+        except OSError as error:
+            self._give_up(error)
+            return
+        if self._stream is None:
+            log.warning(
+                "The pixel cache would take %.1f GiB, more than half of the %.1f GiB free in %s: images are decoded each "
+                "time instead, which is slower. Free some space, or lower cache_gb.",
+                num_bytes / 2**30,
+                free / 2**30,
+                folder,
+            )
+
+    def __enter__(self) -> "PartialCache":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is being written."""
+        return self._stream is not None
+
+    def write(self, image: np.ndarray) -> None:
+        """Takes the next image, (H, W, 3) uint8; nothing once it is closed."""
+        if self._stream is None:
+            return
+        try:
+            self._num_written += self._stream.write(np.ascontiguousarray(image).data)
+            if self._num_written > self._synced_to + _SYNCED_AT_ONCE and (
+                self._syncing is None or self._syncing.done()
+            ):
+                self._wait_for_disk()
+                self._synced_to = self._num_written
+                self._syncing = self._pool.submit(os.fsync, self._stream.fileno())
+        except OSError as error:
+            self._give_up(error)
+
+    def keep(self, index: FolderIndex) -> None:
+        """Gives the file its name, if it holds all images of the folder; older ones of the same kind are removed."""
+        cache = cache_of(index, self.store_size)
+        if self._stream is None or self._num_written != cache.num_bytes:
+            return
+        about = {"store_size": self.store_size, "record": index.path.name, "images": len(index.files)}
+        try:
+            self._stream.flush()
+            self._wait_for_disk()
+            os.fsync(self._stream.fileno())
+            self._stream.close()
+            os.utime(self._path, (WRITTEN, WRITTEN))
+            os.replace(self._path, cache.path)
+            write_atomically(cache.path.with_suffix(".json"), json.dumps(about).encode())
+            _remove_older(cache.path, about)
+        except OSError as error:
+            self._give_up(error)
+            return
+        log.info(
+            "Pixel cache: %s, %.2f GiB, short sides of at most %d px.",
+            cache.path,
+            cache.num_bytes / 2**30,
+            self.store_size,
+        )
+
+    def close(self) -> None:
+        """Removes what has not been kept."""
+        self._pool.shutdown()
+        if self._stream is not None:
+            with suppress(OSError):  # of what a full disk did not take
+                self._stream.close()
+            self._stream = None
+        self._path.unlink(missing_ok=True)
+
+    def _wait_for_disk(self) -> None:
+        if self._syncing is not None:
+            self._syncing.result()
+
+    def _give_up(self, error: OSError) -> None:
+        log.warning(
+            "The pixel cache in %s cannot be written (%s): images are decoded each time.", self._path.parent, error
+        )
+        self.close()
+
+
+def _remove_older(path: Path, about: Mapping[str, Any]) -> None:
+    """Removes caches of the same record and size: of images as they were before, or of another version."""
+    for other in path.parent.glob(f"pixels-{about['store_size']}-*.json"):
+        try:
+            is_older = json.loads(other.read_text(encoding="utf-8")).get("record", "splits.json") == about["record"]
+        except (ValueError, AttributeError):
+            continue
+        if is_older and other != path.with_suffix(".json"):
+            other.with_suffix(".bin").unlink(missing_ok=True)
+            other.unlink(missing_ok=True)
+
+
+class StoreWhileScanning:
+    """Stores a folder's images while they are scanned, so that none is decoded twice.
+
+    The store size is guessed from some of the images. Where all of them together mean another, nothing is kept.
+
+    Args:
+        folder: Where the cache will be.
+        image_size, cache_bytes: See :func:`choose_store_size`.
+    """
+
+    def __init__(self, folder: Path, image_size: int, cache_bytes: float) -> None:
+        self._folder, self._image_size, self._cache_bytes = folder, image_size, cache_bytes
+        self._partial: PartialCache | None = None
+
+    def __enter__(self) -> "StoreWhileScanning":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._partial is not None:
+            self._partial.close()
+
+    def start(self, root: Path, files: Sequence[str]) -> None:
+        """Guesses the store size, and opens the file."""
+        step = -(-len(files) // _LOOKED_AT)
+        shapes = []
+        for file in files[::step]:
+            with suppress(DecodeError):
+                shapes.append(read_shape(root / file))
+        store_size = choose_store_size(shapes, self._image_size, self._cache_bytes / step)
+        if store_size is not None:
+            self._partial = PartialCache(self._folder, store_size, num_bytes(shapes, store_size) * step)
+
+    def shrink(self, path: Path, image: np.ndarray) -> np.ndarray | None:
+        """What is stored of an image: the pixels that :func:`read_shrunk` gives."""
+        if self._partial is None or not self._partial.is_open:
+            return None
+        shape, store_size = (image.shape[0], image.shape[1]), self._partial.store_size
+        if min(shape) >= 2 * store_size:  # read_shrunk lets a JPEG be decoded smaller
+            return read_shrunk(path, shape, store_size)
+        return shrink(image, shape, store_size)
+
+    def write(self, image: np.ndarray) -> None:
+        """Takes one shrunk image after the other."""
+        if self._partial is not None:
+            self._partial.write(image)
+
+    def keep(self, index: FolderIndex) -> None:
+        """Keeps the file, if the guess was right."""
+        shapes = [record.shape for record in index.files.values()]
+        right = choose_store_size(shapes, self._image_size, self._cache_bytes)
+        if self._partial is not None and self._partial.store_size == right:
+            self._partial.keep(index)

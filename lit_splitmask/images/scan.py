@@ -1,0 +1,150 @@
+"""Reads every image of a folder once: is it whole, how large is it, which others is it identical to."""
+
+import hashlib
+import logging
+import os
+import sys
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from lit_splitmask.errors import UserError
+from lit_splitmask.images.decode import DecodeError, decode
+
+log = logging.getLogger(__name__)
+
+PROGRESS_FROM = 1_000  # fewer images are read before a progress bar would be of use
+_AHEAD = 64  # images that may be under way or wait for those before them, so that they do not fill the memory
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """What is known about an image file.
+
+    Args:
+        size, mtime_ns: By which a change is noticed.
+        hash: Of the decoded pixels; empty if they cannot be decoded.
+        shape: Height and width; (0, 0) if it cannot be decoded.
+    """
+
+    size: int
+    mtime_ns: int
+    hash: str
+    shape: tuple[int, int]
+
+
+class Storing(Protocol):
+    """Keeps images while they are scanned, so that none is decoded twice."""
+
+    def start(self, root: Path, files: Sequence[str]) -> None:
+        """Before the first image."""
+
+    def shrink(self, path: Path, image: np.ndarray) -> np.ndarray | None:
+        """What is kept of an image; called in threads."""
+
+    def write(self, image: np.ndarray) -> None:
+        """Takes one shrunk image after the other."""
+
+
+def hash_pixels(image: np.ndarray) -> str:
+    """The same for the same pixels, however they are stored: 32 hexadecimal digits.
+
+    A checksum of all pixels, and a hash of every eighth row: much faster than a hash of all, and images that differ in other
+    rows only are taken for the same once in four thousand million.
+    """
+    checksum = zlib.crc32(np.ascontiguousarray(image).data)
+    digest = hashlib.blake2b(f"{image.shape} {checksum}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(image[::8]).data)
+    return digest.hexdigest()
+
+
+def scan(
+    root: Path, files: Sequence[str], max_bad_share: float, storing: Storing | None = None
+) -> dict[str, FileRecord]:
+    """Decodes every image once.
+
+    A file that cannot be decoded is reported by name and gets an empty hash.
+
+    Args:
+        root: What the paths are relative to.
+        files: The images.
+        max_bad_share: Share of them that may be unreadable.
+        storing: Gets the readable ones, in order.
+
+    Raises:
+        UserError: More than ``max_bad_share`` of the files cannot be decoded, or all of them.
+    """
+    records = {}
+    unreadable = []
+    if storing is not None:
+        storing.start(root, files)
+    shrink = None if storing is None else storing.shrink
+    outcomes = in_threads(lambda file: _examine(root / file, shrink), files, f"Reading {root.name}")
+    for file, (record, trouble, shrunk) in zip(files, outcomes, strict=True):
+        records[file] = record
+        if storing is not None and shrunk is not None:
+            storing.write(shrunk)
+        if trouble is not None:
+            unreadable.append(file)
+            log.warning("%s It is left out.", trouble)
+    if len(unreadable) > max_bad_share * len(files) or len(unreadable) == len(files):
+        shown = ", ".join(unreadable[:5]) + (", …" if len(unreadable) > 5 else "")
+        raise UserError(
+            f"{len(unreadable)} of the {len(files)} images in {root} cannot be decoded, more than "
+            f"max_bad_share={max_bad_share} allows: {shown}. Replace or remove them, or raise max_bad_share."
+        )
+    return records
+
+
+def examine(path: Path) -> tuple[FileRecord, DecodeError | None]:
+    """Decodes one file: its record, and the trouble if that fails."""
+    return _examine(path, None)[:2]
+
+
+def _examine(
+    path: Path, shrink: Callable[[Path, np.ndarray], np.ndarray | None] | None
+) -> tuple[FileRecord, DecodeError | None, np.ndarray | None]:
+    """Decodes one file: its record, the trouble if that fails, and what is kept of it."""
+    try:
+        status = os.stat(path)
+    except OSError as error:  # a link that leads nowhere
+        return FileRecord(0, 0, "", (0, 0)), DecodeError(f"The image {path} cannot be opened ({error.strerror})."), None
+    try:
+        image = decode(path)
+    except DecodeError as error:
+        return FileRecord(status.st_size, status.st_mtime_ns, "", (0, 0)), error, None
+    height, width = image.shape[:2]
+    record = FileRecord(status.st_size, status.st_mtime_ns, hash_pixels(image), (height, width))
+    return record, None, None if shrink is None else shrink(path, image)
+
+
+def in_threads(function: Callable[[Item], Result], items: Sequence[Item], title: str) -> Iterator[Result]:
+    """Maps in a thread pool, in order, with a progress bar on the terminal if it is long."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
+        results = _in_order(pool, function, items)
+        if len(items) >= PROGRESS_FROM and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import track
+
+            yield from track(results, title, total=len(items), console=Console(stderr=True), transient=True)
+        else:
+            yield from results
+
+
+def _in_order(pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    waiting: deque[Future[Result]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > _AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

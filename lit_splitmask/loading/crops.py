@@ -1,0 +1,69 @@
+"""Crops of images by (pass, index): what a worker does for one image."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lit_splitmask.augment.base import Transform
+from lit_splitmask.loading.sampler import Key
+from lit_splitmask.loading.samples import Buffers, KeyedDataset, Read, Samples, parse_key, writable_tensor
+
+
+class IndexedImages(KeyedDataset):
+    """The images of a split, cropped.
+
+    Args:
+        samples: The split.
+        read: Reads an image by its name.
+        transform: Makes the first crop.
+        more: Make further crops of each image.
+        channels: 3, or 1 for luminance only.
+        seed: Seed of the augmentation.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        read: Read,
+        *,
+        transform: Transform,
+        more: Sequence[Transform] = (),
+        channels: int = 3,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(samples, read, channels=channels, seed=seed)
+        self.transforms = [transform, *more]
+        self._buffers = [Buffers() for _ in self.transforms]
+
+    def __getitems__(self, keys: Sequence[Key | int]) -> dict[str, Tensor]:
+        """A batch of crops.
+
+        Returns:
+            ``image`` (B, C, H, W) uint8 in the channels-last memory format, ``label`` and ``index`` (B,) int64; further crops as
+            ``image_1``, ``image_2``, …. A worker overwrites the pixels of an earlier batch, see :class:`Buffers`.
+
+        Raises:
+            DecodeError: A file is missing or damaged.
+        """
+        crops: list[Tensor | None] = [None] * len(self.transforms)
+        indices = []
+        for row, key in enumerate(keys):
+            pass_number, index = parse_key(key)
+            image = self.read(self.samples.files[index])
+            for number, transform in enumerate(self.transforms):
+                seed = self.augment_seed(pass_number, index, *([number] if number else []))
+                crop = self.to_channels(transform(image, seed))
+                batch = crops[number]
+                if batch is None:
+                    batch = crops[number] = self._buffers[number].next((len(keys), *crop.shape))
+                batch[row] = writable_tensor(crop)
+            indices.append(index)
+        index_tensor = torch.tensor(indices)
+        images = {crop_name(n): pixels.permute(0, 3, 1, 2) for n, pixels in enumerate(crops) if pixels is not None}
+        return {**images, "label": torch.from_numpy(self.samples.labels[index_tensor.numpy()]), "index": index_tensor}
+
+
+def crop_name(number: int) -> str:
+    """The name of a crop in a batch."""
+    return f"image_{number}" if number else "image"

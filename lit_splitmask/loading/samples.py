@@ -1,0 +1,119 @@
+"""The samples of a split, and what all datasets that a worker reads from share."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from lit_splitmask.images.names import Names
+from lit_splitmask.loading.sampler import Key
+from lit_splitmask.seeding import derive_seed
+
+NUM_BUFFERS = 3
+
+Read = Callable[[str], np.ndarray]
+"""Reads an image by its name: (H, W, 3) uint8. Must survive pickling."""
+
+
+class Samples:
+    """The images of one split, in little memory however many there are.
+
+    Args:
+        files: Names that the reader understands.
+        labels: One for each file; -1 without labels.
+    """
+
+    def __init__(self, files: Iterable[str], labels: Sequence[int] | np.ndarray) -> None:
+        self.files = Names(files)
+        self.labels = np.asarray(labels, dtype=np.int64)
+        if self.labels.shape != (len(self.files),):
+            raise ValueError(f"There are {len(self.files)} files, but labels of shape {self.labels.shape}.")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def subset(self, indices: Sequence[int]) -> "Samples":
+        """The images at these indices, in that order."""
+        return Samples([self.files[index] for index in indices], self.labels[list(indices)])
+
+    @property
+    def all_labelled(self) -> bool:
+        """Whether every image has a label."""
+        return bool((self.labels >= 0).all())
+
+
+class Buffers:
+    """Where a worker puts its batches: a few blocks of memory shared with the main process, used in turn.
+
+    Allocating new shared memory for every batch, as is usual, takes as long as a crop. A loader may prefetch one batch less
+    than there are buffers, and must copy a batch before it asks for the next.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: list[Tensor] = []
+        self._turn = 0
+
+    def next(self, shape: tuple[int, ...]) -> Tensor:
+        """A uint8 tensor to write to; a new one outside workers, or for a shape other than the first."""
+        if get_worker_info() is None:
+            return torch.empty(shape, dtype=torch.uint8)
+        if len(self._buffers) < NUM_BUFFERS:
+            self._buffers.append(torch.empty(shape, dtype=torch.uint8).share_memory_())
+        buffer = self._buffers[self._turn % NUM_BUFFERS]
+        if buffer.shape != shape:
+            return torch.empty(shape, dtype=torch.uint8)
+        self._turn += 1
+        return buffer
+
+
+class KeyedDataset(Dataset):
+    """The images of a split by key; the same key gives the same result in every process and run.
+
+    Args:
+        samples: The split.
+        read: Reads an image by its name.
+        channels: 3, or 1 for luminance only.
+        seed: Seed of the augmentation.
+    """
+
+    def __init__(self, samples: Samples, read: Read, *, channels: int = 3, seed: int = 0) -> None:
+        self.samples, self.read = samples, read
+        self.channels, self.seed = channels, seed
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: Key | int) -> dict[str, Any]:
+        """One sample, as :meth:`__getitems__` gives a batch of them, without the batch dimension."""
+        return {name: values[0] for name, values in self.__getitems__([key]).items()}
+
+    @abstractmethod
+    def __getitems__(self, keys: Sequence[Key | int]) -> dict[str, Any]:
+        """A batch.
+
+        Args:
+            keys: Pass numbers with indices into the split; an index alone means pass 0.
+        """
+
+    def augment_seed(self, pass_number: int, index: int, *more: int) -> int:
+        """The seed of the augmentation of an image in a pass."""
+        return derive_seed(self.seed, "augment", pass_number, index, *more)
+
+    def to_channels(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 to (H, W, channels): unchanged, or the luminance (ITU-R 601)."""
+        return image if self.channels == 3 else np.asarray(Image.fromarray(image).convert("L"))[:, :, None]
+
+
+def parse_key(key: Key | int) -> Key:
+    """The pass number and the index of a key; an index alone means pass 0."""
+    return (0, key) if isinstance(key, int) else key
+
+
+def writable_tensor(array: np.ndarray) -> Tensor:
+    """The array as a tensor, copied if it is read-only (torch warns about those)."""
+    return torch.from_numpy(np.require(array, requirements="W"))

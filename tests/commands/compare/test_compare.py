@@ -1,0 +1,252 @@
+"""``lit-splitmask compare`` end to end on a tiny folder."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from lightning import Trainer
+from PIL import Image
+from tiny_runs import FINETUNE, PRETRAIN
+
+from lit_splitmask.checkpoints import load_weights, save_backbone
+from lit_splitmask.cli import main
+from lit_splitmask.commands.compare.command import Comparison
+from lit_splitmask.datamodules import glance
+from lit_splitmask.errors import UserError
+from lit_splitmask.models import ViT, ViTConfig
+from lit_splitmask.modules import Classify, Pretrain
+
+MakeFolder = Callable[..., Path]
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
+
+GRID = [
+    {"model.optim.lr": 1e-3, "model.optim.layer_decay": 1.0},
+    {"model.optim.lr": 3e-3, "model.optim.layer_decay": 0.5},
+]
+
+
+def with_passes(settings: dict[str, Any], passes: float) -> dict[str, Any]:
+    data = {**settings["data"]["init_args"], "budget": {"passes": passes}, "num_epochs": 1}
+    return {**settings, "data": {**settings["data"], "init_args": data}}
+
+
+@pytest.fixture
+def command(work: Path) -> list[str]:
+    """A comparison of two seeds and two points of the grid, a pass each."""
+    recipe = {"pretrain": with_passes(PRETRAIN, 1), "finetune": with_passes(FINETUNE, 1), "grid": GRID}
+    Path("tiny.yaml").write_text(yaml.safe_dump(recipe))
+    return ["compare", "--data.root", "shapes", "--recipe", "tiny.yaml", "--out", "c", "--seeds", "2"]
+
+
+def count_training(patch: pytest.MonkeyPatch) -> list[str]:
+    """Notes the class of every module that is trained from now on."""
+    trained: list[str] = []
+    fit = Trainer.fit
+    patch.setattr(Trainer, "fit", lambda self, m, *a, **k: (trained.append(type(m).__name__), fit(self, m, *a, **k))[1])
+    return trained
+
+
+def test_a_comparison_runs_once_and_tells_what_it_found(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = count_training(monkeypatch)
+    assert main([*command, "--label_shares", "[1.0]"]) == 0
+    # per seed one pre-training; per arm two points, two seeds; scratch for as long, per seed
+    assert trained.count("Pretrain") == 2
+    assert trained.count("Classify") == 2 * 2 * 2 + 2
+    report = json.loads(Path("c/comparison.json").read_text())
+    (result,) = report["results"]
+    arms = {arm["name"]: arm for arm in result["arms"]}
+    assert arms.keys() == {"scratch", "scratch_long", "pretrained"}
+    assert all(arm["accuracy"].keys() == arm["seconds"].keys() == {"0", "1"} for arm in arms.values())
+    for seed in ("0", "1"):
+        pretraining = json.loads(Path(f"c/pretrain-seed{seed}/result.json").read_text())["seconds"]
+        assert pretraining > 0
+        assert arms["pretrained"]["seconds"][seed] > pretraining
+        long = next(Path("c/labels1").glob(f"scratch_long-*-seed{seed}"))
+        assert (
+            json.loads((long / "result.json").read_text())["test"]["test/accuracy"]
+            == (arms["scratch_long"]["accuracy"][seed])
+        )
+    text = Path("c/comparison.md").read_text()
+    assert result["verdict"] in text
+    assert all(
+        (run.parent / "metrics.csv").is_file() for run in Path("c").glob("*/*/result.json")
+    )  # testing keeps them
+    with Image.open("c/curves.png") as picture:
+        assert picture.width > picture.height
+    with Image.open("c/comparison.png") as picture:
+        assert picture.width > 300
+    assert result["verdict"].split(":")[0] in capsys.readouterr().out
+
+    before = {name: Path("c", name).read_bytes() for name in ("comparison.json", "comparison.md")}
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "fit", lambda *_, **__: pytest.fail("trained again"))
+        patch.setattr(Trainer, "test", lambda *_, **__: pytest.fail("tested again"))
+        assert main(command) == 0
+    assert {name: Path("c", name).read_bytes() for name in before} == before
+
+    capsys.readouterr()
+    assert main([*command, '--set_finetune=["--data.batch_size=4"]']) == 1
+    error = capsys.readouterr().err
+    assert "other settings" in error
+    assert "--out" in error
+    recipe = yaml.safe_load(Path("tiny.yaml").read_text())
+    recipe["finetune"]["model"]["optim"]["weight_decay"] = 0.3
+    Path("tiny.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(command) == 1  # the same command, another recipe
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_a_comparison_goes_on_where_it_was_interrupted(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [*command[:-1], "1", "--equal_time", "false"]
+    with monkeypatch.context() as patch:
+        step = Classify.training_step
+
+        def stop(self: Any, batch: Any, batch_idx: int) -> Any:
+            if len(finished()) == 3 and self.trainer.global_step == 1:
+                raise KeyboardInterrupt
+            return step(self, batch, batch_idx)
+
+        patch.setattr(Classify, "training_step", stop)
+        assert main(command) == 130
+    assert len(finished()) == 3
+    trained = count_training(monkeypatch)
+    assert main(command) == 0
+    assert trained == ["Classify", "Classify"]
+    report = json.loads(Path("c/comparison.json").read_text())
+    assert [arm["name"] for arm in report["results"][0]["arms"]] == ["scratch", "pretrained"]
+    assert report["results"][0]["verdict"].startswith("No verdict from one seed")
+
+
+def finished() -> list[Path]:
+    return list(Path("c").rglob("result.json"))
+
+
+def test_few_labels_are_trained_for_as_many_steps(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: dict[str, int] = {}
+    end = Classify.on_train_end
+
+    def on_train_end(self: Classify) -> None:
+        end(self)
+        steps[Path(self.trainer.default_root_dir).parent.name] = self.trainer.global_step
+
+    monkeypatch.setattr(Classify, "on_train_end", on_train_end)
+    arguments = [*command[:-1], "1", "--equal_time", "false", "--label_shares", "[1.0, 0.5]"]
+    assert main(arguments) == 0
+    assert steps.keys() == {"labels1", "labels0.5"}
+    assert steps["labels0.5"] == steps["labels1"]
+    groups = json.loads(Path("c/comparison.json").read_text())["results"]
+    assert [group["label_share"] for group in groups] == [1.0, 0.5]
+
+
+def test_given_weights_are_one_more_arm(command: list[str]) -> None:
+    arguments = [*command[:-1], "1", "--equal_time", "false"]
+    assert main(arguments) == 0
+    assert main([*arguments, "--weights", "c/pretrain-seed0/backbone.safetensors"]) == 0
+    (result,) = json.loads(Path("c/comparison.json").read_text())["results"]
+    arms = {arm["name"]: arm["accuracy"] for arm in result["arms"]}
+    assert arms.keys() == {"scratch", "pretrained", "given"}
+    assert arms["given"] == arms["pretrained"]  # they are the same weights
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        "flat",
+        "one class",
+        "no such weights",
+        "other weights",
+        "other backbone",
+        "devices",
+        "no share",
+        "share",
+        "steps",
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_pretraining(
+    folder: str, command: list[str], flat_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(Pretrain, "training_step", lambda *_: pytest.fail("it was pre-trained for nothing"))
+    flat_folder()
+    root, options = "shapes", []
+    if folder == "flat":
+        root = "flat_shapes"
+    elif folder == "one class":
+        Path("one").mkdir()
+        Path("shapes/disc").rename("one/disc")
+        root = "one"
+    elif folder == "no such weights":
+        options = ["--weights", "none.safetensors"]
+    elif folder == "other weights":
+        save_backbone(Path("wide.safetensors"), ViT(ViTConfig(size="tiny", depth=1, image_size=16, patch_size=4)))
+        options = ["--weights", "wide.safetensors"]
+    elif folder == "other backbone":
+        options = ['--set_pretrain=["--model.backbone.embed_dim=24"]']
+    elif folder == "no share":
+        options = ["--label_shares=[1.0, 0]"]
+    elif folder == "share":
+        options = ["--label_shares=[1.5]"]
+    elif folder == "empty":
+        options = ["--label_shares=[]"]
+    elif folder == "steps":
+        options = ['--set_finetune=["--data.budget.steps=5"]']
+    else:
+        options = ['--set_finetune=["--trainer.devices=2", "--trainer.accelerator=cpu"]']
+    assert main(["compare", "--data.root", root, *command[3:], *options]) == 1
+    error = capsys.readouterr().err
+    expected = {
+        "flat": "classes",
+        "one class": "classes",
+        "no such weights": "none.safetensors",
+        "devices": "one device",
+        "no share": "--label_shares holds 0",
+        "share": "--label_shares holds 1.5",
+        "empty": "--label_shares is empty",
+        "steps": "must be given as passes",
+    }
+    assert expected.get(folder, "width") in error
+
+
+def test_a_comparison_needs_at_least_one_seed(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command[:-1], "0"]) == 1
+    assert "at least 1" in capsys.readouterr().err
+
+
+def test_other_methods_are_arms_of_their_own(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = yaml.safe_load(Path("tiny.yaml").read_text())
+    Path("tiny.yaml").write_text(yaml.safe_dump({**recipe, "methods": "cpu", "grid": GRID[:1]}))
+    more = ["--equal_time", "false", "--seeds", "1", "--methods", "mae@2,dino,dino"]
+    assert main([*command, *more]) == 0
+    (result,) = json.loads(Path("c/comparison.json").read_text())["results"]
+    assert [arm["name"] for arm in result["arms"]] == ["scratch", "pretrained", "mae@2", "dino"]
+    steps = {
+        name: load_weights(f"c/{name}-seed0/backbone.safetensors").info["step"]
+        for name in ("pretrain", "mae@2", "dino")
+    }
+    assert steps == {"pretrain": 2, "mae@2": 4, "dino": 2}
+    assert "own pre-training, mae@2" in capsys.readouterr().out
+    capsys.readouterr()
+    assert main([*command, "--methods", "[simclr]", "--out", "d"]) == 1
+    assert "There is no method 'simclr' to compare with: choose among beit, dino, mae" in capsys.readouterr().err
+    assert main([*command, "--methods=supervised", "--label_shares=1,0.5", "--out", "d"]) == 1
+    assert "supervised pre-trains on all labels" in capsys.readouterr().err
+
+
+def test_a_chosen_comparison_has_no_image_twice_in_a_batch(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batches = []
+
+    def look(self: Comparison) -> None:
+        batches.extend(part["data"]["init_args"]["batch_size"] for part in (self.pretrain_recipe, self.finetune_recipe))
+        raise UserError("seen enough")
+
+    monkeypatch.setattr(Comparison, "check", look)
+    assert main(["compare", "--data.root", "shapes"]) == 1
+    assert max(batches) <= 0.8 * glance("shapes").num_images
+    assert "more than the training images" in capsys.readouterr().out

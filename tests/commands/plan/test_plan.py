@@ -1,0 +1,339 @@
+"""``lit-splitmask plan``: what it finds in a folder, what it says of a training, what it leaves alone."""
+
+import json
+from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from coco_sets import write_set
+from PIL import Image
+from replicas import REPLICAS
+from scenes import write_scenes
+from tiny_runs import PRETRAIN
+
+from lit_splitmask import modules
+from lit_splitmask.cli import main
+from lit_splitmask.commands import recipes
+from lit_splitmask.commands.plan import cost as plan_cost
+from lit_splitmask.commands.plan import report as plan_report
+from lit_splitmask.commands.plan.cost import Job, StepCost, images_to_time, time_alone, time_steps
+from lit_splitmask.errors import UserError
+from lit_splitmask.images.build_index import load_or_make
+from lit_splitmask.images.index import SplitOptions
+from lit_splitmask.loading.budget import Budget, resolve, whole_epochs
+from lit_splitmask.tokenizers import KMeans
+
+MakeFolder = Callable[..., Path]
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
+
+COST = StepCost("cpu", 4, 5, 0.25, 1000, 300, 80, parameters=10, weights_bytes=40, checkpoint_bytes=120)
+PLAN = ["plan", "shapes", "--recipe", "pretrain.yaml"]
+
+
+@pytest.fixture
+def untimed(work: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """Takes ``COST`` for what any steps cost; the jobs that were to be timed."""
+    jobs: list[Job] = []
+    monkeypatch.setattr(plan_cost, "time_alone", lambda job: (jobs.append(job), COST)[1])
+    return jobs
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# The whole command
+
+
+def test_a_plan_is_json_alone_and_nothing_but_the_split_is_written(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files_in(work)
+    assert main([*PLAN, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    written = files_in(work)
+    assert {name for name in written if name not in before} == {
+        next(str(path.relative_to(work)) for path in work.glob("runs/data/shapes-*/splits.json"))
+    }
+    assert {name: written[name] for name in before} == before
+    assert plan["images"]["counts"] == {
+        "train": {"disc": 5, "square": 5, "stripes": 5},
+        "val": {"disc": 1, "square": 1, "stripes": 1},
+        "test": {"disc": 2, "square": 2, "stripes": 2},
+    }
+    for stage, images_at_once in (("pretraining", 8), ("finetuning", 64)):
+        assert plan[stage]["timed_images"] == images_at_once
+        assert plan[stage]["step_seconds"] > 0
+        assert plan[stage]["total_seconds"] == pytest.approx(plan[stage]["steps"] * plan[stage]["step_seconds"])
+        assert 2**26 < plan[stage]["memory_bytes"] < 2**36
+    assert plan["pretraining"]["steps"] == 6
+    assert plan["pretraining"]["device"] == "cpu"
+    assert plan["finetuning"]["parameters"] < plan["pretraining"]["parameters"]
+    assert plan["no_finetuning"] is None
+
+
+def test_the_tables_name_classes_recipes_and_commands(untimed: list[Job], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(PLAN) == 0
+    text = capsys.readouterr().out
+    for part in ("disc", "square", "stripes", "PNG 24", "pretrain.yaml", "No image occurs twice", "h:mm:ss"):
+        assert part in text
+    assert "lit-splitmask pretrain --recipe pretrain.yaml --data.root shapes" in text
+    assert "lit-splitmask finetune --recipe finetune --weights runs/pretrain-shapes/backbone.safetensors" in text
+    assert "scaled linearly to 8 a device" in text
+
+
+def test_budgets_are_those_of_the_datamodule(untimed: list[Job], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*PLAN, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    pretraining = resolve(Budget(steps=6), num_images=15, batch_size=8)
+    finetuning = whole_epochs(resolve(Budget(passes=300), num_images=15, batch_size=1024), num_epochs=100)
+    for stage, schedule, warmup in (("pretraining", pretraining, 0.2), ("finetuning", finetuning, 0.2)):
+        told = plan[stage]
+        assert (told["steps"], told["passes"], told["images_seen"], told["batch_size"], told["num_images"]) == (
+            schedule.steps,
+            schedule.passes,
+            schedule.images,
+            schedule.batch_size,
+            15,
+        )
+        assert told["warmup_steps"] == round(warmup * schedule.steps)
+        assert told["step_seconds"] == pytest.approx(0.25 * schedule.batch_size / 4)
+        assert told["memory_bytes"] == 1300 + 20 * schedule.batch_size
+    assert [job.num_images for job in untimed] == [8, 64]
+
+
+def test_disk_counts_a_shared_cache_once(untimed: list[Job], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*PLAN, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    pixels = sum(np.asarray(Image.open(path)).size for path in Path("shapes").rglob("*.png"))
+    assert plan["pretraining"]["cache_bytes"] == plan["finetuning"]["cache_bytes"] == pixels
+    assert plan["disk_bytes"] == pixels + (4 * 120 + 40) + (2 * 120 + 40)
+
+
+def test_without_labels_it_says_why_fine_tuning_is_impossible(
+    untimed: list[Job], flat_folder: MakeFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flat_folder()
+    assert main(["plan", "--data.root", "flat_shapes", "--recipe", "pretrain.yaml"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Fine-tuning is not planned. Classification needs at least two classes" in text
+    assert "lit-splitmask finetune" not in text
+    assert len(untimed) == 1
+
+
+@pytest.mark.parametrize(("write", "task"), [(write_scenes, "segment"), (write_set, "detect")])
+def test_of_annotated_images_it_says_which_task_they_are_for(
+    write: Callable[[Path], Path], task: str, untimed: list[Job], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write(Path("annotated"))
+    images = "annotated/images/train" if task == "segment" else "annotated/train"
+    assert main(["plan", images, "--recipe", "pretrain.yaml"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert (
+        f"Fine-tuning is not planned. These images belong to annotations with which finetune --data.root {root}" in text
+    )
+    assert f"trains to {task};" in text
+
+
+def test_label_maps_are_not_taken_for_images(untimed: list[Job], capsys: pytest.CaptureFixture[str]) -> None:
+    write_scenes(Path("scenes"))
+    for command in ("plan", "pretrain", "probe", "embed"):
+        assert main([command, "--data.root", "scenes"]) == 1
+        assert "label maps beside its images" in capsys.readouterr().err, command
+    assert not list(Path().glob("runs/*/*.csv"))
+
+
+def test_too_little_memory_and_too_much_time_are_noted(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plan_cost, "time_alone", lambda job: replace(COST, base_bytes=2**60, seconds=1e6))
+    assert main(PLAN) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Pre-training would take more memory than the" in text
+    assert "Fine-tuning would take more memory than the" in text
+    assert "Pre-training would take more than a day here" in text
+
+
+def test_the_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: lit-splitmask plan")
+    assert all(option in text for option in ("--data.root", "--data.index_dir", "--recipe", "--json"))
+
+
+def test_the_recipe_is_chosen_as_pretrain_does(untimed: list[Job], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "shapes", "--data.index_dir", "elsewhere", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    choice = recipes.choose(24, 48, torch.cuda.is_available())
+    assert (plan["pretraining"]["recipe"], plan["finetuning"]["recipe"]) == (
+        choice.name,
+        recipes.finetuning(choice.name).name,
+    )
+    assert list(Path("elsewhere").glob("shapes-*/splits.json"))
+    assert not Path("runs").exists()
+    assert "--data.index_dir elsewhere" in plan["commands"][0]
+
+
+@pytest.mark.parametrize(("name", "finetuning"), [("StanfordCars", "finetune_cars"), ("COCO", None)])
+def test_a_published_dataset_is_planned_with_its_recipe(
+    untimed: list[Job], capsys: pytest.CaptureFixture[str], name: str, finetuning: str | None
+) -> None:
+    REPLICAS[name](Path("data"))
+    recipe = {"StanfordCars": "splitmask_cars", "COCO": "splitmask_coco"}[name]
+    assert main(["plan", "data", "--recipe", recipe, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["pretraining"]["recipe"] == recipe
+    assert plan["pretraining"]["num_images"] == 6
+    assert (plan["finetuning"] or {}).get("recipe") == finetuning
+    assert plan["images"]["empty_classes"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "one folder"),
+        (["shapes", "--data.root", "shapes"], "one folder"),
+        (["no/such"], "does not exist"),
+        (["--data.root", "no/such"], "does not exist"),
+        (["pretrain.yaml"], "is a file"),
+        (["empty"], "holds no images"),
+        (["shapes", "--recipe", "nonsense"], "There is no recipe 'nonsense'"),
+        (["shapes", "--recipe", "compare_cpu"], "recipe for compare"),
+        (["broken", "--recipe", "pretrain.yaml"], "cannot be decoded"),
+    ],
+)
+def test_mistakes_are_told_in_one_paragraph(
+    arguments: list[str], says: str, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("empty").mkdir()
+    Path("broken").mkdir()
+    Path("broken/a.jpg").write_bytes(b"no image")
+    assert main(["plan", *arguments]) == 1
+    output = capsys.readouterr()
+    paragraph = output.err[output.err.index("error: ") :].strip()
+    assert says in paragraph
+    assert "\n" not in paragraph
+    assert "Traceback" not in output.err
+    assert output.out == ""
+    assert not Path("runs").exists()
+
+
+def test_of_many_classes_the_largest_and_smallest_are_listed() -> None:
+    counts = {"train": {f"c{n:03d}": n + 1 for n in range(100)}, "val": {f"c{n:03d}": 0 for n in range(100)}}
+    rows = plan_report._class_rows(counts)
+    assert [row[0] for row in rows[:2]] == ["c099", "c098"]
+    assert rows[15][0] == "… 70 classes between …"
+    assert rows[-1] == ["c000", "1", "0"]
+    assert len(rows) == 31
+
+
+# What a training costs
+
+
+@pytest.fixture
+def job(work: Path) -> Job:
+    """Four images a step of the tiny pre-training, on the folder that was split already."""
+    load_or_make("shapes", "index", SplitOptions())
+    arguments = ["--data.root=shapes", "--data.index_dir=index"]
+    return Job(modules.Pretrain, arguments, yaml.safe_load(Path("pretrain.yaml").read_text()), 4, in_memory=True)
+
+
+def test_timing_takes_real_steps_without_fitting_words(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KMeans, "fit", lambda *_: pytest.fail("the words were fitted"))
+    seen: list[int] = []
+    step = modules.Pretrain.training_step
+    monkeypatch.setattr(
+        modules.Pretrain,
+        "training_step",
+        lambda self, batch, batch_idx: (seen.append(len(batch["image"])), step(self, batch, batch_idx))[1],
+    )
+    cost = time_steps(job)
+    assert seen == [4] * (plan_cost.WARMUP_STEPS + plan_cost.TIMED_STEPS)
+    assert (cost.num_images, cost.num_steps, cost.device) == (4, plan_cost.TIMED_STEPS, "cpu")
+    assert cost.seconds > 0
+    assert cost.base_bytes > 2**26
+
+
+def test_sizes_on_disk_are_those_of_a_real_run(job: Job) -> None:
+    cost = time_steps(job)
+    data = {**PRETRAIN["data"]["init_args"], "budget": {"steps": 1}, "num_epochs": 1}
+    settings = {**PRETRAIN, "data": {**PRETRAIN["data"], "init_args": data}}
+    Path("short.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["pretrain", "--recipe", "short.yaml", "--data.root", "shapes", "--name", "p"]) == 0
+    checkpoint = torch.load("runs/p/checkpoints/last.ckpt", weights_only=True)
+    tensors = [*checkpoint["state_dict"].values()]
+    for state in checkpoint["optimizer_states"][0]["state"].values():
+        tensors += [state["exp_avg"], state["exp_avg_sq"]]
+    assert cost.checkpoint_bytes == sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    written = Path("runs/p/backbone.safetensors").stat().st_size
+    assert cost.weights_bytes <= written < cost.weights_bytes + 20_000
+
+
+def test_a_gpu_that_is_too_small_is_timed_with_fewer_images(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def step(job: Job, num_images: int) -> StepCost:
+        tried.append(num_images)
+        if num_images > 1:
+            raise torch.cuda.OutOfMemoryError
+        return COST
+
+    monkeypatch.setattr(plan_cost, "_time_steps", step)
+    for name in ("empty_cache", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+    assert time_steps(job) == COST
+    assert tried == [4, 2, 1]
+
+
+def test_a_killed_process_is_told_as_a_lack_of_memory(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
+
+        def __enter__(self) -> "Killed":
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def submit(self, *_: Any) -> Any:
+            raise BrokenProcessPool
+
+    monkeypatch.setattr(plan_cost, "ProcessPoolExecutor", Killed)
+    with pytest.raises(UserError, match="memory"):
+        time_alone(job)
+
+
+@pytest.mark.parametrize(
+    ("device", "image_size", "num_images", "expected"),
+    [("cpu", 48, 128, 64), ("cpu", 48, 16, 16), ("cpu", 224, 2048, 20), ("cpu", 1024, 64, 8), ("cuda", 224, 2048, 256)],
+)
+def test_as_many_images_are_timed_as_take_seconds(device: str, image_size: int, num_images: int, expected: int) -> None:
+    assert images_to_time(device, image_size, num_images) == expected
+
+
+@pytest.mark.parametrize(
+    ("pretraining", "expected"),
+    [
+        ("splitmask", "finetune"),
+        ("splitmask_cpu", "finetune_cpu"),
+        ("splitmask_tiny_images", "finetune_tiny_images"),
+        ("splitmask_small_set", "finetune"),
+        ("my/own.yaml", "finetune"),
+    ],
+)
+def test_the_fine_tuning_recipe_goes_with_the_pre_training_recipe(pretraining: str, expected: str) -> None:
+    assert recipes.finetuning(pretraining).name == expected
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "expected"),
+    [(0, "0 B"), (1023, "1,023 B"), (1536, "1.5 KiB"), (3 * 2**30, "3 GiB"), (2**41, "2,048 GiB")],
+)
+def test_sizes_are_told_in_binary_units(num_bytes: int, expected: str) -> None:
+    assert plan_report.size(num_bytes) == expected

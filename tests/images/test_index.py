@@ -1,0 +1,187 @@
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lit_splitmask.errors import UserError
+from lit_splitmask.images import scan
+from lit_splitmask.images.build_index import load_or_make
+from lit_splitmask.images.index import FolderIndex, SplitOptions
+
+MakeFolder = Callable[..., Path]
+
+
+@pytest.fixture
+def index_dir(tmp_path: Path) -> Path:
+    return tmp_path / "runs" / "data"
+
+
+def make(root: Path, index_dir: Path, **options: object) -> FolderIndex:
+    return load_or_make(root, index_dir, SplitOptions(**options))  # type: ignore[arg-type]
+
+
+def test_class_folders_are_split_by_the_default_shares(class_folder: MakeFolder, index_dir: Path) -> None:
+    index = make(class_folder(per_class=20), index_dir)
+    assert {name: len(files) for name, files in index.splits.items()} == {"train": 42, "val": 6, "test": 12}
+    assert index.classes == ["disc", "square", "stripes"]
+    assert index.labels(["disc/disc000.png", "stripes/stripes001.png"]) == [0, 2]
+    assert "train 42, val 6, test 12 images; 3 classes" in index.describe()
+
+
+def test_images_without_labels_get_a_val_split_only(flat_folder: MakeFolder, index_dir: Path) -> None:
+    index = make(flat_folder(20), index_dir)
+    assert {name: len(files) for name, files in index.splits.items()} == {"train": 18, "val": 2}
+    assert index.labels(index.splits["train"]) == [-1] * 18
+    assert index.median_size == (48, 56)
+
+
+@pytest.mark.parametrize("given", ["test", "val"])
+def test_a_missing_split_is_cut_from_train(split_folder: MakeFolder, index_dir: Path, given: str) -> None:
+    index = make(split_folder(**{"train": 10, given: 2}), index_dir)
+    missing = {"test": "val", "val": "test"}[given]
+    assert len(index.splits[given]) == 6
+    assert len(index.splits[missing]) == {"val": 3, "test": 6}[missing]
+    assert all(file.startswith("train/") for file in index.splits[missing])
+
+
+def test_nothing_is_written_into_the_image_folder(class_folder: MakeFolder, index_dir: Path) -> None:
+    root = class_folder()
+    before = sorted(root.rglob("*"))
+    index = make(root, index_dir)
+    assert sorted(root.rglob("*")) == before
+    assert index.path.parent.parent == index_dir
+    assert index.path.parent.name.startswith("shapes-")
+
+
+def test_the_second_use_decodes_nothing(
+    class_folder: MakeFolder, index_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = class_folder()
+    first = make(root, index_dir)
+    monkeypatch.setattr(scan, "decode", None)
+    assert make(root, index_dir) == first
+
+
+def test_identical_images_are_dropped_from_train_and_reported(
+    split_folder: MakeFolder, index_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = split_folder(train=6, val=2, test=2)
+    shutil.copy(root / "test/disc/disc008.png", root / "train/square/again.png")
+    Image.open(root / "val/disc/disc006.png").save(root / "train/disc/other_format.bmp")
+    shutil.copy(root / "train/disc/disc000.png", root / "train/stripes/mislabelled.png")
+    index = make(root, index_dir)
+    assert {(entry.file, entry.same_as) for entry in index.dropped} == {
+        ("train/square/again.png", "test/disc/disc008.png"),
+        ("train/disc/other_format.bmp", "val/disc/disc006.png"),
+    }
+    assert index.conflicts == [["train/disc/disc000.png", "train/stripes/mislabelled.png"]]
+    assert not {"train/square/again.png", "train/disc/other_format.bmp"} & set(index.splits["train"])
+    assert "train/stripes/mislabelled.png" in index.splits["train"]
+    for name in ("again.png", "other_format.bmp", "mislabelled.png", "2 image(s) were taken out"):
+        assert name in caplog.text
+    assert make(root, index_dir) == index
+
+
+def test_a_file_that_cannot_be_decoded_is_left_out_and_named_once(
+    class_folder: MakeFolder, index_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = class_folder(per_class=20)
+    (root / "disc/broken.jpg").write_bytes(b"no image")
+    (root / "disc/dangling.jpg").symlink_to(root / "nowhere.jpg")
+    with caplog.at_level(logging.WARNING):
+        index = make(root, index_dir, max_bad_share=0.1)
+        assert make(root, index_dir) == index
+    assert set(index.unreadable) == {"disc/broken.jpg", "disc/dangling.jpg"}
+    assert len(index.files) == 60
+    assert caplog.text.count("broken.jpg cannot be decoded") == 1
+
+
+def test_too_many_such_files_are_an_error(flat_folder: MakeFolder, index_dir: Path) -> None:
+    root = flat_folder(20)
+    (root / "bad.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"1 of the 21 images .* max_bad_share=0.02 allows: bad\.jpg"):
+        make(root, index_dir)
+
+
+def test_a_folder_of_broken_files_is_an_error(tmp_path: Path, index_dir: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match="1 of the 1 images"):
+        make(tmp_path, index_dir, max_bad_share=1.0)
+
+
+@pytest.mark.parametrize("kind", ["added", "missing", "changed"])
+def test_a_changed_folder_is_an_error(class_folder: MakeFolder, index_dir: Path, kind: str) -> None:
+    root = class_folder()
+    path = make(root, index_dir).path
+    file = root / "disc/disc003.png"
+    if kind == "added":
+        shutil.copy(file, root / "disc/new.png")
+    elif kind == "missing":
+        file.unlink()
+    else:
+        shutil.copy(root / "disc/disc004.png", file)
+    name = "new" if kind == "added" else "disc003"
+    with pytest.raises(UserError, match=f"1 {kind} \\(disc/{name}.png\\).*delete {path}"):
+        make(root, index_dir)
+
+
+def test_a_copied_folder_with_new_times_is_the_same(
+    class_folder: MakeFolder, index_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = class_folder()
+    before = make(root, index_dir)
+    for file in before.files:
+        os.utime(root / file, ns=(1, 1))
+    after = make(root, index_dir)
+    assert after.splits == before.splits
+    assert {record.mtime_ns for record in after.files.values()} == {1}
+    monkeypatch.setattr("lit_splitmask.images.index.examine", None)  # the new times are kept: nothing is read again
+    assert make(root, index_dir) == after
+
+
+def test_files_beside_the_split_folders_may_change(split_folder: MakeFolder, index_dir: Path) -> None:
+    root = split_folder()
+    index = make(root, index_dir)
+    shutil.copy(root / "train/disc/disc000.png", root / "logo.png")
+    assert make(root, index_dir) == index
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "stored"), [("seed", 1, "0"), ("val_share", 0.3, "0.1"), ("labels", "none", "auto")]
+)
+def test_other_options_are_an_error(
+    class_folder: MakeFolder, index_dir: Path, option: str, value: object, stored: str
+) -> None:
+    root = class_folder()
+    make(root, index_dir)
+    with pytest.raises(UserError, match=f"{option}={value} \\(stored: {stored}\\)"):
+        make(root, index_dir, **{option: value})
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"version": 1}', '{"version": 1, "files": 3}'])
+def test_a_damaged_record_is_a_users_error(class_folder: MakeFolder, index_dir: Path, text: str) -> None:
+    root = class_folder(per_class=3)
+    path = make(root, index_dir).path
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"is damaged .*Delete it"):
+        make(root, index_dir)
+
+
+def test_a_record_of_another_version_is_a_users_error(class_folder: MakeFolder, index_dir: Path) -> None:
+    root = class_folder(per_class=3)
+    path = make(root, index_dir).path
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 99}))
+    with pytest.raises(UserError, match="version 99"):
+        make(root, index_dir)
+
+
+def test_deleting_the_record_gives_the_same_split(class_folder: MakeFolder, index_dir: Path) -> None:
+    root = class_folder()
+    index = make(root, index_dir)
+    index.path.unlink()
+    assert make(root, index_dir) == index

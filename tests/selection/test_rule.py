@@ -1,0 +1,119 @@
+"""The rule on curves: overfitting, plateaus, noise, slow starts, missing values."""
+
+import math
+from pathlib import Path
+
+import curves
+import numpy as np
+import pytest
+
+from lit_splitmask.selection.rule import Decision, Reading, Rule, decide, deciding_signal
+
+LOSS = Rule(("held_out_loss",), window=1, margin=1.0, patience=0.25)
+KNN = Rule(("knn",), window=1, margin=1.0, patience=0.25)
+
+
+def curve(signal: str, values: list[float], error: float = math.nan) -> list[Reading]:
+    return [Reading(100 * (n + 1), {signal: value}, {signal: error}) for n, value in enumerate(values)]
+
+
+def on(history: list[Reading], rule: Rule, **settings: int) -> Decision:
+    return decide(history, **({"total_steps": 100 * len(history)} | settings), directions=curves.DIRECTIONS, rule=rule)
+
+
+def test_overfitting_is_dated_and_the_lowest_loss_kept() -> None:
+    decision = on(curve("held_out_loss", [5, 4, 3, 3.5, 4, 4.5], 0.1), LOSS)
+    assert (decision.best_step, decision.overfits_from, decision.signal) == (300, 400, "held_out_loss")
+    assert decision.stop
+    assert "lowest" in decision.reason
+    assert "got worse from step 400 on" in decision.reason
+
+
+def test_a_later_recovery_means_that_overfitting_has_not_begun() -> None:
+    decision = on(curve("held_out_loss", [5, 3, 4, 2.9, 2.8], 0.01), LOSS)
+    assert (decision.best_step, decision.overfits_from, decision.stop) == (500, None, False)
+    assert "still improving" in decision.reason
+
+
+def test_the_earlier_of_two_equals_is_kept() -> None:
+    values = [0.5, 0.7, 0.71, 0.7, 0.72, 0.7, 0.71, 0.71]
+    decision = on(curve("knn", values, 0.03), KNN)
+    assert (decision.best_step, decision.overfits_from) == (200, None)
+    assert "no better" in decision.reason
+    assert on(curve("knn", values), KNN).best_step == 500  # without a known error every improvement counts
+
+
+def test_small_improvements_add_up() -> None:
+    decision = on(curve("knn", [0.50, 0.52, 0.54, 0.56, 0.58], 0.03), KNN)
+    assert decision.best_step == 500  # 0.54 is beyond the noise of 0.50, and 0.58 of 0.54
+    assert not decision.stop
+
+
+def test_a_single_lucky_reading_counts_half() -> None:
+    values = [0.5, 0.6, 0.7, 0.61, 0.64, 0.66, 0.66]
+    assert on(curve("knn", values), Rule(("knn",), window=1, margin=0.0)).best_step == 300
+    assert on(curve("knn", values), Rule(("knn",), window=2, margin=0.0)).best_step == 700
+
+
+@pytest.mark.parametrize("missing", [math.nan, math.inf, -math.inf])
+def test_readings_that_failed_are_passed_over(missing: float) -> None:
+    decision = on(curve("held_out_loss", [5, missing, 4, missing, 4.5], 0.1), LOSS)
+    assert decision.best_step == 300
+    assert on(curve("held_out_loss", [missing, missing]), LOSS).best_step == 200
+    assert not on(curve("held_out_loss", [missing] * 9), LOSS).stop
+    assert on([], LOSS).best_step is None
+
+
+def test_it_does_not_stop_before_the_warm_up_and_the_patience_are_over() -> None:
+    history = curve("held_out_loss", [3, 4, 4, 4, 4, 4], 0.1)
+    stops = [
+        decide(history[:n], directions=curves.DIRECTIONS, total_steps=1000, warmup_steps=200, rule=LOSS).stop
+        for n in range(1, 7)
+    ]
+    assert stops == [False, False, False, False, True, True]  # 200 steps of warm-up, then 250 of patience
+
+
+def test_it_does_not_stop_on_few_readings_or_while_the_signal_creeps_up() -> None:
+    assert not on(curve("knn", [0.5, 0.4, 0.4], 0.03), KNN).stop
+    assert on(curve("knn", [0.5, 0.4, 0.4, 0.4], 0.03), KNN).stop
+    assert not on(curve("knn", [0.5, 0.505, 0.51, 0.515, 0.52], 0.03), KNN).stop
+
+
+def test_the_first_signal_that_was_ever_measured_decides_for_good() -> None:
+    rule = Rule(("linear", "held_out_loss"))
+    without = [Reading(100, {"held_out_loss": 3.0}), Reading(200, {"held_out_loss": 2.0})]
+    assert deciding_signal(without, rule.signals) == "held_out_loss"
+    later = [*without, Reading(300, {"held_out_loss": 2.5, "linear": 0.9})]
+    assert deciding_signal(later, rule.signals) == "held_out_loss"
+    assert deciding_signal([Reading(100, {"held_out_loss": 3.0, "linear": 0.1})], rule.signals) == "linear"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_best_is_always_the_reading_at_which_it_was_found(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    history = curve("knn", list(generator.random(15)), 0.1)
+    found: list[int | None] = []
+    for number in range(1, 16):
+        best = decide(history[:number], directions=curves.DIRECTIONS, total_steps=1500, rule=KNN).best_step
+        assert best == history[number - 1].step or (found and best == found[-1])
+        found.append(best)
+
+
+def test_the_table_of_the_docs_is_what_the_rule_does() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "overfitting.md").read_text(encoding="utf-8")
+    assert curves.table() in page, "run python tests/curves.py, and put its table into docs/overfitting.md"
+
+
+def test_the_rule_loses_less_than_the_last_where_there_is_overfitting_and_little_elsewhere() -> None:
+    for name, of_shape in curves.all_curves().items():
+        lost = curves.regrets(of_shape)
+        if "overfitting" in name:
+            assert lost["the rule"] < lost["last"] / 4
+        assert lost["the rule"] <= lost["a random one"]
+        assert lost["the rule"] < 2
+
+
+def test_a_single_reading_is_no_choice() -> None:
+    decision = on(curve("knn", [0.5]), KNN)
+    assert (decision.best_step, decision.stop) == (100, False)
+    assert "measured only once" in decision.reason
