@@ -1,4 +1,4 @@
-"""Torch's fused attention against plain matrix products in a SplitMask step of the small network for CPUs.
+"""Torch's fused attention against plain matrix products, in a SplitMask step of the small network for CPUs.
 
 python benchmarks/attention.py
 """

@@ -1,13 +1,14 @@
-"""Which method to pre-train with on few images: equal images seen, and equal time.
+"""Which method to pre-train with on few images, at an equal number of images seen and at equal time.
 
-From scratch, SplitMask, MAE, BEiT, DINO and MoCo v3 with the same small ViT on TrashNet; fine-tuned and k-NN test accuracy, with
-paired differences to SplitMask. All of it goes through ``lit-splitmask compare`` and ``probe``; what is finished is kept:
+Compares training from scratch, SplitMask, MAE, BEiT, DINO and MoCo v3 with the same small ViT on TrashNet, by fine-tuned and
+k-NN test accuracy and by paired differences to SplitMask. All jobs run through ``lit-splitmask compare`` and ``probe``;
+finished ones are not run again:
 
     python benchmarks/comparison.py run --root trashnet6 --out runs/methods       # about 80 minutes on one core
     python benchmarks/comparison.py report --out runs/methods
 
-In the part with equal time, each method's passes are such that its pre-training lasts as long as SplitMask's, by steps that are
-timed in turn, and scratch is trained for as long as SplitMask's pre-training and fine-tuning take together.
+At equal time, the passes of each method are chosen so that its pre-training lasts as long as SplitMask's, by steps that are timed
+in turn, and training from scratch lasts as long as SplitMask's pre-training and fine-tuning together.
 """
 
 import argparse
@@ -30,17 +31,17 @@ from lit_splitmask.commands.run_cli import RunCLI, trainer_defaults
 from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.comparison import mean_and_sd, paired_difference
 
-LABELS = {"pretrained": "SplitMask", "scratch_long": "scratch, as long in all"}
+LABELS = {"pretrained": "SplitMask", "scratch_long": "scratch, equal total time"}
 FOLDERS = {"pretrained": "pretrain", "scratch": "untrained"}
 METHODS = ["mae", "beit", "dino", "mocov3"]
 PASSES = 30
 SEEDS = 3
-STEPS_A_PASS = 1_766 / 128
+STEPS_PER_PASS = 1_766 / 128
 ROUNDS, TIMED_STEPS = 3, 40
 
 
 def write_recipe(path: Path) -> None:
-    """The comparison for CPUs with a shorter budget and a smaller grid."""
+    """Writes the comparison recipe for CPUs with a shorter budget and a smaller grid."""
     recipe = recipes.comparison("compare_cpu")
     recipe["pretrain"]["data"]["init_args"]["budget"] = {"passes": PASSES}
     recipe["pretrain"]["data"]["init_args"]["num_epochs"] = 10
@@ -52,13 +53,13 @@ def write_recipe(path: Path) -> None:
 
 
 def run(root: str, out: Path) -> None:
-    """Both comparisons and all probes."""
+    """Runs both comparisons and all probes."""
     recipe = out / "recipe.yaml"
     if not recipe.exists():
         write_recipe(recipe)
     command = ["compare", "--data.root", root, "--recipe", str(recipe), "--seeds", str(SEEDS), "--out", str(out)]
-    compare([*command, "--methods", json.dumps(METHODS), "--equal_time", "false"])
-    compare([*command, "--methods", json.dumps(METHODS + for_equal_time(root, out)), "--equal_time", "true"])
+    run_command([*command, "--methods", json.dumps(METHODS), "--equal_time", "false"])
+    run_command([*command, "--methods", json.dumps(METHODS + for_equal_time(root, out)), "--equal_time", "true"])
     for seed in range(SEEDS):
         export_untrained(root, out, seed)
         for folder in ("untrained", "pretrain", *METHODS, *for_equal_time(root, out)):
@@ -66,7 +67,7 @@ def run(root: str, out: Path) -> None:
 
 
 def export_untrained(root: str, out: Path, seed: int) -> None:
-    """The network as it is before any training."""
+    """Exports the network before any training."""
     folder = RunFolder(out / f"untrained-seed{seed}")
     recipe = recipes.comparison(str(out / "recipe.yaml"))["pretrain"]
     _, module, _ = RunCLI(modules.Pretrain, [f"--data.root={root}", f"--model.seed={seed}"], recipe).build(folder, [])
@@ -74,26 +75,26 @@ def export_untrained(root: str, out: Path, seed: int) -> None:
 
 
 class Times(Callback):
-    """When training was prepared and each step ended, in seconds."""
+    """Notes the seconds before training and the end of each step."""
 
     def __init__(self) -> None:
-        self.begun = time.perf_counter()
+        self.created = time.perf_counter()
         self.ends: list[float] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.prepared = time.perf_counter() - self.begun
+        self.prepared = time.perf_counter() - self.created
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         self.ends.append(time.perf_counter())
 
     @property
     def step(self) -> float:
-        """The median step; the first ones are slower."""
+        """Seconds of the median step, without the first ones, which are slower."""
         return statistics.median(later - earlier for earlier, later in itertools.pairwise(self.ends[5:]))
 
 
 def time_method(root: str, out: Path, recipe: dict[str, Any]) -> Times:
-    """A few steps of a pre-training, with what comes before them (k-means, say)."""
+    """Times a few steps of a pre-training, and what precedes them, such as k-means."""
     arguments = [f"--data.root={root}", f"--data.index_dir={out / 'data'}", f"--data.budget.steps={TIMED_STEPS}"]
     arguments += [
         "--trainer.logger=false",
@@ -110,46 +111,49 @@ def time_method(root: str, out: Path, recipe: dict[str, Any]) -> Times:
 
 
 def for_equal_time(root: str, out: Path) -> list[str]:
-    """The methods with such passes that they take the time of SplitMask, timed one after the other; worked out once."""
+    """The methods with the passes that take as long as SplitMask; their steps are timed in turn, and only once."""
     known = out / "equal-time.json"
     if not known.exists():
         recipe = recipes.comparison(str(out / "recipe.yaml"))
         ours = {**recipe["pretrain"], "trainer": {**trainer_defaults(), **recipe["pretrain"].get("trainer", {})}}
-        each = {"pretrain": ours, **{name: recipes.with_method(ours, name, recipe["methods"]) for name in METHODS}}
-        rounds = [{name: time_method(root, out, settings) for name, settings in each.items()} for _ in range(ROUNDS)]
-        step = {name: statistics.median(one[name].step for one in rounds) for name in each}
-        before = {name: statistics.median(one[name].prepared for one in rounds) for name in each}
-        print({name: (round(before[name], 1), round(step[name], 3)) for name in each})
+        methods = {"pretrain": ours, **{name: recipes.with_method(ours, name, recipe["methods"]) for name in METHODS}}
+        rounds = [{name: time_method(root, out, settings) for name, settings in methods.items()} for _ in range(ROUNDS)]
+        step = {name: statistics.median(times[name].step for times in rounds) for name in methods}
+        before = {name: statistics.median(times[name].prepared for times in rounds) for name in methods}
+        print({name: (round(before[name], 1), round(step[name], 3)) for name in methods})
         passes = {
-            name: (before["pretrain"] - before[name] + PASSES * STEPS_A_PASS * step["pretrain"])
-            / (STEPS_A_PASS * step[name])
+            name: (before["pretrain"] - before[name] + PASSES * STEPS_PER_PASS * step["pretrain"])
+            / (STEPS_PER_PASS * step[name])
             for name in METHODS
         }
         known.write_text(json.dumps([f"{name}@{value:.1f}" for name, value in passes.items()]))
     return list(json.loads(known.read_text()))
 
 
-def compare(arguments: list[str]) -> None:
+def run_command(arguments: list[str]) -> None:
+    """Runs lit-splitmask; exits if it fails."""
     if code := command(arguments):
         raise SystemExit(code)
 
 
 def probe(root: str, folder: Path) -> None:
-    """k-NN and linear accuracy of the frozen features."""
+    """Measures k-NN and linear accuracy of the frozen features."""
     if (folder / "probe" / "probe.json").exists():
         return
     index = str(folder.parent / "data")
     arguments = ["probe", "--weights", str(folder / "backbone.safetensors"), "--data.root", root, "--blocks", "false"]
-    compare([*arguments, "--data.index_dir", index, "--out", str(folder / "probe")])
+    run_command([*arguments, "--data.index_dir", index, "--out", str(folder / "probe")])
 
 
 def report(root: str, out: Path) -> None:
-    """Two tables in Markdown."""
+    """Prints two tables in Markdown."""
     found = json.loads((out / "comparison.json").read_text())["results"][0]["arms"]
     arms = {arm["name"]: arm for arm in found}
     ours = accuracies(arms["pretrained"])
     for title, methods in (("equal images", METHODS), ("equal time", for_equal_time(root, out))):
-        print(f"\n{title}\n\n| pre-training | fine-tuned, % | minus SplitMask | k-NN, % | linear, % | minutes before |")
+        print(
+            f"\n{title}\n\n| pre-training | fine-tuned, % | minus SplitMask | k-NN, % | linear, % | minutes of pre-training |"
+        )
         print("|---|---|---|---|---|---|")
         for name in ("scratch", *(["scratch_long"] if title == "equal time" else []), "pretrained", *methods):
             fine = accuracies(arms[name])
@@ -160,23 +164,23 @@ def report(root: str, out: Path) -> None:
 
 def frozen(out: Path, folder: str) -> list[str]:
     """k-NN and linear accuracy, and the minutes of pre-training."""
-    places = [out / f"{folder}-seed{seed}" / "probe" / "probe.json" for seed in range(SEEDS)]
-    probes = [json.loads(place.read_text()) for place in places]
+    paths = [out / f"{folder}-seed{seed}" / "probe" / "probe.json" for seed in range(SEEDS)]
+    probes = [json.loads(path.read_text()) for path in paths]
     scores = [spread(one[kind]["accuracy"] for one in probes) for kind in ("knn", "linear")]
     if folder == "untrained":
         return [*scores, ""]
     results = [json.loads((out / f"{folder}-seed{seed}" / "result.json").read_text()) for seed in range(SEEDS)]
-    return [
-        *scores,
-        f"{min(one['seconds'] for one in results) / 60:.1f}",
-    ]  # other programs disturbed the fastest run least
+    fastest = min(result["seconds"] for result in results)  # the run least disturbed by other programs
+    return [*scores, f"{fastest / 60:.1f}"]
 
 
 def accuracies(arm: dict[str, Any]) -> dict[int, float]:
+    """Test accuracy by seed."""
     return {int(seed): value for seed, value in arm["accuracy"].items()}
 
 
 def spread(values: Any) -> str:
+    """Mean and standard deviation in percent."""
     mean, sd = mean_and_sd([100 * value for value in values])
     return f"{mean:.1f} ± {sd:.1f}"
 

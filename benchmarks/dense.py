@@ -1,7 +1,8 @@
 """Mask R-CNN over our ViT-S against torchvision's ResNet-50, at the same image size: time and memory.
 
-Both train on the same random images and boxes (forward, backward, AdamW) and detect on them; times alternate. Peak memory is
-measured in a process of its own each: that of the GPU's allocator, or on a CPU what the process grew by while it trained.
+Both train on the same random images and boxes (forward, backward, AdamW) and detect objects in them; their timings alternate.
+Peak memory is measured in a separate process for each: that of the GPU's allocator, or on a CPU the growth of the process in
+training.
 
     python benchmarks/dense.py --height 800 --width 1216 --batch 2
     python benchmarks/dense.py --height 256 --width 384 --batch 1 --rounds 3 --threads 1
@@ -30,7 +31,7 @@ OURS, THEIRS = "ours, ViT", "torchvision, ResNet-50"
 
 
 def make_images(args: argparse.Namespace) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Noise with seven rectangular objects each, as many as COCO has on average."""
+    """Images of noise with seven rectangular objects each, as many as COCO has on average."""
     generator = torch.Generator().manual_seed(0)
     images, targets = [], []
     for _ in range(args.batch):
@@ -48,7 +49,7 @@ def make_images(args: argparse.Namespace) -> tuple[list[Tensor], list[dict[str, 
 
 
 def make_tasks(args: argparse.Namespace, name: str) -> dict[str, Callable[[], object]]:
-    """A training step and a detection of one of the two."""
+    """A training step and a detection pass of one of the two networks."""
     torch.manual_seed(0)
     images, targets = make_images(args)
     sizes = [(args.height, args.width)] * args.batch
@@ -63,8 +64,8 @@ def make_tasks(args: argparse.Namespace, name: str) -> dict[str, Callable[[], ob
         model = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=CLASSES + 1, **sides).to(
             args.device
         )
-        moved = [{**target, "labels": target["labels"] + 1} for target in targets]
-        losses, detect = lambda: model(images, moved), lambda: model(images)
+        shifted = [{**target, "labels": target["labels"] + 1} for target in targets]  # 0 is the background
+        losses, detect = lambda: model(images, shifted), lambda: model(images)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-6)
 
     def context() -> AbstractContextManager[None]:
@@ -88,7 +89,7 @@ def make_tasks(args: argparse.Namespace, name: str) -> dict[str, Callable[[], ob
 
 
 def peak_gib(args: argparse.Namespace, name: str, results: Any) -> None:
-    """Puts the memory of two training steps into a queue."""
+    """Puts the peak memory of two training steps, in GiB, into a queue."""
     if args.threads:
         torch.set_num_threads(args.threads)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -103,7 +104,7 @@ def peak_gib(args: argparse.Namespace, name: str, results: Any) -> None:
 
 
 def memory(args: argparse.Namespace, name: str) -> float:
-    """GiB, measured in a fresh process."""
+    """Peak memory of training in GiB, measured in a fresh process."""
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     process = context.Process(target=peak_gib, args=(args, name, results))
@@ -120,10 +121,12 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=800)
     parser.add_argument("--width", type=int, default=1216)
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--checkpoint", action="store_true", help="compute our blocks twice to save memory")
+    parser.add_argument(
+        "--checkpoint", action="store_true", help="recompute our blocks in the backward pass to save memory"
+    )
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0 for torch's default")
+    parser.add_argument("--threads", type=int, default=0, help="threads on a CPU; 0 for torch's default")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     args = parser.parse_args()
     if args.threads:

@@ -1,9 +1,8 @@
 """Boxes and masks on a small COCO folder, from scratch and from SplitMask pre-training on the same training images.
 
-A small ViT with fixed sin-cos positions is pre-trained on the training images alone, at the size of crops, and then trained to
-detect at the size of whole images, by the recipe detect_cpu; the same detector is trained from random weights. Every job writes
-result.json, results in COCO's format and a picture, and is left alone if it is there; a job that was stopped goes on from its
-last epoch.
+A small ViT with fixed sin-cos positions is pre-trained on crops of the training images alone, and then trained for detection on
+whole images by the recipe detect_cpu; the same detector is also trained from random weights. Every job writes result.json,
+results in COCO's format and a picture. A finished job is not run again; a stopped one resumes at its last epoch.
 
     python benchmarks/detection.py --root facade_coco --seeds 0 --out runs/detection
 """
@@ -48,7 +47,7 @@ DETECTOR = DetectorConfig(channels=64, box_features=256, anchor_scale=4.0, propo
 
 
 class StepTimes(Callback):
-    """Seconds of each optimizer step, data included."""
+    """Measures the seconds of each optimizer step, including data loading."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -56,11 +55,11 @@ class StepTimes(Callback):
 
     @property
     def median(self) -> float | None:
-        """None where there were no two steps in a row."""
+        """Median seconds; None if no two steps followed each other."""
         return statistics.median(self.seconds) if self.seconds else None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._last = None  # what lies between epochs is no step
+        self._last = None  # the time between epochs is not a step
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         now = time.perf_counter()
@@ -70,6 +69,7 @@ class StepTimes(Callback):
 
 
 def make_trainer(args: argparse.Namespace, folder: Path, callbacks: list[Callback], clip: float) -> Trainer:
+    """A trainer that writes its checkpoint and its curves to a folder."""
     last = ModelCheckpoint(str(folder), filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
     return Trainer(
         accelerator=args.device,
@@ -88,7 +88,7 @@ def make_trainer(args: argparse.Namespace, folder: Path, callbacks: list[Callbac
 
 
 def fit(trainer: Trainer, module: LightningModule, data: Any, folder: Path) -> None:
-    """Trains from the start, or on from where it was stopped; the curves up to there are then in metrics-1.csv, ….csv."""
+    """Trains from the start, or resumes a stopped training; its earlier curves are then moved to metrics-1.csv, …."""
     last, metrics = folder / "last.ckpt", folder / "metrics.csv"
     if metrics.exists():
         metrics.rename(folder / f"metrics-{len(list(folder.glob('metrics*.csv')))}.csv")
@@ -96,7 +96,7 @@ def fit(trainer: Trainer, module: LightningModule, data: Any, folder: Path) -> N
 
 
 def pretrain(args: argparse.Namespace, seed: int) -> Path:
-    """SplitMask on the training images; the backbone's file."""
+    """Pre-trains with SplitMask on the training images; returns the backbone's file."""
     folder = args.out / f"pretrain-seed{seed}"
     weights = folder / "backbone.safetensors"
     if weights.exists():
@@ -112,7 +112,7 @@ def pretrain(args: argparse.Namespace, seed: int) -> Path:
         batch_size=64,
         budget=Budget(passes=args.pretrain_passes),
         num_epochs=20,
-        augment=PretrainAugment(min_scale=0.15),  # a crop shows objects at about the size that detection sees
+        augment=PretrainAugment(min_scale=0.15),  # crops then show objects at about the size that detection sees
         seed=seed,
         num_workers=args.workers,
         index_dir=str(args.out / "data"),
@@ -131,7 +131,7 @@ def pretrain(args: argparse.Namespace, seed: int) -> Path:
 
 
 def make_data(args: argparse.Namespace, seed: int) -> CocoDetection:
-    """Whole images of a small size."""
+    """A datamodule of small whole images."""
     return CocoDetection(
         args.root,
         args.short,
@@ -146,12 +146,12 @@ def make_data(args: argparse.Namespace, seed: int) -> CocoDetection:
 
 
 def detect(args: argparse.Namespace, arm: str, seed: int) -> None:
-    """Trains and evaluates a detector, writes its results and a picture."""
+    """Trains and evaluates a detector, and writes its results and a picture."""
     folder = args.out / f"{arm}-seed{seed}"
     if (folder / "result.json").exists():
         found = json.loads((folder / "result.json").read_text())["settings"]
         if found != settings(args):
-            raise SystemExit(f"{folder} was made with other settings, {found}: give another --out.")
+            raise SystemExit(f"{folder} was made with other settings, {found}: choose another --out.")
         return
     weights = str(pretrain(args, seed)) if arm == "splitmask" else None
     optim = OptimConfig(
@@ -170,7 +170,7 @@ def detect(args: argparse.Namespace, arm: str, seed: int) -> None:
         accelerator=args.device,
         devices=1,
         precision=args.precision,
-        logger=False,  # a logger would begin metrics.csv anew
+        logger=False,  # a logger would overwrite metrics.csv
         callbacks=[CocoResults(str(folder / "results.json"))],
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -188,14 +188,14 @@ def detect(args: argparse.Namespace, arm: str, seed: int) -> None:
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What the results depend on."""
+    """The options that the results depend on."""
     return {
         name: value for name, value in vars(args).items() if name not in ("root", "out", "seeds", "arms", "threads")
     }
 
 
 def differences(args: argparse.Namespace) -> list[str]:
-    """Means of both arms over the seeds that both have, and their paired difference; of two seeds or more."""
+    """Means of both arms over their common seeds, and paired differences; empty with fewer than two seeds."""
     arms: list[dict[int, Any]] = []
     for arm in ARMS:
         paths = args.out.glob(f"{arm}-seed*/result.json")
@@ -205,17 +205,23 @@ def differences(args: argparse.Namespace) -> list[str]:
     seeds = sorted(arms[0].keys() & arms[1].keys())
     lines = []
     for name in ("box/AP", "mask/AP") if len(seeds) > 1 else ():
-        of = [{seed: arm[seed][f"val/{name}"] for seed in seeds} for arm in arms]
-        told = [f"{mean:.1f} ± {sd:.1f}" for mean, sd in (mean_and_sd([100 * v for v in one.values()]) for one in of)]
-        lines.append(f"{name}: {told[0]} and {told[1]}, difference [95 %] {paired_difference(*of)}, seeds {seeds}")
+        scores = [{seed: arm[seed][f"val/{name}"] for seed in seeds} for arm in arms]
+        spreads = [mean_and_sd([100 * value for value in of_arm.values()]) for of_arm in scores]
+        scratch, ours = (f"{mean:.1f} ± {sd:.1f}" for mean, sd in spreads)
+        lines.append(f"{name}: {scratch} and {ours}, difference [95 %] {paired_difference(*scores)}, seeds {seeds}")
     return lines
 
 
 def report(args: argparse.Namespace) -> None:
-    """The table of all that is done."""
+    """Prints a table of all finished jobs and draws their curves."""
     columns = ["box/AP", "box/AP50", "box/AP75", "mask/AP", "mask/AP50", "mask/AP75"]
     table = Table(
-        "from", "seed", *columns, "s a step", "minutes", title=f"{args.passes} passes at {args.short} px, AP in percent"
+        "from",
+        "seed",
+        *columns,
+        "s per step",
+        "minutes",
+        title=f"{args.passes} passes at {args.short} px, AP in percent",
     )
     for arm in ARMS:
         for path in sorted(args.out.glob(f"{arm}-seed*/result.json")):
@@ -238,11 +244,11 @@ def report(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True, help="a folder in COCO's format")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="none: only the table")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0], help="without values, only the table is printed")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--short", type=int, default=160, help="short side in pixels")
     parser.add_argument("--passes", type=int, default=40)
-    parser.add_argument("--epochs", type=int, default=4, help="evaluations on the way")
+    parser.add_argument("--epochs", type=int, default=4, help="number of evaluations")
     parser.add_argument("--pretrain-passes", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--lr", type=float, default=1e-3)

@@ -1,7 +1,7 @@
-"""Peak memory and time of the head over visual words, against plain logits and cross-entropy.
+"""Peak memory and time of the head that predicts visual words, against plain logits and cross-entropy.
 
 Forward and backward over the hidden patches of a batch: 64 images × 2 halves × 98 patches, width 384, 8,192 words. Each
-measurement runs in a process of its own; on a CPU memory is the peak of the resident set above that before the loss.
+measurement runs in a separate process; on a CPU, memory is the peak of the resident set minus its peak before the loss.
 
     python benchmarks/head_memory.py --batch 64
 """
@@ -26,12 +26,12 @@ from lit_splitmask.losses import word_cross_entropy
 
 
 def plain(states: Tensor, weight: Tensor, bias: Tensor, words: Tensor) -> Tensor:
-    """All logits at once."""
+    """Computes all logits at a time."""
     return F.cross_entropy(F.linear(states, weight, bias), words)
 
 
 def chunked(states: Tensor, weight: Tensor, bias: Tensor, words: Tensor) -> Tensor:
-    """The project's head."""
+    """The head of this project."""
     return word_cross_entropy(states, weight, bias, words)[0]
 
 
@@ -39,7 +39,7 @@ HEADS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {"plain l
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
-    """Mebibytes at the peak above the start, and seconds, of one head in this process."""
+    """Peak memory in MiB above that at the start, and seconds, of one head in this process."""
     device, num_masked = args.device, args.batch * 2 * args.masked
     torch.manual_seed(0)
     states = torch.randn(num_masked, args.width, device=device, requires_grad=True)
@@ -48,7 +48,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     words = torch.randint(args.words, (num_masked,), device=device)
     head = HEADS[args.head]
     few = states[:64].detach().requires_grad_()
-    head(few, weight, bias, words[:64]).backward()  # libraries load their code and buffers
+    head(few, weight, bias, words[:64]).backward()  # loads the libraries' code and buffers
     weight.grad = bias.grad = None
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if device == "cuda":
@@ -69,7 +69,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--masked", type=int, default=98, help="hidden patches a half")
+    parser.add_argument("--masked", type=int, default=98, help="hidden patches per half")
     parser.add_argument("--width", type=int, default=384)
     parser.add_argument("--words", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=3)

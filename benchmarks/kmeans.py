@@ -1,7 +1,7 @@
-"""Time per iteration and peak memory of the k-means tokenizer as points and words grow, and what the paper's would take.
+"""Time per iteration and peak memory of the k-means tokenizer for growing numbers of points and words.
 
-A product law (seconds = c · points · words) is fitted to the largest sizes and carried on to 3 million points and 8,192
-words. Each size runs in a process of its own, so that its peak memory is its own.
+A product law (seconds = c · points · words) is fitted to the largest sizes and extrapolated to the paper's 3 million points and
+8,192 words. Each size runs in a separate process, so that its peak memory can be measured.
 
     python benchmarks/kmeans.py
 """
@@ -26,7 +26,7 @@ DIMENSIONS = 192
 
 
 def measure(num_points: int, num_words: int, iterations: int) -> dict[str, float]:
-    """Seconds an iteration, the first left out, and the peak of the resident set in MiB above that before the points."""
+    """Seconds per iteration after a warm-up, and the peak of the resident set in MiB above that before the points."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     points = np.random.default_rng(0).standard_normal((num_points, DIMENSIONS), dtype=np.float32)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
@@ -51,10 +51,10 @@ def main() -> None:
     table = Table(
         "points",
         "words",
-        "s an iteration",
-        "ns a point and word",
+        "s per iteration",
+        "ns per point and word",
         "peak MiB",
-        "of it points",
+        "points alone, MiB",
         title=f"faiss on the {side}",
     )
     costs = []
@@ -85,8 +85,8 @@ def main() -> None:
     memory = PAPER_POINTS * DIMENSIONS * 4 / 2**30
     Console().print(
         table,
-        f"{machine()}. Carried on to {PAPER_POINTS:,} × {PAPER_WORDS:,}: {iteration / 60:.1f} min an iteration, "
-        f"{iteration * PAPER_ITERATIONS / 3600:.1f} h for {PAPER_ITERATIONS}, {memory:.2f} GiB of points (held twice at most).",
+        f"{machine()}. Extrapolated to {PAPER_POINTS:,} × {PAPER_WORDS:,}: {iteration / 60:.1f} min per iteration, "
+        f"{iteration * PAPER_ITERATIONS / 3600:.1f} h for {PAPER_ITERATIONS}, {memory:.2f} GiB of points (at most two copies).",
     )
 
 

@@ -1,10 +1,10 @@
-"""What the border between two passes costs, in time and memory, and what file names cost in each worker.
+"""Time and memory of the border between two passes, and memory of file names in each worker.
 
-The images are one small constant, so that only the loader's own work remains. A border is the time from the last batch of
-a pass to the first of the next. Inside a trainer epoch of ours the sampler goes over to the next pass some batches ahead;
-what those steps take beyond the median step counts as the border's. Memory is measured in processes of their own, as Linux
-tells it: the peak of the resident set, and the anonymous part of it, which is all but mapped files. A worker's anonymous
-part counts pages that it still shares with the process it was forked from; its private part does not.
+All images are one small constant, so only the work of the loader is measured. A border is the time from the last batch of a
+pass to the first of the next. Inside our trainer epoch the sampler starts the next pass some batches ahead; the time that those
+steps take beyond the median step is added to the border. Memory is measured in separate processes, as Linux reports it: the
+peak of the resident set, and its anonymous part, which excludes mapped files. A worker's anonymous part includes pages that it
+still shares with its parent process; its private part does not.
 
     python benchmarks/loader_passes.py
 """
@@ -39,11 +39,11 @@ OURS, ORDINARY = "ours", "DataLoader(shuffle=True)"
 
 
 class ListSamples:
-    """What a dataset ordinarily holds: a list of strings.
+    """What an ordinary dataset holds: a list of strings.
 
     Args:
-        files: Names.
-        labels: One for each.
+        files: File names.
+        labels: One label per file.
     """
 
     def __init__(self, files: Iterator[str], labels: np.ndarray) -> None:
@@ -58,31 +58,32 @@ HOLDERS: dict[str, Callable[[Iterator[str], np.ndarray], Any]] = {"Samples": Sam
 
 
 def read(file: str) -> np.ndarray:
-    """Reads nothing."""
+    """Returns constant pixels without reading."""
     return PIXELS
 
 
 def keep(image: np.ndarray, seed: int) -> np.ndarray:
-    """Crops nothing."""
+    """Returns the image without cropping."""
     return image
 
 
 def make_images(num_names: int, holder: str = "Samples") -> IndexedImages:
-    """A dataset of so many names, as long as those of iNaturalist."""
+    """A dataset with names as long as those of iNaturalist."""
     names = (f"train_val/plants/{number % 8000:04d}/{number:032x}.jpg" for number in range(num_names))
     return IndexedImages(HOLDERS[holder](names, np.arange(num_names) % 8000), read, transform=keep)
 
 
 def open_ours(images: IndexedImages, args: argparse.Namespace, steps_per_epoch: int) -> DataLoader:
+    """Our training loader."""
     sampler = WrapAroundSampler(len(images), args.batch, steps_per_epoch=steps_per_epoch, global_step=lambda: 0)
     return make_loader(images, sampler, batch_size=args.batch, num_workers=args.workers)
 
 
 class OneByOne(Dataset):
-    """Images as an ordinary dataset gives them.
+    """Images one by one, as an ordinary dataset gives them.
 
     Args:
-        images: The images.
+        images: Images to give.
     """
 
     def __init__(self, images: IndexedImages) -> None:
@@ -96,13 +97,14 @@ class OneByOne(Dataset):
 
 
 def open_ordinary(images: IndexedImages, args: argparse.Namespace, *, persistent: bool = False) -> DataLoader:
+    """A plain DataLoader that shuffles."""
     return DataLoader(
         OneByOne(images), args.batch, shuffle=True, num_workers=args.workers, persistent_workers=persistent
     )
 
 
 def gaps(loader: DataLoader, num_epochs: int) -> list[float]:
-    """Seconds between batches over several epochs, without the wait for the very first batch."""
+    """Seconds between batches over several epochs, without the wait for the first batch."""
     arrivals = []
     for _ in range(num_epochs):
         for _ in loader:
@@ -111,7 +113,7 @@ def gaps(loader: DataLoader, num_epochs: int) -> list[float]:
 
 
 def measure_borders(args: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
-    """Seconds of the median border and of the median step, by kind of border and round."""
+    """Seconds of the median border and of the median step, per kind of border and round."""
     per_pass = args.items // args.batch
     images = make_images(args.items)
     loaders = {
@@ -125,14 +127,14 @@ def measure_borders(args: argparse.Namespace) -> dict[str, list[tuple[float, flo
         for name, loader in loaders.items():
             inside = "inside" in name
             seconds = gaps(loader, 1 if inside else NUM_BORDERS + 1)
-            ahead = 2 * args.workers if inside else 0  # batches that torch asks the sampler for in advance
+            ahead = 2 * args.workers if inside else 0  # batches that torch requests from the sampler in advance
             at_border = [
                 range(number * per_pass - 1 - ahead, number * per_pass) for number in range(1, NUM_BORDERS + 1)
             ]
-            taken = {place for places in at_border for place in places}
-            steps = [value for place, value in enumerate(seconds) if place not in taken]
+            border_steps = {index for indices in at_border for index in indices}
+            steps = [value for index, value in enumerate(seconds) if index not in border_steps]
             step = statistics.median(steps)
-            borders = [step + sum(seconds[place] - step for place in places) for places in at_border]
+            borders = [step + sum(seconds[index] - step for index in indices) for indices in at_border]
             measured[name].append((statistics.median(borders), step))
     return measured
 
@@ -144,18 +146,18 @@ def memory(pid: int | str) -> dict[str, float]:
         for line in Path(f"/proc/{pid}/{file}").read_text(encoding="utf-8").splitlines():
             name, _, value = line.partition(":")
             fields[name] = value.split()
-    wanted = {"peak": "VmHWM", "anonymous": "RssAnon", "private": "Private_Dirty"}
-    return {name: int(fields[field][0]) / 1024 for name, field in wanted.items()}
+    names = {"peak": "VmHWM", "anonymous": "RssAnon", "private": "Private_Dirty"}
+    return {name: int(fields[field][0]) / 1024 for name, field in names.items()}
 
 
 def epochs(loader: DataLoader, num_epochs: int) -> Iterator[int]:
-    """After each epoch the process id of its first worker, while that is still alive."""
+    """Yields after each epoch the process id of its first worker while the worker is alive."""
     for _ in range(num_epochs):
         iterator: Any = iter(loader)
         for number, _ in enumerate(iterator, start=1):
             if number == len(loader):
-                holder: Any = loader._iterator or iterator  # persistent workers belong to the loader's own
-                yield holder._workers[0].pid
+                owner: Any = loader._iterator or iterator  # the loader's iterator owns persistent workers
+                yield owner._workers[0].pid
 
 
 def measure_passes(args: argparse.Namespace, loader: str) -> dict[str, dict[str, float]]:
@@ -170,13 +172,13 @@ def measure_passes(args: argparse.Namespace, loader: str) -> dict[str, dict[str,
 
 
 def measure_names(args: argparse.Namespace, holder: str, num_names: int) -> dict[str, dict[str, float]]:
-    """Memory of a worker that has read as many images as there are names in the long list."""
+    """Memory of a worker after reading as many images as the long list has names."""
     loader = open_ours(make_images(num_names, holder), args, -(-args.names // args.batch))
     return {"worker": memory(next(epochs(loader, 1)))}
 
 
-def in_own_process(rounds: int, *what: str) -> dict[str, dict[str, float]]:
-    """Medians over some runs of a measurement in a fresh process."""
+def in_fresh_process(rounds: int, *what: str) -> dict[str, dict[str, float]]:
+    """Medians over several runs of a measurement, each in a fresh process."""
     runs = []
     for _ in range(rounds):
         command = [sys.executable, __file__, *sys.argv[1:], "--one", *what]
@@ -184,14 +186,15 @@ def in_own_process(rounds: int, *what: str) -> dict[str, dict[str, float]]:
             json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
         )
     return {
-        place: {name: statistics.median(run[place][name] for run in runs) for name in values}
-        for place, values in runs[0].items()
+        process: {name: statistics.median(run[process][name] for run in runs) for name in values}
+        for process, values in runs[0].items()
     }
 
 
 def borders_table(args: argparse.Namespace) -> Table:
+    """Time of the borders between passes."""
     table = Table(
-        "border between two passes", "ms", "a step, ms", "ratio", title=f"{args.items:,} items, batches of {args.batch}"
+        "border between two passes", "ms", "step, ms", "ratio", title=f"{args.items:,} items, batches of {args.batch}"
     )
     for name, values in measure_borders(args).items():
         border, step = (statistics.median(column) * 1000 for column in zip(*values, strict=True))
@@ -201,14 +204,15 @@ def borders_table(args: argparse.Namespace) -> Table:
 
 
 def passes_table(args: argparse.Namespace) -> Table:
+    """Memory after several passes."""
     table = Table(
         "loader",
         "process",
         *(f"after pass {number}" for number in AFTER_PASSES),
-        title="MiB: peak resident / anonymous now / of it private",
+        title="MiB: peak resident / anonymous / private part of it",
     )
     for loader in (OURS, ORDINARY):
-        result = in_own_process(args.rounds, "passes", loader)
+        result = in_fresh_process(args.rounds, "passes", loader)
         for process in ("main", "worker"):
             cells = [result[f"{process} {number}"] for number in AFTER_PASSES]
             table.add_row(loader, process, *(" / ".join(f"{value:.0f}" for value in cell.values()) for cell in cells))
@@ -216,11 +220,10 @@ def passes_table(args: argparse.Namespace) -> Table:
 
 
 def names_table(args: argparse.Namespace) -> Table:
-    table = Table(
-        "names held as", "anonymous", "of it private", title=f"MiB that {args.names:,} names cost in a worker"
-    )
+    """Memory of file names."""
+    table = Table("names held as", "anonymous", "private part", title=f"MiB that {args.names:,} names take in a worker")
     for holder in HOLDERS:
-        many, few = (in_own_process(args.rounds, "names", holder, str(n))["worker"] for n in (args.names, FEW))
+        many, few = (in_fresh_process(args.rounds, "names", holder, str(n))["worker"] for n in (args.names, FEW))
         table.add_row(holder, *(f"{many[name] - few[name]:.1f}" for name in ("anonymous", "private")))
     return table
 
@@ -230,7 +233,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=8000)
     parser.add_argument("--names", type=int, default=450_000)
     parser.add_argument(
-        "--workers", type=int, default=1, help="of more, batches come in bursts, and borders are unclear"
+        "--workers", type=int, default=1, help="with more than one, batches come in bursts, which blurs the borders"
     )
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
@@ -246,7 +249,7 @@ def main() -> None:
     for table in (borders_table, passes_table, names_table):
         console.print(table(args))
     console.print(
-        f"{machine()}; {args.workers} worker(s); medians of {args.rounds} rounds, of {NUM_BORDERS} borders in each"
+        f"{machine()}; {args.workers} worker(s); medians of {args.rounds} rounds with {NUM_BORDERS} borders each"
     )
 
 

@@ -1,4 +1,4 @@
-"""Block masks for a batch at once against one image at a time in Python loops (BEiT's published form).
+"""Block masks for a whole batch, against one image at a time in Python loops (BEiT's published form).
 
 python benchmarks/masking.py
 """
@@ -26,10 +26,10 @@ def main() -> None:
     block, uniform = BlockMasking(), UniformMasking()
     table = Table(
         "batch",
-        "loop, µs an image",
-        "block, µs an image",
+        "loop, µs per image",
+        "block, µs per image",
         "ratio",
-        "uniform, µs an image",
+        "uniform, µs per image",
         title="masks on 14×14 patches",
     )
     for batch in (64, 256, 2048):
@@ -41,13 +41,13 @@ def main() -> None:
             },
             rounds=7,
         )
-        each = {name: f"{statistics.median(values) / batch * 1e6:.1f}" for name, values in seconds.items()}
+        per_image = {name: f"{statistics.median(values) / batch * 1e6:.1f}" for name, values in seconds.items()}
         table.add_row(
             str(batch),
-            each["loop"],
-            each["block"],
+            per_image["loop"],
+            per_image["block"],
             f"{median_ratio(seconds['block'], seconds['loop']):.3f}",
-            each["uniform"],
+            per_image["uniform"],
         )
     Console().print(table, f"{machine()}; medians of 7 alternating rounds")
 

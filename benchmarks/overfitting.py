@@ -1,10 +1,11 @@
-"""Figure 6 on small sets: which signal, seen during pre-training, tells how well a checkpoint will fine-tune?
+"""Figure 6 on small sets: which signal, measured during pre-training, predicts how well a checkpoint will fine-tune?
 
-A small ViT is pre-trained by SplitMask on 300 images far past the point of overfitting (50 % block masks, weak augmentation),
-with several seeds. Checkpoints along the way are each fine-tuned on the same 300 images with their labels, and tested; the
-signals are measured on the validation images. The last stage judges signals and rules, and writes the report's tables and curves.
+A small ViT is pre-trained by SplitMask on 300 images for very many passes (50 % block masks, weak augmentation), with several
+seeds. Checkpoints along the way are each fine-tuned on the same 300 images with their labels, and tested; the signals are
+measured on the validation images. The last stage evaluates signals and rules, prints the tables and writes the curves of the
+report.
 
-Every stage goes on where it was stopped. Stages of one seed, two at a time on two cores:
+Every stage resumes where it was stopped. The seeds can run in parallel:
 
     python benchmarks/overfitting.py run --set trashnet --root trashnet6 --seed 0 --out runs/overfitting
     python benchmarks/overfitting.py run --set digits --seed 0 --out runs/overfitting
@@ -16,7 +17,6 @@ import json
 import logging
 import statistics
 import warnings
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,10 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
-from scipy.stats import spearmanr
-from scipy.stats import t as student
+from overfitting_report import report
+from overfitting_sets import SETS, SIGNALS, Setting
 
-from lit_splitmask.callbacks import KNN, ExportWeights, HeldOutLoss, Linear, LossGap, RankMe, ShortFinetune
+from lit_splitmask.callbacks import ExportWeights
 from lit_splitmask.datamodules import Budget, FinetuneAugment, ImageFolder, PretrainAugment
 from lit_splitmask.demo import write_digits
 from lit_splitmask.files import write_atomically
@@ -40,74 +36,16 @@ from lit_splitmask.models import ViTConfig
 from lit_splitmask.modules import Classify, Pretrain
 from lit_splitmask.objectives import SplitMask
 from lit_splitmask.optim import OptimConfig
-from lit_splitmask.selection.material import Images, Material, undisturbed
-from lit_splitmask.selection.rule import Reading, Rule, decide
 from lit_splitmask.selection.signals import measure
+from lit_splitmask.selection.snapshot import ImageSubset, Snapshot, undisturbed
 from lit_splitmask.tokenizers import KMeans
 
 BATCH_SIZE = 100
 FINETUNE_PASSES = 100
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A set of images, some of which are trained on.
-
-    Attributes:
-        label_share: Share of the training images that makes about so many as are trained on.
-        steps_a_pass: Their number over that of a batch.
-        image_size, patch_size: In pixels.
-        words: Of the vocabulary.
-        hflip: Probability of a flip, in both stages.
-        at_passes: When checkpoints are kept, the last of them at the end.
-        finetunings: Of each checkpoint.
-    """
-
-    label_share: float
-    steps_a_pass: int
-    image_size: int
-    patch_size: int
-    words: int
-    hflip: float
-    at_passes: tuple[int, ...] = (0, 25, 50, 100, 200, 350, 500, 750, 1000, 1500, 2000)
-    finetunings: int = 2
-
-    @property
-    def num_steps(self) -> int:
-        return self.at_passes[-1] * self.steps_a_pass
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one run's checkpoints gave.
-
-    Attributes:
-        history: The signals, by rising step.
-        accuracies: On test, after fine-tuning, by step; the mean over fine-tunings.
-        train_losses: The inpainting loss of the passes before, by step.
-    """
-
-    history: list[Reading]
-    accuracies: dict[int, float]
-    train_losses: dict[int, float]
-
-    def regret(self, step: int) -> float:
-        """How much worse a checkpoint is than the best one after the start."""
-        return max(self.accuracies[reading.step] for reading in self.history) - self.accuracies[step]
-
-
-SIGNALS = [HeldOutLoss(), LossGap(), RankMe(), KNN(), Linear(), ShortFinetune()]
-DIRECTIONS = {signal.name: signal.better for signal in SIGNALS}
-FAR = (0, 25, 100, 250, 500, 1000, 2000, 3000, 5000, 7500, 10000)
-SETS = {
-    "trashnet": Setting(0.17, 3, 32, 8, 512, 0.5),
-    "digits": Setting(0.238, 3, 16, 4, 64, 0.0),
-    "trashnet100": Setting(0.0567, 1, 32, 8, 256, 0.5, at_passes=FAR, finetunings=4),
-}
-
-
 def make_data(args: argparse.Namespace, *, finetune: bool) -> ImageFolder:
-    """Training images drawn by the seed of the run, and the set's own val and test."""
+    """Training images drawn by the seed of the run, with the set's val and test."""
     images = SETS[args.set]
     augment: Any = PretrainAugment(min_scale=0.8, hflip=images.hflip)
     if finetune:
@@ -151,6 +89,7 @@ def make_module(name: str, seed: int) -> Pretrain:
 
 
 def make_trainer(folder: Path, callbacks: list[Callback]) -> Trainer:
+    """A silent trainer on the CPU."""
     return Trainer(
         accelerator="cpu",
         devices=1,
@@ -166,12 +105,12 @@ def make_trainer(folder: Path, callbacks: list[Callback]) -> Trainer:
     )
 
 
-class KeepAlong(Callback):
-    """Keeps the module's state at some steps, with the training loss since the one before.
+class SaveAlongTheWay(Callback):
+    """Saves the module's state after some passes, with the mean training loss of the last 25 passes before.
 
     Args:
-        folder: Where they go.
-        setting: Says when.
+        folder: Folder for the files.
+        setting: The set of images, which has the passes.
     """
 
     def __init__(self, folder: Path, setting: Setting) -> None:
@@ -180,19 +119,19 @@ class KeepAlong(Callback):
         self.losses: list[float] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._keep(trainer, pl_module)
+        self._save(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         self.losses.append(float(trainer.callback_metrics["train/inpaint"]))
-        self._keep(trainer, pl_module)
+        self._save(trainer, pl_module)
 
-    def _keep(self, trainer: Trainer, module: LightningModule) -> None:
+    def _save(self, trainer: Trainer, module: LightningModule) -> None:
         path = self.folder / f"at-{trainer.global_step:06d}.pt"
-        steps_a_pass = self.setting.steps_a_pass
-        passes, within = divmod(trainer.global_step, steps_a_pass)
+        steps_per_pass = self.setting.steps_per_pass
+        passes, within = divmod(trainer.global_step, steps_per_pass)
         if within or passes not in self.setting.at_passes or path.exists():
             return
-        recent = self.losses[-25 * steps_a_pass :]
+        recent = self.losses[-25 * steps_per_pass :]
         train_loss = statistics.mean(recent) if recent else None
         partial_path = path.with_suffix(".tmp")
         torch.save({"state": module.state_dict(), "train_inpaint": train_loss}, partial_path)
@@ -200,7 +139,7 @@ class KeepAlong(Callback):
 
 
 def pretrain(args: argparse.Namespace, folder: Path) -> None:
-    """One pre-training, with checkpoints along the way."""
+    """Pre-trains once, with checkpoints along the way."""
     setting = SETS[args.set]
     if (folder / f"at-{setting.num_steps:06d}.pt").exists():
         return
@@ -209,7 +148,7 @@ def pretrain(args: argparse.Namespace, folder: Path) -> None:
     )
     data = make_data(args, finetune=False)
     resume = folder / "last.ckpt"
-    make_trainer(folder, [last, KeepAlong(folder, setting)]).fit(
+    make_trainer(folder, [last, SaveAlongTheWay(folder, setting)]).fit(
         make_module(args.set, args.seed),
         datamodule=data,
         ckpt_path=str(resume) if resume.exists() else None,
@@ -231,38 +170,37 @@ def finetune(args: argparse.Namespace, folder: Path, path: Path, seed: int) -> f
     return float(trainer.test(classifier, datamodule=data, verbose=False)[0]["test/accuracy"])
 
 
-def look(args: argparse.Namespace, folder: Path) -> None:
+def measure_signals(args: argparse.Namespace, folder: Path) -> None:
     """Measures the signals at every checkpoint."""
     data = make_data(args, finetune=False)
     data.prepare_data()
     data.setup("fit")
     module = make_module(args.set, args.seed)
     train, held_out = (
-        Images(data.eval_images(samples), 10_000) for samples in (data.train_samples, data.source.splits["val"])
+        ImageSubset(data.eval_images(samples), 10_000) for samples in (data.train_samples, data.source.splits["val"])
     )
     for path in sorted(folder.glob("at-*.pt")):
         result = path.with_suffix(".json")
         found = json.loads(result.read_text()) if result.exists() else {}
-        wanted = [signal for signal in SIGNALS if signal.name not in found.get("values", {})]
-        if not wanted:
+        missing = [signal for signal in SIGNALS if signal.name not in found.get("values", {})]
+        if not missing:
             continue
-        kept = torch.load(path, weights_only=True)
-        module.load_state_dict(kept["state"])
+        saved = torch.load(path, weights_only=True)
+        module.load_state_dict(saved["state"])
         with undisturbed(module):
-            material = Material(module, train, held_out, data.num_classes, seed=0)
-            measured = measure(wanted, material)
+            measured = measure(missing, Snapshot(module, train, held_out, data.num_classes, seed=0))
         found.setdefault("values", {}).update(measured.values)
         found.setdefault("errors", {}).update(measured.errors)
-        found["train_inpaint"] = kept["train_inpaint"]
+        found["train_inpaint"] = saved["train_inpaint"]
         write_atomically(result, json.dumps(found).encode())
 
 
 def run(args: argparse.Namespace) -> None:
-    """All stages of one seed."""
+    """Runs all stages of one seed."""
     folder = args.out / args.set / f"seed{args.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     pretrain(args, folder)
-    look(args, folder)
+    measure_signals(args, folder)
     for path in sorted(folder.glob("at-*.pt")):
         result = path.with_suffix(".json")
         found = json.loads(result.read_text()) if result.exists() else {}
@@ -273,102 +211,11 @@ def run(args: argparse.Namespace) -> None:
         print(path.stem, [round(100 * value, 1) for value in accuracies], flush=True)
 
 
-# The report
-
-
-def read_runs(out: Path) -> dict[str, list[Run]]:
-    """The finished runs of each set."""
-    runs: dict[str, list[Run]] = {}
-    for name, setting in SETS.items():
-        for folder in sorted((out / name).glob("seed*")):
-            found = {int(path.stem[3:]): json.loads(path.read_text()) for path in sorted(folder.glob("at-*.json"))}
-            done = [len(e.get("accuracies", [])) >= setting.finetunings and "values" in e for e in found.values()]
-            if len(done) == len(setting.at_passes) and all(done):
-                history = [Reading(step, entry["values"], entry["errors"]) for step, entry in found.items()]
-                accuracies = {step: statistics.mean(entry["accuracies"]) for step, entry in found.items()}
-                losses = {step: entry["train_inpaint"] for step, entry in found.items()}
-                runs.setdefault(name, []).append(Run(history[1:], accuracies, losses))  # the start is no choice
-    return runs
-
-
-def choices(run: Run, total_steps: int) -> dict[str, int]:
-    """The step that each rule keeps."""
-    chosen = {"last": run.history[-1].step}
-    for signal in [signal.name for signal in SIGNALS]:
-        for window, margin in ((1, 0.0), (1, 1.0), (Rule.window, Rule.margin)):
-            rule = Rule((signal,), window=window, margin=margin)
-            step = decide(run.history, directions=DIRECTIONS, total_steps=total_steps, rule=rule).best_step
-            assert step is not None
-            chosen[f"{signal}, mean of {window}, beyond {margin:g} errors"] = step
-    return chosen
-
-
-def report(out: Path) -> None:
-    """Prints correlations and regrets, and draws the curves."""
-    runs = read_runs(out)
-    console = Console(width=130)
-    for name, of_set in runs.items():
-        table = Table("signal", "rank correlation with fine-tuned accuracy, run by run", "mean", title=name)
-        for signal in SIGNALS:
-            direction = 1 if signal.better == "max" else -1
-            found = []
-            for one in of_set:
-                values = [direction * reading.values[signal.name] for reading in one.history]
-                found.append(float(spearmanr(values, [one.accuracies[r.step] for r in one.history]).statistic))
-            table.add_row(signal.name, ", ".join(f"{value:+.2f}" for value in found), interval(found))
-        console.print(table)
-        table = Table("rule", "steps kept", "regret, points", title=f"{name}: best checkpoint minus the rule's")
-        steps_kept = [choices(one, SETS[name].num_steps) for one in of_set]
-        for rule in steps_kept[0]:
-            regrets = [100 * one.regret(kept[rule]) for one, kept in zip(of_set, steps_kept, strict=True)]
-            table.add_row(rule, ", ".join(f"{kept[rule]:,}" for kept in steps_kept), interval(regrets))
-        at_random = [100 * statistics.mean(one.regret(r.step) for r in one.history) for one in of_set]
-        table.add_row("a random one", "", interval(at_random))
-        console.print(table)
-    draw(runs, out / "overfitting.png")
-    stored = {
-        name: [
-            {"history": [r.as_json() for r in one.history], "accuracies": [one.accuracies[r.step] for r in one.history]}
-            for one in of_set
-        ]
-        for name, of_set in runs.items()
-    }
-    write_atomically(out / "overfitting.json", json.dumps(stored, indent=1).encode())
-
-
-def interval(values: list[float]) -> str:
-    """Mean and, of three or more, Student's 95 % interval."""
-    mean = statistics.mean(values)
-    if len(values) < 3:
-        return f"{mean:.2f}"
-    half = float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
-    return f"{mean:.2f} [{mean - half:.2f}, {mean + half:.2f}]"
-
-
-def draw(runs: dict[str, list[Run]], path: Path) -> None:
-    """Curves of accuracy, losses and signals over the passes, a row a set and a line a run."""
-    signals = [signal.name for signal in SIGNALS]
-    figure = Figure(figsize=(3.2 * (2 + len(signals)), 2.8 * len(runs)), layout="constrained")
-    grid = figure.subplots(len(runs), 2 + len(signals), squeeze=False)
-    for row, (name, of_set) in zip(grid, runs.items(), strict=True):
-        for one in of_set:
-            steps = [reading.step for reading in one.history]
-            passes = [step / SETS[name].steps_a_pass for step in steps]
-            row[0].plot(passes, [100 * one.accuracies[step] for step in steps], marker=".")
-            row[1].plot(passes, [one.train_losses[step] for step in steps], marker=".")
-            for axes, signal in zip(row[2:], signals, strict=True):
-                axes.plot(passes, [reading.values[signal] for reading in one.history], marker=".")
-        for axes, title in zip(row, ["fine-tuned accuracy, %", "training loss", *signals], strict=True):
-            axes.set(title=f"{name}: {title}", xscale="log", xlabel="passes")
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=80)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=["run", "report"])
     parser.add_argument("--set", choices=list(SETS))
-    parser.add_argument("--root", help="the folder of images; the digits are written where they are not there")
+    parser.add_argument("--root", help="folder of images; the digits are written if it is not given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/overfitting"))
     args = parser.parse_args()

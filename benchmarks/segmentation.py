@@ -1,9 +1,9 @@
-"""Is pre-training on the training images worth it for segmentation? UperNet over a small ViT, from scratch and from SplitMask.
+"""Does pre-training on the training images help segmentation? UperNet over a small ViT, from scratch and from SplitMask.
 
-For each seed SplitMask pre-trains on the training images alone (75 % uniform masks, k-means words of centred pixels), and UperNet
-is trained for equally many steps from scratch and from it. The last weights, not the best ones, are evaluated on val, so that val
-chooses nothing. Layer decay is what was tuned for either arm on other images (docs/results.md, trashnet6). Every job leaves a
-result.json and is not run again; a second process may take another seed.
+For each seed, SplitMask pre-trains on the training images alone (75 % uniform masks, k-means words of centred pixels), and
+UperNet is trained for the same number of steps from scratch and from that backbone. The last weights, not the best ones, are
+evaluated on val, so val is not used for any choice. The layer decay of each arm was tuned on other images (docs/results.md,
+trashnet6). Every job writes a result.json and is not run again; several processes can run different seeds.
 
     python benchmarks/segmentation.py --root camvid11 --void 11 --out runs/segmentation
     python benchmarks/segmentation.py --root camvid11 --void 11 --out runs/segmentation --seeds 2      # that seed alone
@@ -51,12 +51,12 @@ class Settings:
     """What the results depend on.
 
     Attributes:
-        root: The folder of images and label maps.
-        void: The value of its maps that means no label.
-        short_side: To which its images are scaled.
-        steps: Of 8 crops, of fine-tuning.
-        pretrain_steps: Of 32 crops; 0 for training from scratch, on which they have no bearing.
-        precision: The trainer's.
+        root: Folder of images and label maps.
+        void: Value of pixels without a label in the maps.
+        short_side: Shorter side to which images are scaled, in pixels.
+        steps: Steps of fine-tuning, of 8 crops each.
+        pretrain_steps: Steps of pre-training, of 32 crops each; 0 for training from scratch.
+        precision: Precision of the trainer.
     """
 
     root: str
@@ -68,7 +68,7 @@ class Settings:
 
 
 def make_trainer(folder: Path, settings: Settings) -> Trainer:
-    """A trainer whose curves go to the folder."""
+    """A trainer that writes its curves to a folder."""
     return Trainer(
         accelerator="cpu",
         max_epochs=-1,
@@ -84,7 +84,7 @@ def make_trainer(folder: Path, settings: Settings) -> Trainer:
 
 
 def fit(folder: Path, settings: Settings, module: LightningModule, data: LightningDataModule) -> tuple[Trainer, float]:
-    """Trains; the trainer, and the seconds that it took, evaluations included."""
+    """Trains; returns the trainer and the seconds that training took, including evaluations."""
     trainer = make_trainer(folder, settings)
     start = time.perf_counter()
     trainer.fit(module, datamodule=data)
@@ -92,7 +92,7 @@ def fit(folder: Path, settings: Settings, module: LightningModule, data: Lightni
 
 
 def pretrain(folder: Path, settings: Settings, seed: int) -> dict[str, Any]:
-    """SplitMask on the training images; leaves ``backbone.safetensors``."""
+    """Pre-trains with SplitMask on the training images and writes ``backbone.safetensors``."""
     data = ImageFolder(
         str(Path(settings.root) / "images" / "train"),
         96,
@@ -119,7 +119,7 @@ def pretrain(folder: Path, settings: Settings, seed: int) -> dict[str, Any]:
 
 
 def finetune(folder: Path, settings: Settings, seed: int, arm: str) -> dict[str, Any]:
-    """UperNet from scratch or from the seed's pre-training; the scores of its last weights on val."""
+    """Trains UperNet from scratch or from the seed's pre-training; returns the scores of its last weights on val."""
     data = SegmentationFolder(
         settings.root,
         96,
@@ -150,26 +150,26 @@ def finetune(folder: Path, settings: Settings, seed: int, arm: str) -> dict[str,
 
 
 def job(out: Path, name: str, settings: Settings, work: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """The result of a job, which is run if there is none yet.
+    """The result of a job; the job is run if there is no result yet.
 
     Raises:
-        SystemExit: The result that is there was made with other settings.
+        SystemExit: There is a result of other settings.
     """
     path = out / name / "result.json"
-    about = asdict(settings)
+    options = asdict(settings)
     if path.exists():
         found = json.loads(path.read_text())
-        if found["settings"] != about:
-            raise SystemExit(f"{path} was made with other settings, {found['settings']}: give another --out.")
+        if found["settings"] != options:
+            raise SystemExit(f"{path} was made with other settings, {found['settings']}: choose another --out.")
         return dict(found)
     print(f"{name} …", flush=True)
-    result = {"settings": about, **work(out / name)}
+    result = {"settings": options, **work(out / name)}
     write_atomically(path, json.dumps(result, indent=1).encode())
     return result
 
 
 def report(out: Path, results: dict[str, dict[int, dict[str, Any]]], pretraining: dict[int, dict[str, Any]]) -> None:
-    """The arms' means over the seeds, their paired differences, and IoU by class; and curves.png."""
+    """Prints the arms' means over the seeds, their paired differences and IoU by class, and writes curves.png."""
     columns = {"mIoU on val": "val/miou", "training loss": "train/loss"}
     panels = {
         title: {arm: [logged(out / f"{arm}-seed{s}", column) for s in by] for arm, by in results.items()}
@@ -177,7 +177,7 @@ def report(out: Path, results: dict[str, dict[int, dict[str, Any]]], pretraining
     }
     draw(out / "curves.png", panels)
     console = Console(width=120)
-    table = Table("training", "mIoU, %", "pixel accuracy, %", "minutes a seed", title="Last weights on val")
+    table = Table("training", "mIoU, %", "pixel accuracy, %", "minutes per seed", title="Last weights on val")
     for arm, by_seed in results.items():
         cells = [mean_and_sd([100 * one[key] for one in by_seed.values()]) for key in ("miou", "accuracy")]
         before = pretraining if arm == "pretrained" else {}
@@ -188,7 +188,7 @@ def report(out: Path, results: dict[str, dict[int, dict[str, Any]]], pretraining
     for key, title in (("miou", "mIoU"), ("accuracy", "pixel accuracy")):
         difference = paired_difference(*({seed: one[key] for seed, one in arm.items()} for arm in (scratch, ours)))
         console.print(f"{title}: pre-trained minus scratch, points [95 %]: {difference}")
-    table = Table("class", *results, title="IoU, %, mean over the seeds (a class without pixels: -)")
+    table = Table("class", *results, title="IoU, %, mean over the seeds (-: class without pixels)")
     for name in next(iter(scratch.values()))["iou"]:
         means = [mean_and_sd([100 * one["iou"][name] for one in arm.values()])[0] for arm in results.values()]
         table.add_row(name, *("-" if mean < 0 else f"{mean:.1f}" for mean in means))
@@ -197,7 +197,7 @@ def report(out: Path, results: dict[str, dict[int, dict[str, Any]]], pretraining
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", required=True, help="a folder of images and label maps, with val")
+    parser.add_argument("--root", required=True, help="folder of images and label maps, with val")
     parser.add_argument("--void", type=int)
     parser.add_argument("--short_side", type=int, default=192)
     parser.add_argument("--steps", type=int, default=1000)

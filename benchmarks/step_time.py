@@ -1,15 +1,15 @@
-"""A training step of each method against a plain supervised one of the same ViT.
+"""A training step of each method against a plain supervised step of the same ViT.
 
-All do forward, backward, AdamW and the teacher's average on images of the same batch. SplitMask and BEiT are the defaults: block
-masks, 8,192 words by random projection; "DALL-E" has the words of a random encoder of that architecture. DINO has two global
-crops and eight of 96 px, MoCo v3 two crops. Multiply-adds are counted over forward and backward, tokenizer included; each
-method should take at most 1.1 of its counted ratio. The peak is that of a process that makes one step, beside what it takes
-before.
+All do forward, backward, AdamW and the teacher's average on the same batch of images. SplitMask and BEiT have their defaults:
+block masks and 8,192 words by random projection; "DALL-E" has the words of a random encoder of that architecture. DINO has two
+global crops and eight of 96 px, MoCo v3 two crops. Multiply-adds are counted over forward and backward passes, including the
+tokenizer; the time of each method should be at most 1.1 times its ratio of multiply-adds. The peak is the memory that two steps
+add to a process.
 
     python benchmarks/step_time.py --batch 8 --precision bf16
     python benchmarks/step_time.py --batch 8 --against transformers       # needs the extra "bench"
 
-With ``--against transformers``, that library's BEiT and ViT-MAE do the same work (words given, no tokenizer) beside ours.
+With ``--against transformers``, that library's BEiT and ViT-MAE do the same work as ours (words are given, without a tokenizer).
 """
 
 import argparse
@@ -38,7 +38,7 @@ WORDS = 8192
 
 
 class TwoPasses(SplitMask):
-    """SplitMask that encodes and decodes one half after the other."""
+    """SplitMask with a separate encoder and decoder pass for each half."""
 
     def decode(self, images: Tensor, keeps: list[Tensor]) -> list[Tensor]:
         tokens = self.backbone.embed(images)
@@ -46,7 +46,7 @@ class TwoPasses(SplitMask):
 
 
 class Given(Tokenizer):
-    """Words that are there already."""
+    """A tokenizer that costs nothing: all words are 0."""
 
     def forward(self, view: Tensor) -> Tensor:
         rows = view.shape[2] // self.patch_size
@@ -75,6 +75,8 @@ METHODS: dict[str, Callable[[ViT], Objective]] = {
 
 
 def make_batch(args: argparse.Namespace) -> dict[str, Any]:
+    """A random batch with all inputs of all methods."""
+
     def noise(side: int) -> Tensor:
         return torch.randn(args.batch, 3, side, side, device=args.device)
 
@@ -86,9 +88,9 @@ def make_batch(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def training_step(model: nn.Module, loss: Callable[[], Tensor], args: argparse.Namespace) -> Callable[[], None]:
-    """One step: forward, backward, AdamW, and what follows it."""
+    """One training step: forward, backward, AdamW, and what the method does after a step."""
     model.to(args.device).train()
-    use_fused_attention(model, args.device == "cuda")  # this and the next as in training
+    use_fused_attention(model, args.device == "cuda")  # this and the allocator as in training
     if args.device == "cpu":
         keep_freed_memory()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-4, fused=True)
@@ -121,7 +123,7 @@ def step_of(name: str, args: argparse.Namespace, batch: dict[str, Any]) -> Calla
 
 
 def against_transformers(args: argparse.Namespace, batch: dict[str, Any]) -> dict[str, Callable[[], None]]:
-    """BEiT and MAE: ours, and theirs with the same shape."""
+    """Training steps of BEiT and MAE, ours and theirs, with the same shape."""
     from transformers import BeitConfig, BeitForMaskedImageModeling, ViTMAEConfig, ViTMAEForPreTraining
 
     config = ViTConfig(
@@ -136,7 +138,7 @@ def against_transformers(args: argparse.Namespace, batch: dict[str, Any]) -> dic
         "image_size": args.image_size,
         "patch_size": args.patch_size,
     }
-    # Their 40 % of the patches, as ours; words of all patches are scored there, of hidden ones here.
+    # Both hide the same 40 % of the patches. They predict the words of all patches, we those of hidden ones.
     num_patches = (args.image_size // args.patch_size) ** 2
     masking = BlockMasking(mask_ratio=75 / 196)
     side = args.image_size // args.patch_size
@@ -149,7 +151,7 @@ def against_transformers(args: argparse.Namespace, batch: dict[str, Any]) -> dic
             **positions,
             vocab_size=WORDS,
             layer_scale_init_value=0.0,
-            drop_path_rate=0.0,  # as ours here; its own default is 0.1
+            drop_path_rate=0.0,  # as ours; the default is 0.1
             attn_implementation="eager",
         )
     )
@@ -171,13 +173,14 @@ def against_transformers(args: argparse.Namespace, batch: dict[str, Any]) -> dic
 
 
 def multiply_adds(step: Callable[[], None]) -> int:
+    """Multiply-adds of a training step."""
     with FlopCounterMode(display=False) as counter:
         step()
     return counter.get_total_flops() // 2
 
 
 def peak(args: argparse.Namespace) -> None:
-    """Prints the memory in MiB that two steps of one method take at most, beside what the process has before."""
+    """Prints the memory in MiB that two steps of one method add to this process at their peak."""
     torch.set_num_threads(args.threads or torch.get_num_threads())
     batch = make_batch(args)
     before = high_water_mark()
@@ -191,12 +194,13 @@ def peak(args: argparse.Namespace) -> None:
 
 
 def high_water_mark() -> float:
-    """The most memory that this process ever had, MiB (``getrusage`` would count that of the parent)."""
+    """Peak memory of this process in MiB (``getrusage`` would include that of the parent)."""
     with open("/proc/self/status", encoding="utf-8") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 
 
 def peak_of(name: str) -> float:
+    """Peak memory of one method in MiB, measured in a fresh process."""
     done = subprocess.run([sys.executable, *sys.argv, "--peak-of", name], capture_output=True, text=True, check=True)
     return float(done.stdout)
 
@@ -209,7 +213,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=0, help="of the CPU; 0 for torch's default")
+    parser.add_argument("--threads", type=int, default=0, help="threads on a CPU; 0 for torch's default")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     parser.add_argument("--against", choices=["transformers"])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))

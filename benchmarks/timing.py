@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: alternating timings, medians, and the machine in words."""
+"""Shared by the benchmarks: alternating timings, medians, and a description of the machine."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ import torch
 
 
 def synchronise(device: str) -> None:
-    """Waits until the device has done what it was given."""
+    """Waits until the device has finished its work."""
     if device == "cuda":
         torch.cuda.synchronize()
 
@@ -20,8 +20,8 @@ def alternate(
 ) -> dict[str, list[float]]:
     """Seconds of each task in each round.
 
-    The tasks take turns, so that whatever else runs on the machine meets all of them alike; ratios of medians over one
-    such run can be compared where absolute times cannot.
+    The tasks take turns, so other programs on the machine disturb all of them equally: ratios of medians within one run are
+    comparable even if absolute times are not.
     """
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for number in range(warm_up + rounds):
@@ -41,7 +41,7 @@ def median_ratio(seconds: list[float], reference: list[float]) -> float:
 
 
 def machine(device: str = "cpu") -> str:
-    """The processor or GPU in words."""
+    """The name of the processor or GPU, with cores, threads and torch's version."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     name = platform.processor() or "CPU"

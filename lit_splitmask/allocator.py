@@ -1,31 +1,32 @@
-"""Memory of large tensors on a CPU: kept by the process, not given back to the system between one step and the next."""
+"""Memory of large tensors on a CPU: reused by the process instead of returned to the system after every step."""
 
 import ctypes
 import os
 import platform
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's numbers of these parameters of mallopt
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's numbers for these parameters of mallopt
 
 
 def keep_freed_memory() -> None:
-    """Makes glibc reuse what large tensors have freed.
+    """Makes glibc reuse the memory of freed large tensors.
 
-    By default it returns pieces of more than 32 MB at once, and the system clears each page of the next one anew: 4 to 25 % of a
-    step of DINO or MoCo v3 with ViT-S. The peak grows by up to 7 %. Nothing is done elsewhere than on Linux with glibc, or where
-    the environment has settings of its own.
+    By default glibc returns freed blocks of more than 32 MB to the system immediately, and the system clears every page of the
+    next block: 4 to 25 % of a step of DINO or MoCo v3 with ViT-S. Peak memory grows by up to 7 %. Does nothing without glibc, or
+    if the environment configures the allocator itself.
     """
-    if _is_ours_to_set():
+    if _may_configure_glibc():
         libc = ctypes.CDLL(None)
         libc.mallopt(_MMAP_MAX, 0)
         libc.mallopt(_TRIM_THRESHOLD, -1)
 
 
 def drop_freed_memory() -> None:
-    """Gives back what is free now: a worker that was forked from a training process would hold on to copies of its pages."""
-    if _is_ours_to_set():
+    """Returns freed memory to the system. A forked worker calls it, so as not to hold copies of its parent's freed pages."""
+    if _may_configure_glibc():
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _is_ours_to_set() -> bool:
-    own = "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD"
-    return platform.libc_ver()[0] == "glibc" and not any(name.startswith(own) for name in os.environ)
+def _may_configure_glibc() -> bool:
+    """Whether the process runs on glibc and no environment variable configures its allocator."""
+    configured_by = "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD"
+    return platform.libc_ver()[0] == "glibc" and not any(name.startswith(configured_by) for name in os.environ)

@@ -1,4 +1,4 @@
-"""Backbone weights out of and into files. Everything read from disk is untrusted: safetensors or ``weights_only``."""
+"""Backbone weights in files. Files are untrusted: they are read as safetensors or with ``weights_only=True``."""
 
 import json
 import math
@@ -18,24 +18,26 @@ from lit_splitmask.files import write_atomically
 from lit_splitmask.models.vit import ViT, ViTConfig, sincos_positions
 
 FORMAT = "lit_splitmask"
-HEAD = ("head.", "fc_norm.", "norm.")
-"""Parts of a ViT after its blocks. ``norm`` becomes ``fc_norm`` (after pooling) in a classifier, trained anew."""
-BODY = ("patch_embed.", "blocks.", "norm_pre.", "reg_token", "dist_token")
-"""What takes part in a ViT's features, here or in relatives of it: weights that have more of it do not fit."""
+"""Key of this project's entry in a safetensors file's metadata and in a Lightning checkpoint."""
 
+HEAD = ("head.", "fc_norm.", "norm.")
+"""Parts of a ViT after its blocks. A classifier has a new ``fc_norm`` (after pooling) in place of ``norm``."""
+
+BODY = ("patch_embed.", "blocks.", "norm_pre.", "reg_token", "dist_token")
+"""Parts that contribute to the features of a ViT or a relative of it; weights with more of them than the backbone do not fit."""
 
 _SIZES: dict[int, Literal["tiny", "small", "base", "large"]] = {192: "tiny", 384: "small", 768: "base", 1024: "large"}
 
 
 @dataclass
 class Weights:
-    """A backbone's state dict and what its file says of it.
+    """A backbone's state dict, and what its file says about it.
 
     Attributes:
-        state: timm's names -> tensors.
-        info: ``timm`` (arguments of ``timm.create_model``), ``pixel_mean``, ``pixel_std``, ``class_names`` and more;
-            empty for files of other origin.
-        source: the path, for messages.
+        state: Tensors by timm's names.
+        info: ``timm`` (arguments of ``timm.create_model``), ``pixel_mean``, ``pixel_std``, ``class_names`` and more; empty for
+            files from elsewhere.
+        source: The path, for messages.
     """
 
     state: dict[str, Tensor]
@@ -49,7 +51,11 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata:
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Reads tensors and metadata; raises a :class:`UserError` for a missing, truncated or foreign file."""
+    """Reads the tensors and the text metadata of a safetensors file.
+
+    Raises:
+        UserError: The file does not exist, is damaged or truncated, or is not a safetensors file.
+    """
     _check_exists(path)
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -61,64 +67,62 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
 
 
 def save_backbone(path: str | Path, vit: ViT, *, parts: Mapping[str, Tensor] | None = None, **info: Any) -> None:
-    """Writes a backbone that ``timm.create_model(**info["timm"])`` loads strictly, if there are no other parts.
+    """Writes a backbone to a file. Without ``parts``, ``timm.create_model(**info["timm"])`` loads it strictly.
 
     Args:
-        path: a ``.safetensors`` file.
-        vit: the backbone.
-        parts: further tensors, such as those of a segmentation head.
-        info: what else the file says: ``pixel_mean``, ``pixel_std``, ``class_names``, …; JSON values.
+        path: The ``.safetensors`` file.
+        vit: The backbone.
+        parts: More tensors by name, such as those of a segmentation head.
+        info: More metadata, as JSON values: ``pixel_mean``, ``pixel_std``, ``class_names``, ….
     """
     described = {**describe(vit), **info}
     write_safetensors(path, {**vit.state_dict(), **(parts or {})}, {FORMAT: json.dumps(described), "format": "pt"})
 
 
 def describe(vit: ViT) -> dict[str, Any]:
-    """What a file says of a backbone's shape, as JSON values; some of it, such as the number of heads, no tensor shows."""
+    """A backbone's shape as JSON values, for files; tensors alone do not show all of it, such as the number of heads."""
     return {"timm": vit.config.timm_args(vit.num_classes), "positions": vit.config.positions}
 
 
 def load_weights(path: str | Path) -> Weights:
-    """Reads a backbone from our safetensors, from timm's weights, or from a Lightning checkpoint of this project.
+    """Reads a backbone from a safetensors file, timm's weights, or a Lightning checkpoint of this project.
 
     Raises:
-        UserError: the file is missing, damaged, or holds no ViT.
+        UserError: The file does not exist, is damaged, holds more than weights or no ViT, or does not describe a valid shape.
     """
     if str(path).endswith(".safetensors"):
         state, metadata = read_safetensors(path)
-        weights = Weights(state, _description(metadata, path), str(path))
+        weights = Weights(state, _read_info(metadata, path), str(path))
     else:
         weights = _from_pickle(path)
     if "patch_embed.proj.weight" not in weights.state or "pos_embed" not in weights.state:
         names = ", ".join(list(weights.state)[:3]) or "nothing"
         raise UserError(
-            f"{path} holds no Vision Transformer of timm's naming (it holds {names}, …): give the weights of a ViT."
+            f"{path} holds no Vision Transformer with timm's names (it holds {names}, …): give the weights of a ViT."
         )
     try:
         config_of(weights)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{path} does not tell the shape of its network ({type(error).__name__}: {error}): give weights as they were written."
+            f"{path} does not describe the shape of its network ({type(error).__name__}: {error}): give an unmodified file."
         ) from None
     return weights
 
 
-def _description(metadata: Mapping[str, str], path: str | Path) -> dict[str, Any]:
-    """What a file of this project says of itself; nothing for others."""
+def _read_info(metadata: Mapping[str, str], path: str | Path) -> dict[str, Any]:
+    """This project's entry in a file's metadata; empty for files from elsewhere."""
     try:
         return dict(json.loads(metadata.get(FORMAT, "{}")))
     except (TypeError, ValueError) as error:
-        raise UserError(
-            f"What {path} says of itself cannot be read ({error}): give the file as it was written."
-        ) from None
+        raise UserError(f"The metadata of {path} cannot be read ({error}): give an unmodified file.") from None
 
 
 def config_of(weights: Weights | None) -> ViTConfig:
-    """The shape that a weights file tells; of files of other origin what their tensors show, with 64 channels a head."""
+    """The backbone's shape as its file describes it, or as the tensors show it with 64 channels per head; None: the default."""
     if weights is None:
         return ViTConfig()
     if "timm" not in weights.info:
-        return _shown_config(weights.state)
+        return _config_from_tensors(weights.state)
     args = weights.info["timm"]
     return ViTConfig(
         size=args["model_name"].split("_")[1],
@@ -133,7 +137,8 @@ def config_of(weights: Weights | None) -> ViTConfig:
     )
 
 
-def _shown_config(state: dict[str, Tensor]) -> ViTConfig:
+def _config_from_tensors(state: dict[str, Tensor]) -> ViTConfig:
+    """The shape of a ViT that only its tensors describe; fixed positions are recognised by their values."""
     width, channels, patch_size, _ = state["patch_embed.proj.weight"].shape
     has_class_token = "cls_token" in state
     positions = state["pos_embed"][0, int(has_class_token) :]
@@ -155,24 +160,30 @@ def _shown_config(state: dict[str, Tensor]) -> ViTConfig:
 
 
 def load_into(vit: ViT, weights: Weights) -> None:
-    """Loads a pre-trained backbone into ``vit`` for further training: all but the head, positions resized to fit.
+    """Loads a pre-trained backbone into ``vit`` for further training: everything but the head, with positions resized to fit.
 
-    A CLS token that only one side has is dropped, or left as initialised. A classifier (``num_classes`` > 0) keeps its
-    own new norm and head; a bare backbone takes the file's final norm.
+    A CLS token that only the weights have is dropped; one that only ``vit`` has stays as initialised. A classifier
+    (``num_classes`` > 0) keeps its own new norm and head; a bare backbone takes the final norm of the weights.
+
+    Args:
+        vit: The backbone to load into.
+        weights: The pre-trained backbone.
 
     Raises:
-        UserError: width, depth, patch size or channels differ.
+        UserError: Width, depth, patch size or channels differ.
     """
     own = vit.state_dict()
     state = {k: v for k, v in weights.state.items() if k in own and not k.startswith(("head.", "fc_norm."))}
     state["pos_embed"] = _fit_positions(weights.state, vit)
     expected = {k for k in own if not k.startswith(HEAD) and k != "cls_token"}
     different = [
-        f"{k} is {tuple(v.shape)}, here {tuple(own[k].shape)}" for k, v in state.items() if v.shape != own[k].shape
+        f"{k} has shape {tuple(v.shape)} instead of {tuple(own[k].shape)}"
+        for k, v in state.items()
+        if v.shape != own[k].shape
     ]
     missing = sorted(expected - state.keys())
     surplus = sorted(k for k in weights.state if k.startswith(BODY) and k not in own)
-    problems = different + [f"{k} is missing" for k in missing] + [f"{k} has no place here" for k in surplus]
+    problems = different + [f"{k} is missing" for k in missing] + [f"{k} is not part of it" for k in surplus]
     if problems:
         raise UserError(
             f"{weights.source} does not fit this backbone ({_shape(vit)}): {problems[0]}"
@@ -183,7 +194,7 @@ def load_into(vit: ViT, weights: Weights) -> None:
 
 
 def _fit_positions(state: dict[str, Tensor], vit: ViT) -> Tensor:
-    """The file's position embeddings for this model's prefix tokens and grid."""
+    """The position embeddings of the weights, fitted to the prefix tokens and the grid of ``vit``."""
     positions = state["pos_embed"]
     their_prefix = 1 if "cls_token" in state else 0
     if positions.ndim != 3 or positions.shape[-1] != vit.embed_dim or vit.config.positions == "sincos":
@@ -201,7 +212,7 @@ def _fit_positions(state: dict[str, Tensor], vit: ViT) -> Tensor:
 
 
 def _from_pickle(path: str | Path) -> Weights:
-    """A backbone out of a state dict, or of a Lightning checkpoint, which says where in the module it is."""
+    """Reads a backbone from a pickled state dict or a Lightning checkpoint, which holds the prefix of the backbone's names."""
     _check_exists(path)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -215,13 +226,13 @@ def _from_pickle(path: str | Path) -> Weights:
     info = loaded.get(FORMAT) if isinstance(loaded, dict) else None
     info = dict(info) if isinstance(info, dict) else {}
     known = (str(info.pop("prefix", "")), "objective.backbone.", "backbone.")
-    prefix = next((one for one in known if f"{one}patch_embed.proj.weight" in state), "")
+    prefix = next((prefix for prefix in known if f"{prefix}patch_embed.proj.weight" in state), "")
     return Weights({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}, info, str(path))
 
 
 def _check_exists(path: str | Path) -> None:
     if not Path(path).is_file():
-        raise UserError(f"There is no file {path}: check the path.")
+        raise UserError(f"The file {path} does not exist: check the path.")
 
 
 def _shape(vit: ViT) -> str:

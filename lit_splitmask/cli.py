@@ -1,4 +1,4 @@
-"""The command ``lit-splitmask``. Light: torch and Lightning are imported only once a command is known to need them."""
+"""The command ``lit-splitmask``. Light: torch and Lightning are imported only by the commands that need them."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -24,14 +24,17 @@ COMMANDS = {
     "test": "lightning_commands:lightning",
     "predict": "lightning_commands:lightning",
 }
-"""By name: the module in ``commands`` and the function that takes the :class:`Request` and returns the exit code."""
+"""Commands by name: the module in ``commands``, and its function from a :class:`Request` to the exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
+    Args:
+        argv: The command and its arguments; None for those of the process.
+
     Returns:
-        The exit code: 0, 1 for a :class:`UserError`, 2 for wrong options, 130 for Ctrl-C.
+        The exit code: 0, 1 for a :class:`UserError`, 2 for an unknown command or wrong options, 130 for Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -42,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     command, rest = arguments[0], arguments[1:]
     if command not in COMMANDS:
-        print(f"error: there is no command {command!r}; the commands are {', '.join(COMMANDS)}.", file=sys.stderr)
+        print(f"error: There is no command {command!r}: give one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
     help_text = help_of(command) if any(a in ("-h", "--help") for a in rest) else None
     if help_text is not None:
@@ -69,14 +72,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_root(root: str | None) -> None:
-    """Reports a folder that does not exist, before the slow imports.
+    """Checks the data folder, before the slow imports.
 
     Raises:
-        UserError: The folder does not exist, or is a file.
+        UserError: It does not exist, or is a file.
     """
     if root is not None and not Path(root).expanduser().is_dir():
         kind = "is a file" if Path(root).expanduser().exists() else "does not exist"
-        raise UserError(f"The data folder {root} {kind} (from {Path.cwd()}). Pass the folder that holds the images.")
+        raise UserError(f"The data folder {root} {kind} (from {Path.cwd()}). Give the folder that holds the images.")
 
 
 def _function(command: str) -> Callable[[Request], int]:

@@ -1,4 +1,4 @@
-"""Was pre-training worth it? From test accuracies per seed to a table and one honest sentence. Pure functions."""
+"""Was pre-training worth it? Computes a table and a verdict from the test accuracies of each seed. Pure functions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from scipy.stats import t as student_t
 
 CONFIDENCE = 0.95
+"""Level of the intervals."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Paired difference of two arms over seeds, in points (percent).
+    """Paired difference of two arms over seeds, in percentage points.
 
     Attributes:
-        mean: mean over seeds of the second arm's accuracy minus the first's.
-        low, high: its 95 % interval by Student's t over the seeds; infinite with one seed.
-        num_seeds: seeds that both arms have.
+        mean: Mean over seeds of the second arm's accuracy minus the first's.
+        low: Lower end of its 95 % interval, by Student's t over the seeds; minus infinity with one seed.
+        high: Upper end of the interval; infinity with one seed.
+        num_seeds: Number of seeds that both arms have.
     """
 
     mean: float
@@ -31,16 +33,17 @@ class Difference:
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (0 for one value)."""
+    """Mean and sample standard deviation (0 for a single value)."""
     mean = sum(values) / len(values)
     return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else 0.0
 
 
 def paired_difference(baseline: Mapping[int, float], other: Mapping[int, float]) -> Difference:
-    """Compares two arms seed by seed.
+    """Compares two arms over the seeds that both have.
 
     Args:
-        baseline, other: seed -> accuracy in [0, 1].
+        baseline: Accuracies in [0, 1] by seed.
+        other: Accuracies of the other arm.
     """
     seeds = sorted(baseline.keys() & other.keys())
     differences = [100 * (other[s] - baseline[s]) for s in seeds]
@@ -52,13 +55,13 @@ def paired_difference(baseline: Mapping[int, float], other: Mapping[int, float])
 
 
 def verdict(difference: Difference) -> str:
-    """One sentence: whether own pre-training was worth it against training from scratch."""
+    """Whether own pre-training was worth it, compared with training from scratch, in one sentence."""
     if difference.num_seeds < 2:
         return f"No verdict from one seed: {difference.mean:+.1f} points in this run; use at least three seeds."
     if difference.low > 0:
         return f"Worth it: {difference} points of test accuracy over training from scratch."
     if difference.high < 0:
-        return f"Not worth it: {difference} points of test accuracy against training from scratch."
+        return f"Not worth it: {difference} points of test accuracy compared with training from scratch."
     return f"No difference shown: {difference} points of test accuracy; the interval contains 0."
 
 
@@ -67,11 +70,11 @@ class Arm:
     """One way of training, with one share of the labels.
 
     Attributes:
-        name: ``scratch``, ``pretrained``, ….
-        label: for the table.
-        accuracy: seed -> test accuracy in [0, 1].
-        seconds: seed -> training time in all, pre-training included.
-        setting: the tuned values, in words.
+        name: ``scratch``, ``scratch_long``, ``pretrained``, ``given``, or a method.
+        label: Label in tables.
+        accuracy: Test accuracy in [0, 1] by seed.
+        seconds: Total training time by seed, with pre-training.
+        setting: The tuned values, as text.
     """
 
     name: str
@@ -82,7 +85,7 @@ class Arm:
 
 
 def rows(arms: Sequence[Arm]) -> list[list[str]]:
-    """Table rows: arm, accuracy, difference to scratch, training minutes, tuned setting."""
+    """Table rows: arm, accuracy, gain over scratch, training minutes, tuned setting."""
     baseline = next(arm for arm in arms if arm.name == "scratch")
     table = []
     for arm in arms:
@@ -93,11 +96,17 @@ def rows(arms: Sequence[Arm]) -> list[list[str]]:
     return table
 
 
-HEADER = ["training", "test accuracy, %", "difference to scratch [95 %]", "minutes a seed", "tuned on val"]
+HEADER = ["training", "test accuracy, %", "gain over scratch [95 %]", "minutes per seed", "tuned on val"]
 
 
 def markdown(groups: Mapping[float, Sequence[Arm]], title: str, notes: Sequence[str]) -> str:
-    """The report as Markdown; ``groups`` maps a share of the labels to its arms."""
+    """The report as Markdown.
+
+    Args:
+        groups: The arms by share of the labels.
+        title: Heading of the report.
+        notes: Sentences for its end.
+    """
     lines = [f"# {title}", ""]
     for share, arms in groups.items():
         lines += [
@@ -112,14 +121,14 @@ def markdown(groups: Mapping[float, Sequence[Arm]], title: str, notes: Sequence[
 
 
 def share_verdict(arms: Sequence[Arm]) -> str:
-    """The verdict on the arms of one share of the labels: against scratch, and against scratch for as long in all."""
+    """The verdict for one share of the labels: compared with scratch, and with scratch for equal total time."""
     by_name = {arm.name: arm for arm in arms}
     own = by_name["pretrained"].accuracy
-    first = verdict(paired_difference(by_name["scratch"].accuracy, own))
+    sentence = verdict(paired_difference(by_name["scratch"].accuracy, own))
     if "scratch_long" not in by_name:
-        return first
+        return sentence
     difference = paired_difference(by_name["scratch_long"].accuracy, own)
     if difference.num_seeds < 2:
-        return first
+        return sentence
     found = "better" if difference.low > 0 else "worse" if difference.high < 0 else "no difference shown"
-    return f"{first} Against training from scratch for as long in all: {difference}, {found}."
+    return f"{sentence} Compared with training from scratch for equal total time: {difference}, {found}."

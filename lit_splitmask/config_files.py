@@ -1,4 +1,4 @@
-"""Configuration files: recipes, saved runs, ``predict.yaml``. Those of earlier versions are brought up to date."""
+"""Configuration files: recipes, saved runs and ``predict.yaml``. Those of earlier versions are brought up to date."""
 
 import importlib
 import os
@@ -10,74 +10,77 @@ import yaml
 
 from lit_splitmask.errors import UserError
 
-_PRIVATE_DATAMODULE = re.compile(r"lit_splitmask\.datamodules\.[a-z_]+\.(\w+)")
-"""``predict.yaml`` once named the modules of datamodules, which have moved since."""
+_PRIVATE_DATAMODULE = re.compile(r"^lit_splitmask\.datamodules\.[a-z_]+\.(\w+)$")
+"""Class paths in ``predict.yaml`` files of earlier versions: they name modules that have moved since."""
 
-_REMOVED = {
-    "SegmentationFolder": ("crop_ratio", "eval_batch_size"),
-    "CocoDetection": ("crop_ratio",),
+_REMOVED_SETTINGS = {
+    "SegmentationFolder": {"crop_ratio", "eval_batch_size"},
+    "CocoDetection": {"crop_ratio"},
 }
-"""Settings that had no meaning, by the class that took them."""
+"""Settings that earlier versions wrote and that had no effect, by datamodule."""
+
+_TAKE_A_POOL = ("ImageFolder", "Manifest")
+"""Earlier versions wrote ``pool: []`` for the published datasets too, which refused any other value."""
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """The settings in a YAML file.
+    """Reads the settings in a YAML file, brought up to date.
 
     Raises:
-        UserError: The file does not exist, is not valid YAML, or holds something other than settings.
+        UserError: The file does not exist, is not UTF-8 text or valid YAML, or holds no settings.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        settings = up_to_date(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+    except OSError as error:
         raise UserError(f"The configuration {path} cannot be read ({error}). Check the path.") from None
-    try:
-        settings = load_yaml(text)
-    except yaml.YAMLError as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"The configuration {path} is not UTF-8 text ({error}). Give a YAML file.") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2001-99-99
         raise UserError(f"The configuration {path} is not valid YAML: {error}") from None
     if not isinstance(settings, dict):
-        raise UserError(f"The configuration {path} holds no settings.")
+        raise UserError(f"The configuration {path} holds no settings. Give a YAML file of names and values.")
     return settings
 
 
 def settings_in(config: str) -> dict[str, Any]:
-    """The settings of a configuration file; empty for anything else that ``--config`` takes, such as settings as JSON.
+    """The settings in a configuration file; empty for anything else that ``--config`` takes, such as settings as JSON.
 
     Raises:
-        UserError: The file is not valid YAML, or holds no settings.
+        UserError: The file is not UTF-8 text or valid YAML, or holds no settings.
     """
     return read_settings(config) if os.path.isfile(config) else {}  # Path.is_file raises for a text that is too long
 
 
-def load_yaml(text: str) -> Any:
-    """YAML as plain values, with class paths and settings of earlier versions brought up to date."""
-    return up_to_date(yaml.safe_load(text))
+def up_to_date(config: Any) -> Any:
+    """Brings a configuration of an earlier version up to date: class paths that moved, settings that were removed.
 
-
-def up_to_date(value: Any) -> Any:
-    """A configuration with today's class paths, and without settings that no longer exist."""
-    if isinstance(value, list):
-        return [up_to_date(entry) for entry in value]
-    if not isinstance(value, dict):
-        return value
-    settings = {key: up_to_date(entry) for key, entry in value.items()}
-    class_path = settings.get("class_path")
-    if isinstance(class_path, str):
-        settings["class_path"] = current_path(class_path)
-        arguments = settings.get("init_args")
-        removed = _REMOVED.get(class_path.rpartition(".")[2], ())
-        if isinstance(arguments, dict):
-            settings["init_args"] = {name: entry for name, entry in arguments.items() if name not in removed}
+    Args:
+        config: Dicts, lists and plain values, nested, as YAML gives them; not changed.
+    """
+    if isinstance(config, list):
+        return [up_to_date(entry) for entry in config]
+    if not isinstance(config, dict):
+        return config
+    settings = {key: up_to_date(entry) for key, entry in config.items()}
+    class_path, arguments = settings.get("class_path"), settings.get("init_args")
+    if not isinstance(class_path, str):
+        return settings
+    settings["class_path"] = class_path = _PRIVATE_DATAMODULE.sub(r"lit_splitmask.datamodules.\1", class_path)
+    package, _, name = class_path.rpartition(".")
+    if isinstance(arguments, dict) and package in ("", "lit_splitmask.datamodules"):
+        removed = _REMOVED_SETTINGS.get(name, set())
+        if name not in _TAKE_A_POOL and arguments.get("pool") == []:
+            removed = removed | {"pool"}
+        settings["init_args"] = {key: entry for key, entry in arguments.items() if key not in removed}
     return settings
 
 
-def current_path(class_path: str) -> str:
-    """Where a class is now."""
-    private = _PRIVATE_DATAMODULE.fullmatch(class_path)
-    return f"lit_splitmask.datamodules.{private.group(1)}" if private else class_path
-
-
 def public_path(cls: type) -> str:
-    """The shortest dotted path from which a class can be imported: that of a package that exports it, not of a module in it."""
+    """The shortest dotted path to import a class from: of the package that exports it rather than the module that defines it.
+
+    Raises:
+        ValueError: The class cannot be imported, as it is defined in a function.
+    """
     parts = cls.__module__.split(".")
     for length in range(1, len(parts) + 1):
         module = importlib.import_module(".".join(parts[:length]))

@@ -1,12 +1,31 @@
-"""The contract between data and training: what modules and callbacks take from a trainer's datamodule.
+"""The contract between data and training: what modules and callbacks ask the trainer's datamodule for.
 
-This project's datamodules meet :class:`TrainingData`. Your own may meet all of it, a part of it or nothing: whatever is missing
-counts as not known, and the checks that need it are skipped.
+The datamodules of this project meet :class:`TrainingData`. Your own may meet all of it, part of it or none: what it does not
+offer is unknown, and the checks that need it are skipped. Batches are dicts with ``image`` (B, C, H, W) uint8 and, for labelled
+images, ``label`` (B,) int64. An example with ``num_classes`` alone::
+
+    import torch
+    from lightning import LightningDataModule, Trainer
+    from torch.utils.data import DataLoader
+
+    from lit_splitmask.models import ViTConfig
+    from lit_splitmask.modules import Classify
+
+
+    class Noise(LightningDataModule):
+        num_classes = 2
+
+        def train_dataloader(self):
+            images = torch.randint(256, (16, 3, 32, 32), dtype=torch.uint8)
+            return DataLoader([{"image": image, "label": i % 2} for i, image in enumerate(images)], batch_size=8)
+
+
+    module = Classify(backbone=ViTConfig(size="tiny", patch_size=8, image_size=32))
+    Trainer(max_epochs=1).fit(module, datamodule=Noise())
 """
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -14,11 +33,11 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class TrainingData(Protocol):
-    """What a datamodule offers, once it is set up. None means that it is not known."""
+    """What a datamodule offers after its ``setup``, as properties or plain attributes. None means unknown."""
 
     @property
     def image_size(self) -> int | None:
-        """Side of the square crops, in pixels."""
+        """Side of the square training crops, in pixels."""
 
     @property
     def channels(self) -> int | None:
@@ -34,58 +53,61 @@ class TrainingData(Protocol):
 
     @property
     def pixel_mean(self) -> Sequence[float] | None:
-        """Mean of each channel, of pixels in [0, 1]."""
+        """Per-channel mean of the pixels, scaled to [0, 1]."""
 
     @property
     def pixel_std(self) -> Sequence[float] | None:
-        """Standard deviation of each channel, of pixels in [0, 1]."""
+        """Per-channel standard deviation of the pixels, scaled to [0, 1]."""
 
     @property
     def crop_sizes(self) -> Sequence[int] | None:
-        """Sides of the crops of one training image, in pixels: ``image``, ``image_1``, …."""
+        """Sides of the crops of a training image, in pixels: those of ``image``, ``image_1``, … in a batch."""
 
     @property
     def images_per_step(self) -> int | None:
-        """Images that one optimizer step sees, over all processes and accumulated batches."""
+        """Images per optimizer step, over all processes and accumulated batches."""
 
     @property
     def num_train_images(self) -> int | None:
-        """Number of training images that are used."""
+        """Number of different training images."""
 
     @property
     def all_labelled(self) -> bool | None:
-        """Whether every training image has a label."""
+        """Whether every training image has a class as ``label``; label maps and boxes do not count."""
 
     @property
     def pool(self) -> Sequence[Path]:
-        """Folders of more images without labels among the training images."""
+        """Folders of additional training images without labels."""
 
     @property
     def predict_paths(self) -> Sequence[str]:
-        """Names of the images that are predicted, by index."""
+        """Names of the images to predict, by the ``index`` in a batch."""
 
     @property
     def fitting_dataloader(self) -> Callable[[int | None], DataLoader] | None:
-        """Makes a loader of at least so many training crops (None: one of each image) for one process, apart from training."""
+        """Makes a loader of training crops for one process, independent of the training loader, to fit or time something.
+
+        The argument is the least number of crops; None means one crop of each image.
+        """
 
     @property
     def split_images(self) -> Callable[[str], Dataset | None] | None:
-        """Gives the images of a split as they are evaluated (``image`` uint8, ``label``); None if there is no such split."""
+        """Gives the images of a split without augmentation (``image`` uint8, ``label``), or None without such a split."""
 
 
-class SegmentationData(TrainingData, Protocol):
-    """What a datamodule of images with label maps offers beside."""
+class SegmentationData(Protocol):
+    """What a datamodule of images with label maps offers in addition to :class:`TrainingData`."""
 
     @property
     def void(self) -> int:
-        """The value of the maps that means no label."""
+        """Value of pixels without a label in the label maps."""
 
     def smallest_image(self) -> tuple[str, int]:
-        """Name and shorter side, in pixels, of the image with the shortest side at the size of evaluation."""
+        """Name and shorter side, in pixels at evaluation size, of the image whose shorter side is the smallest."""
 
 
-class DetectionData(TrainingData, Protocol):
-    """What a datamodule of images with boxes offers beside."""
+class DetectionData(Protocol):
+    """What a datamodule of images with boxes offers in addition to :class:`TrainingData`."""
 
     @property
     def masks(self) -> bool:
@@ -93,62 +115,61 @@ class DetectionData(TrainingData, Protocol):
 
     @property
     def category_ids(self) -> Sequence[int]:
-        """The annotation files' ids of the classes, by label; empty without annotations."""
+        """Ids of the classes in the annotation files, by label; empty without annotations."""
 
     @property
     def predict_image_ids(self) -> Sequence[int]:
-        """Ids of the images that are predicted, by index."""
+        """Ids of the images to predict, by the ``index`` in a batch."""
 
     @property
     def is_annotated(self) -> bool:
-        """Whether there are annotation files, which give images their ids."""
+        """Whether annotation files give the images their ids."""
 
     def smallest_image(self) -> tuple[str, int]:
-        """Name and shorter side, in pixels, of the image with the shortest side at the size of evaluation."""
-
-
-@dataclass(frozen=True)
-class PartlyKnown:
-    """What is known of a datamodule that does not meet all of :class:`TrainingData`."""
-
-    image_size: int | None = None
-    channels: int | None = None
-    num_classes: int | None = None
-    class_names: Sequence[str] = ()
-    pixel_mean: Sequence[float] | None = None
-    pixel_std: Sequence[float] | None = None
-    crop_sizes: Sequence[int] | None = None
-    images_per_step: int | None = None
-    num_train_images: int | None = None
-    all_labelled: bool | None = None
-    pool: Sequence[Path] = ()
-    predict_paths: Sequence[str] = ()
-    fitting_dataloader: Callable[[int | None], DataLoader] | None = None
-    split_images: Callable[[str], Dataset | None] | None = None
+        """Name and shorter side, in pixels at evaluation size, of the image whose shorter side is the smallest."""
 
 
 def training_data(datamodule: Any) -> TrainingData:
-    """A datamodule as :class:`TrainingData`: itself if it meets the contract, else what is known of it (None: nothing)."""
-    names = [field.name for field in fields(PartlyKnown)]
-    offered = [name for name in names if _offers(datamodule, name)]
-    if offered == names:
-        return cast(TrainingData, datamodule)
-    return PartlyKnown(**{name: getattr(datamodule, name) for name in offered})
+    """A datamodule as :class:`TrainingData`: itself if it offers everything, else with None or () for what it does not offer.
+
+    Args:
+        datamodule: Any datamodule, or None. No property is read until it is asked for, as it may need ``setup``.
+    """
+    return cast(TrainingData, datamodule if _meets(datamodule, TrainingData) else _PartlyKnown(datamodule))
 
 
 def segmentation_data(datamodule: Any) -> SegmentationData | None:
-    """A datamodule as :class:`SegmentationData`, or None if it does not meet that contract."""
-    meets = all(_offers(datamodule, name) for name in ("void", "smallest_image"))
-    return cast(SegmentationData, datamodule) if meets else None
+    """A datamodule as :class:`SegmentationData`, or None if a part of that is missing."""
+    return cast(SegmentationData, datamodule) if _meets(datamodule, SegmentationData) else None
 
 
 def detection_data(datamodule: Any) -> DetectionData | None:
-    """A datamodule as :class:`DetectionData`, or None if it does not meet that contract."""
-    names = ("masks", "category_ids", "predict_image_ids", "is_annotated", "smallest_image")
-    return cast(DetectionData, datamodule) if all(_offers(datamodule, name) for name in names) else None
+    """A datamodule as :class:`DetectionData`, or None if a part of that is missing."""
+    return cast(DetectionData, datamodule) if _meets(datamodule, DetectionData) else None
+
+
+class _PartlyKnown:
+    """A datamodule that offers a part of :class:`TrainingData`; the rest is unknown."""
+
+    def __init__(self, datamodule: Any) -> None:
+        self._datamodule = datamodule
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _members(TrainingData):
+            raise AttributeError(f"TrainingData has no {name}.")
+        value = getattr(self._datamodule, name) if _offers(self._datamodule, name) else None
+        return () if value is None and name in ("class_names", "pool", "predict_paths") else value
+
+
+def _members(contract: type) -> list[str]:
+    return [name for name in vars(contract) if not name.startswith("_")]
+
+
+def _meets(datamodule: Any, contract: type) -> bool:
+    return all(_offers(datamodule, name) for name in _members(contract))
 
 
 def _offers(datamodule: Any, name: str) -> bool:
-    """Whether it has an attribute, without asking for its value, which may not be there before the datamodule is set up."""
+    """Whether a datamodule has an attribute, without reading its value."""
     missing = object()
     return inspect.getattr_static(datamodule, name, missing) is not missing

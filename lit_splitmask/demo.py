@@ -1,7 +1,7 @@
 """``make demo``: is pre-training worth it on scikit-learn's handwritten digits, with few labels?
 
-The 1,797 digits are real scans (8×8 pixels, from the UCI repository). They are written out as an ordinary folder of
-images and go through the same ``compare`` as any other folder.
+The 1,797 digits are real scans of 8×8 pixels, from the UCI repository. The demo writes them as an ordinary folder of images
+and runs ``compare`` on it.
 """
 
 import sys
@@ -12,10 +12,11 @@ from PIL import Image
 from lit_splitmask.cli import main
 
 DIGITS = Path("demo/digits")
+COMPARE = ["compare", "--recipe", "compare_digits", "--label_shares", "0.032", "--out", "demo/compare"]
 
 
 def write_digits(directory: Path) -> None:
-    """Writes scikit-learn's digits as ``directory/<digit>/<number>.png``, 8×8 greyscale."""
+    """Writes scikit-learn's digits as ``directory/<digit>/<number>.png``: 8×8 pixels, greyscale."""
     import numpy as np
     from sklearn.datasets import load_digits
 
@@ -27,27 +28,13 @@ def write_digits(directory: Path) -> None:
 
 
 def run() -> int:
-    """Writes the digits, if they are not there, and compares."""
+    """Writes the digits, unless they exist, and compares; returns the exit code."""
     if not DIGITS.exists():
         write_digits(DIGITS)
-    print("1,797 handwritten digits, 40 of them labelled for training: is pre-training on the images worth it?")
-    code = main(
-        [
-            "compare",
-            "--data.root",
-            str(DIGITS),
-            "--recipe",
-            "compare_digits",
-            "--label_shares",
-            "[0.032]",
-            "--out",
-            "demo/compare",
-        ]
-    )
+    print("1,797 handwritten digits, 40 of them labelled for training: is pre-training on them worth it?")
+    code = main([*COMPARE, "--data.root", str(DIGITS)])
     if code == 0:
-        print(
-            "Look at demo/compare/comparison.png, and at what the network sees in demo/compare/pretrain-seed0/halves.png."
-        )
+        print("See demo/compare/comparison.png, and in demo/compare/pretrain-seed0/halves.png what the network sees.")
     return code
 
 

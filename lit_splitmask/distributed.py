@@ -1,4 +1,7 @@
-"""The few things that the code must know about the other processes; all of it works without a process group."""
+"""Communication between the processes that train together. Everything works without a process group too.
+
+W processes, B rows per process.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +16,7 @@ _alone = False
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Within it this process counts as the only one: for evaluation, where processes may have unequally many batches."""
+    """Makes this process count as the only one, for evaluation, in which processes may have different numbers of batches."""
     global _alone
     before, _alone = _alone, True
     try:
@@ -23,17 +26,17 @@ def alone() -> Iterator[None]:
 
 
 def world_size() -> int:
-    """Number of processes that train together; 1 without a process group."""
+    """Number of processes that train together; 1 without a process group and within :func:`alone`."""
     return dist.get_world_size() if not _alone and dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Index of this process among them; 0 without a process group."""
+    """Index of this process; 0 without a process group and within :func:`alone`."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather of rows; backward sums the processes' gradients and keeps this process's rows."""
+    """All-gather of rows; the backward pass sums the gradients of all processes and returns this process's rows."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor) -> Tensor:
@@ -49,48 +52,48 @@ class _Gather(torch.autograd.Function):
 
 
 def gather(features: Tensor) -> Tensor:
-    """Concatenates the processes' rows in the order of rank, with gradient to every process.
+    """Concatenates the rows of all processes in rank order, with gradient to every process.
 
-    The gradient of a row is the sum over all processes' losses, so that with gradients averaged over processes (as
-    DDP does) W processes equal one process that holds the whole batch and averages its loss.
+    The gradient of a row is summed over the losses of all processes. With gradients averaged over processes, as DDP does, W
+    processes equal one process that averages its loss over the whole batch.
 
     Args:
-        features: (B, D), the same shape on every process.
+        features: (B, D) float, the same shape on every process.
 
     Returns:
-        (W·B, D).
+        (W·B, D), the same type.
     """
     return _Gather.apply(features) if world_size() > 1 else features
 
 
 def local_rows(rows: Tensor) -> Tensor:
-    """The slice of this process out of what was drawn for all: (W·B, …) -> (B, …)."""
+    """This process's slice of a tensor made for all processes: (W·B, …) -> (B, …)."""
     return rows.chunk(world_size())[rank()]
 
 
 def gather_objects(objects: list[Any]) -> list[Any]:
-    """The processes' lists, one after the other in the order of rank."""
+    """Concatenates the lists of all processes in rank order; they may differ in length."""
     if world_size() == 1:
         return objects
     parts: list[Any] = [None] * world_size()
     dist.all_gather_object(parts, objects)
-    return [one for part in parts for one in part]
+    return [entry for part in parts for entry in part]
 
 
 def broadcast_from_zero(tensor: Tensor) -> None:
-    """Overwrites ``tensor`` in place with that of process zero."""
+    """Overwrites a tensor in place with the one of process 0."""
     if world_size() > 1:
         dist.broadcast(tensor, src=0)
 
 
 def sum_over_processes(tensor: Tensor) -> None:
-    """Overwrites ``tensor`` in place with the sum over the processes."""
+    """Overwrites a tensor in place with the sum over all processes."""
     if world_size() > 1:
         dist.all_reduce(tensor)
 
 
 class _Sum(torch.autograd.Function):
-    """All-reduce; backward sums the processes' gradients."""
+    """All-reduce; the backward pass sums the gradients of all processes."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -106,5 +109,5 @@ class _Sum(torch.autograd.Function):
 
 
 def differentiable_sum(tensor: Tensor) -> Tensor:
-    """The sum over the processes, with gradient to every process (in the sense of :func:`gather`)."""
+    """The sum of a tensor over all processes, with gradient to every process (as in :func:`gather`)."""
     return _Sum.apply(tensor) if world_size() > 1 else tensor

@@ -1,8 +1,8 @@
-"""The exception for mistakes that a user can mend."""
+"""The exception for errors the user can fix."""
 
 
 class UserError(Exception):
-    """What was passed, which rule it broke, and what to do next, in one paragraph.
+    """An error the user can fix: what was passed, what is wrong with it, and what to do next, in one paragraph.
 
-    The command line prints the message alone and exits with code 1; it never shows a stack trace for it.
+    The command line prints only the message and exits with code 1, without a stack trace.
     """

@@ -1,4 +1,4 @@
-"""Text and JSON files: written completely or not at all, read with clear errors."""
+"""Files that are written completely or not at all, and lists that are read with clear errors."""
 
 import json
 import math
@@ -12,12 +12,12 @@ from lit_splitmask.errors import UserError
 
 
 def partial_name(path: Path) -> Path:
-    """A temporary name beside a file, unique to this writer even if machines share the folder."""
+    """A temporary name in the folder of ``path``, unique even if several machines share the folder."""
     return path.with_name(f"{path.name}.{uuid4().hex[:12]}.tmp")
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Writes a temporary file and renames it, so that no reader ever sees a partial one."""
+    """Writes a file by renaming a temporary one, so that readers never see a partial file. Makes missing folders."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_name(path)
@@ -32,7 +32,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Gives a file that will be replaced a second name, or copies it where the file system has no links."""
+    """Makes ``target`` a hard link to ``source``, or a copy if that fails (a file system without links, an existing target)."""
     try:
         os.link(source, target)
     except OSError:
@@ -40,12 +40,12 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes a value as indented JSON, atomically; numbers that are not finite become null."""
+    """Writes a value as indented JSON, atomically; NaN and infinities become null."""
     write_atomically(path, json.dumps(without_nan(value), indent=2).encode())
 
 
 def without_nan(value: Any) -> Any:
-    """The same value with None in place of NaN and infinities, which JSON does not have."""
+    """Replaces NaN and infinities, which JSON lacks, by None in nested dicts and lists; tuples become lists."""
     if isinstance(value, dict):
         return {key: without_nan(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -54,7 +54,7 @@ def without_nan(value: Any) -> Any:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The non-empty lines of a UTF-8 text file, stripped, whatever its line endings.
+    """The non-empty lines of a UTF-8 text file, stripped; with any line endings, with or without a byte order mark.
 
     Raises:
         UserError: The file does not exist, or is not UTF-8 text.

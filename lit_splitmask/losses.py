@@ -1,6 +1,6 @@
-"""The losses of SplitMask, cross-entropy over visual words in bounded memory and InfoNCE; and that of labelled pixels.
+"""The losses: cross-entropy over visual words in bounded memory, InfoNCE, and cross-entropy over labelled pixels.
 
-M masked patches, V words, B images, D width.
+M masked patches, V words, B images, D width, W processes, K classes.
 """
 
 from typing import Any
@@ -12,17 +12,17 @@ from torch import Tensor
 from lit_splitmask.distributed import gather, rank, sum_over_processes, world_size
 
 IGNORED = -1
-"""Stands in label maps for pixels without a label."""
+"""Value of pixels without a label in label maps."""
 
 CHUNK_ELEMENTS = 2**24
-"""Largest number of logits that exist at a time in :func:`word_cross_entropy` (64 MiB in float32)."""
+"""Most logits that :func:`word_cross_entropy` holds at a time (64 MiB in float32)."""
 
 CPU_CHUNK_ELEMENTS = 2**22
-"""The same on a CPU, whose caches like it smaller: a quarter faster than 2²⁴ (ViT-S, 8,192 words)."""
+"""The same on a CPU, whose caches are small: a quarter faster than 2²⁴ (ViT-S, 8,192 words)."""
 
 
 class _WordCrossEntropy(torch.autograd.Function):
-    """Linear head and cross-entropy, chunk by chunk: gradients are made beside the loss, so no logits are kept."""
+    """Linear head and cross-entropy, chunk by chunk; the forward pass also computes the gradients, so no logits are saved."""
 
     @staticmethod
     def forward(
@@ -67,18 +67,18 @@ class _WordCrossEntropy(torch.autograd.Function):
 
 
 def word_cross_entropy(states: Tensor, weight: Tensor, bias: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy of a linear head over V words, never holding more than a chunk of the logits.
+    """Mean cross-entropy of a linear head over V words, holding one chunk of logits at a time.
 
-    The plain form keeps M·V logits for the backward pass; this one computes the gradients of each chunk at once and
-    keeps those: M·D + V·D numbers, for the same three matrix products.
+    The plain form saves M·V logits for the backward pass. This one computes the gradients of each chunk in the forward pass and
+    saves those: M·D + V·D numbers, for the same three matrix products.
 
     Args:
-        states: (M, D) float.
-        weight, bias: (V, D) and (V,) float32, the head.
-        words: (M,) int64 in [0, V).
+        states: Features of the masked patches, (M, D) float.
+        weight, bias: The head, (V, D) and (V,) float32.
+        words: Target words, (M,) int64 in [0, V).
 
     Returns:
-        The loss, and the share of the words that were predicted right (without gradient); scalars.
+        The loss and the accuracy in [0, 1] (without gradient), float32 scalars.
     """
     elements = CPU_CHUNK_ELEMENTS if states.device.type == "cpu" else CHUNK_ELEMENTS
     chunk = max(1, elements // len(weight))
@@ -88,18 +88,19 @@ def word_cross_entropy(states: Tensor, weight: Tensor, bias: Tensor, words: Tens
 def info_nce(
     a: Tensor, b: Tensor, temperature: float = 0.2, *, same_branch_negatives: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """InfoNCE between the two descriptors of each image, both directions averaged (Eq. 2).
+    """InfoNCE between the two descriptors of each image, averaged over both directions (Eq. 2).
 
-    Descriptors are L2-normalised here. The negatives of an image are the other branch's descriptors of all other
-    images, gathered over all processes with gradient.
+    Descriptors are L2-normalised first. The negatives of an image are the other branch's descriptors of all other images,
+    gathered from all processes with gradient. Computed in float32 under autocast too.
 
     Args:
-        a, b: (B, D) float, the descriptors of the two branches.
+        a, b: Descriptors of the two branches, (B, D) float, the same B on every process.
         temperature: τ > 0.
-        same_branch_negatives: count the same branch's descriptors of the other images too (SimCLR's 2N − 2).
+        same_branch_negatives: Whether the same branch's descriptors of the other images are negatives too (SimCLR's 2N − 2).
 
     Returns:
-        The loss and the share of images whose positive is the nearest (without gradient); scalars.
+        The loss, and the share of images whose positive has the highest similarity, in [0, 1] (without gradient); float32
+        scalars.
     """
     with torch.autocast(a.device.type, enabled=False):
         a, b = F.normalize(a.float(), dim=1), F.normalize(b.float(), dim=1)
@@ -117,13 +118,17 @@ def info_nce(
 
 
 def pixel_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy over the labelled pixels of all processes' crops; 0 where there are none.
+    """Mean cross-entropy over the labelled pixels of all processes; 0 if there are none.
 
-    The mean over the processes of what they return is the mean over all pixels, however many each of them has.
+    Each process divides the sum over its own pixels by the average number of labelled pixels per process. So the mean of
+    these losses over the processes, and of their gradients in DDP, is the mean over all labelled pixels.
 
     Args:
-        logits: (B, K, H, W).
-        target: (B, H, W) int64, IGNORED without a label.
+        logits: (B, K, H, W) float.
+        target: (B, H, W) int64 in [0, K), or :data:`IGNORED` for pixels without a label.
+
+    Returns:
+        The loss, a float32 scalar.
     """
     total = F.cross_entropy(logits.float(), target, ignore_index=IGNORED, reduction="sum")
     count = (target != IGNORED).sum().float()

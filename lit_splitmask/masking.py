@@ -1,6 +1,6 @@
-"""Which patches each branch of SplitMask sees, and how tokens are taken from and put into a sequence.
+"""Which patches a masked method sees, and how tokens are taken from and put into a sequence.
 
-B images, N patches of a grid of (rows, columns), n patches that a branch sees, D width.
+B images, N patches of a grid of (rows, columns), n visible patches, D width.
 """
 
 import math
@@ -25,7 +25,7 @@ def take(tokens: Tensor, keep: Tensor) -> Tensor:
 
 
 def put(tokens: Tensor, keep: Tensor, filled: Tensor) -> Tensor:
-    """Puts (B, n, D) tokens at the places ``keep`` (B, n) of a sequence (B, N, D) and returns the new sequence."""
+    """Returns the sequence ``filled`` (B, N, D) with ``tokens`` (B, n, D) at the positions ``keep`` (B, n)."""
     return filled.scatter(1, keep[:, :, None].expand(-1, -1, tokens.shape[-1]), tokens.to(filled.dtype))
 
 
@@ -36,24 +36,47 @@ def hidden_from(keep: Tensor, num_patches: int) -> Tensor:
 
 
 def _indices(chosen: Tensor) -> Tensor:
-    """Indices of the true entries of a (B, N) mask that has the same number of them in every row."""
+    """Indices of the true entries of a (B, N) mask with the same number of them in every row."""
     return chosen.nonzero()[:, 1].reshape(chosen.shape[0], -1)
 
 
 class Masking:
-    """Draws the two sets of visible patches for a batch; subclasses say how."""
+    """Draws the patches that are visible: to one branch, or to each of two (SplitMask's).
+
+    Subclasses implement :meth:`draw` and, if they cannot mask every grid, the checks.
+    """
 
     def check(self, grid: tuple[int, int]) -> None:
-        """Raises a :class:`UserError` if this masking cannot be had on ``grid``."""
+        """Checks that one branch can be masked on ``grid``.
+
+        Raises:
+            UserError: It cannot.
+        """
+
+    def check_split(self, grid: tuple[int, int]) -> None:
+        """Checks that two branches can be masked on ``grid``.
+
+        Raises:
+            UserError: They cannot.
+        """
+        self.check(grid)
 
     def draw(self, batch_size: int, grid: tuple[int, int], generator: torch.Generator) -> Split:
-        """The split of ``batch_size`` images, drawn on the CPU from ``generator``."""
+        """Draws the split of ``batch_size`` images on the CPU."""
         raise NotImplementedError
 
-    def split(self, batch_size: int, grid: tuple[int, int], generator: torch.Generator) -> Split:
-        """The split of this process's ``batch_size`` images.
+    def visible(self, batch_size: int, grid: tuple[int, int], generator: torch.Generator) -> Tensor:
+        """Draws what one branch sees of this process's ``batch_size`` images: branch A of :meth:`split`.
 
-        Every process draws for the global batch and keeps its rows, so that W processes see what one would.
+        Returns:
+            (B, n) int64, ascending in each row.
+        """
+        return local_rows(self.draw(batch_size * world_size(), grid, generator)[0])
+
+    def split(self, batch_size: int, grid: tuple[int, int], generator: torch.Generator) -> Split:
+        """Draws what two branches see of this process's ``batch_size`` images.
+
+        Every process draws for the global batch and keeps its own rows, so W processes see the same masks as one.
         """
         a, b = self.draw(batch_size * world_size(), grid, generator)
         return local_rows(a), local_rows(b)
@@ -62,36 +85,54 @@ class Masking:
 class UniformMasking(Masking):
     """Uniformly random patches (MAE's masks; the small-set recipe of Section 5.5).
 
-    Each branch sees a share ``1 - mask_ratio`` of the patches, and the two never share a patch: at 75 % two disjoint
-    quarters. With ``complement`` branch B sees everything that A does not (three quarters).
+    A branch sees a share ``1 - mask_ratio`` of the patches, at least one and not all. Two branches see disjoint patches: at 75 %,
+    two quarters. With ``complement``, branch B sees everything that A does not: at 75 %, three quarters.
 
     Args:
-        mask_ratio: share of the patches hidden from a branch, in [0.5, 1).
-        complement: the literal complement for branch B.
+        mask_ratio: Share of the patches hidden from a branch, in (0, 1); two branches need at least 0.5.
+        complement: Whether branch B sees the complement of branch A.
+
+    Raises:
+        UserError: ``mask_ratio`` is outside (0, 1).
     """
 
     def __init__(self, mask_ratio: float = 0.75, complement: bool = False) -> None:
-        if not 0.5 <= mask_ratio < 1:
-            raise UserError(
-                f"mask_ratio is {mask_ratio}, but the two branches see disjoint patches, so each can see one half at "
-                "most: choose a mask_ratio from 0.5 up to (not including) 1."
-            )
+        _check_ratio(mask_ratio)
         self.mask_ratio, self.complement = mask_ratio, complement
 
     def num_visible(self, num_patches: int) -> int:
-        """Patches that branch A sees."""
-        return max(1, round(num_patches * (1 - self.mask_ratio)))
+        """Number of patches that branch A sees."""
+        return min(max(1, round(num_patches * (1 - self.mask_ratio))), num_patches - 1)
 
     def check(self, grid: tuple[int, int]) -> None:
-        num_patches = grid[0] * grid[1]
-        if self.mask_ratio == 0.5:
-            _check_even(grid)
-        if num_patches < 2 * self.num_visible(num_patches):
+        """Checks that one branch can be masked on ``grid``.
+
+        Raises:
+            UserError: The grid has one patch.
+        """
+        if grid[0] * grid[1] < 2:
             raise UserError(
-                f"A grid of {grid[0]}×{grid[1]} patches is too small to be split in two: use larger images."
+                f"A grid of {grid[0]}×{grid[1]} patches is too small to hide a part of it: use larger images."
             )
 
+    def check_split(self, grid: tuple[int, int]) -> None:
+        """Checks that two branches can be masked on ``grid``.
+
+        Raises:
+            UserError: The grid has one patch; ``mask_ratio`` is below 0.5; or it is 0.5 and the grid has an odd number of
+                patches.
+        """
+        self.check(grid)
+        if self.mask_ratio < 0.5:
+            raise UserError(
+                f"mask_ratio is {self.mask_ratio}, but the two branches see disjoint patches, so each can see at most one half: "
+                "choose a mask_ratio from 0.5 up to (not including) 1, or a method with one branch, such as MAE."
+            )
+        if self.mask_ratio == 0.5:
+            _check_even(grid)
+
     def draw(self, batch_size: int, grid: tuple[int, int], generator: torch.Generator) -> Split:
+        """Draws the split of ``batch_size`` images on the CPU."""
         num_patches = grid[0] * grid[1]
         visible = self.num_visible(num_patches)
         order = torch.rand(batch_size, num_patches, generator=generator).argsort(dim=1)
@@ -100,20 +141,24 @@ class UniformMasking(Masking):
 
 
 class BlockMasking(Masking):
-    """BEiT's block masks with an exact number of patches hidden, one half by default; branch B sees what is hidden from A.
+    """BEiT's block masks that hide an exact number of patches, one half by default; branch B sees what is hidden from A.
 
-    Blocks are drawn as in BEiT (Section 5.5; ``masking_generator.py`` of the BEiT release): area uniform between
-    ``min_patches`` and ``max_patches`` (or what is still wanted, if less), aspect ratio log-uniform in
-    [``min_aspect``, 1/``min_aspect``], and a block counts if it adds at least one patch and no more than are wanted. A side
-    longer than the grid is shortened (BEiT draws again), which masks central patches a little more often.
-    The published loop gives up after ten misses in a row and then hides too few patches in about 30 % of the draws;
-    here the next block is trimmed to what is still wanted, so that the two halves are always equal. All images of a
-    batch are drawn at once.
+    Blocks are drawn as in BEiT (Section 5.5; ``masking_generator.py`` of the BEiT release): area uniform between ``min_patches``
+    and ``max_patches`` (or the number still to hide, if that is less), aspect ratio log-uniform in [``min_aspect``,
+    1/``min_aspect``]. A block counts if it adds at least one patch and no more than are still to hide. A side longer than the
+    grid is shortened (BEiT draws again), which hides central patches slightly more often.
+
+    BEiT's loop gives up after ten misses in a row, and then hides too few patches in about 30 % of the draws. Here the next block
+    is trimmed to the number still to hide, so the two halves are always equal.
 
     Args:
-        min_patches, max_patches: bounds of a block's area on a 14×14 grid; scaled to other grids by their size.
-        min_aspect: the smallest ratio of height to width.
-        mask_ratio: share of the patches hidden from branch A; BEiT's "40 %" are 75 of 196.
+        min_patches, max_patches: Bounds of a block's area on a 14×14 grid; scaled with the size of the grid.
+        min_aspect: The smallest ratio of height to width, in (0, 1].
+        mask_ratio: Share of the patches hidden from branch A, in (0, 1); BEiT's "40 %" are 75 of 196.
+
+    Raises:
+        UserError: ``min_patches`` is below 1 or above ``max_patches``; ``min_aspect`` is outside (0, 1]; or ``mask_ratio`` is
+            outside (0, 1).
     """
 
     def __init__(
@@ -123,48 +168,61 @@ class BlockMasking(Masking):
             raise UserError(f"min_patches={min_patches} and max_patches={max_patches}: 1 ≤ min ≤ max is needed.")
         if not 0 < min_aspect <= 1:
             raise UserError(f"min_aspect is {min_aspect}; it must be in (0, 1].")
-        if not 0 < mask_ratio < 1:
-            raise UserError(f"mask_ratio is {mask_ratio}; it must be more than 0 and less than 1.")
+        _check_ratio(mask_ratio)
         self.min_patches, self.max_patches, self.min_aspect = min_patches, max_patches, min_aspect
         self.mask_ratio = mask_ratio
 
     def check(self, grid: tuple[int, int]) -> None:
-        if self.mask_ratio == 0.5:
-            _check_even(grid)
+        """Checks that one branch can be masked on ``grid``.
+
+        Raises:
+            UserError: The grid has a single row or column.
+        """
         if min(grid) < 2:
             raise UserError(f"Block masks need a grid of at least 2×2 patches, not {grid[0]}×{grid[1]}.")
 
+    def check_split(self, grid: tuple[int, int]) -> None:
+        """Checks that two branches can be masked on ``grid``.
+
+        Raises:
+            UserError: The grid has a single row or column; or ``mask_ratio`` is 0.5 and the grid has an odd number of patches.
+        """
+        self.check(grid)
+        if self.mask_ratio == 0.5:
+            _check_even(grid)
+
     def draw(self, batch_size: int, grid: tuple[int, int], generator: torch.Generator) -> Split:
+        """Draws the split of ``batch_size`` images on the CPU."""
         hidden = torch.from_numpy(self._draw_hidden(batch_size, grid, generator)).flatten(1)
         return _indices(~hidden), _indices(hidden)
 
     def _draw_hidden(self, batch_size: int, grid: tuple[int, int], generator: torch.Generator) -> BoolArray:
-        """(B, rows, columns), equally many true in each image.
+        """Draws the masks of all images together: (B, rows, columns), the same number true in each.
 
-        In NumPy, because many small operations of torch wait for its threads, at length where workers hold the cores.
+        In NumPy, because many small torch operations wait for torch's threads, which is slow while workers use the cores.
         """
         hidden = np.zeros((batch_size, *grid), dtype=bool)
         num_patches = grid[0] * grid[1]
-        wanted = np.full(batch_size, min(max(1, round(num_patches * self.mask_ratio)), num_patches - 1))
+        to_hide = np.full(batch_size, min(max(1, round(num_patches * self.mask_ratio)), num_patches - 1))
         misses = np.zeros(batch_size, dtype=np.int64)
-        todo = np.arange(batch_size)
-        while len(todo):
-            room = wanted[todo]
-            new = self._draw_blocks(room, grid, generator) & ~hidden[todo]
+        unfinished = np.arange(batch_size)
+        while len(unfinished):
+            room = to_hide[unfinished]
+            new = self._draw_blocks(room, grid, generator) & ~hidden[unfinished]
             added = np.count_nonzero(new, axis=(1, 2))
-            trim = (misses[todo] >= 10) & (added > room)
+            trim = (misses[unfinished] >= 10) & (added > room)
             if trim.any():
                 new[trim] = _first(new[trim], room[trim])
                 added[trim] = room[trim]
             accepted = (added > 0) & (added <= room)
-            hidden[todo[accepted]] |= new[accepted]
-            wanted[todo] -= np.where(accepted, added, 0)
-            misses[todo] = np.where(accepted, 0, misses[todo] + 1)
-            todo = todo[wanted[todo] > 0]
+            hidden[unfinished[accepted]] |= new[accepted]
+            to_hide[unfinished] -= np.where(accepted, added, 0)
+            misses[unfinished] = np.where(accepted, 0, misses[unfinished] + 1)
+            unfinished = unfinished[to_hide[unfinished] > 0]
         return hidden
 
     def _draw_blocks(self, room: IntArray, grid: tuple[int, int], generator: torch.Generator) -> BoolArray:
-        """One rectangle an image, (B, rows, columns); the size bounds follow the ``room`` (B,) that is left."""
+        """Draws one rectangle per image, (B, rows, columns); ``room`` (B,) patches are still to hide."""
         rows, columns = grid
         scale = rows * columns / 196
         low, high = max(1.0, self.min_patches * scale), max(1.0, self.max_patches * scale)
@@ -186,9 +244,14 @@ def _first(chosen: BoolArray, count: IntArray) -> BoolArray:
     return chosen & (rank <= count[:, None, None])
 
 
+def _check_ratio(mask_ratio: float) -> None:
+    if not 0 < mask_ratio < 1:
+        raise UserError(f"mask_ratio is {mask_ratio}; it must be more than 0 and less than 1.")
+
+
 def _check_even(grid: tuple[int, int]) -> None:
     if grid[0] * grid[1] % 2:
         raise UserError(
-            f"A grid of {grid[0]}×{grid[1]} = {grid[0] * grid[1]} patches cannot be cut into two equal halves: choose "
-            "an image size that gives an even number of patches, or uniform masks with another mask_ratio (0.75)."
+            f"A grid of {grid[0]}×{grid[1]} = {grid[0] * grid[1]} patches cannot be cut into two equal halves: choose an image "
+            "size that gives an even number of patches, or uniform masks with another mask_ratio (0.75)."
         )

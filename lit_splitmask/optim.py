@@ -1,4 +1,4 @@
-"""One optimizer-and-schedule recipe for every module: AdamW, warm-up and cosine or line per step, layer-wise decay."""
+"""The optimizer and schedule of every module: AdamW, per-step warm-up and decay of the learning rate, layer-wise decay."""
 
 import math
 import re
@@ -15,25 +15,31 @@ from lit_splitmask.errors import UserError
 ScheduleKind = Literal["cosine", "poly", "steps"]
 
 STEPS_DOWN = (27 / 36, 33 / 36)
-"""Shares of the steps after which the schedule ``steps`` takes a tenth of the rate (Swin's epochs 27 and 33 of 36)."""
+"""Shares of the run at which the schedule ``steps`` divides the learning rate by 10 (Swin's epochs 27 and 33 of 36)."""
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with linear warm-up and a cosine (or a straight line, or steps down), per step.
+    """AdamW with a linear warm-up, then a cosine, linear or step decay, updated at every step.
 
     Attributes:
-        lr: peak learning rate at ``reference_batch`` images a step.
-        reference_batch: another batch size scales the rate by the square root of their ratio; 0: never scale.
-        weight_decay: for matrices and, as in BEiT, mask tokens; other vectors, positions and CLS tokens have none.
-        beta1, beta2: AdamW's betas (BEiT's command line gives 0.98 for the second).
-        warmup: share of the steps with a linearly rising rate (10 of 300 epochs in BEiT's recipe).
-        min_lr: the rate at the end, at ``reference_batch``; ``steps`` has no such end.
-        weight_decay_end: where half a cosine takes the weight decay over the run (DINO); ``None``: it stays.
-        layer_decay: factor from block to block towards the input (Table 9); 1.0 for none.
-        schedule: after the warm-up half a ``cosine`` down to ``min_lr``; or ``poly``, the polynomial of power 1, a straight
-            line, of the segmentation recipes of BEiT, XCiT and MAE; or ``steps``, a tenth of the rate at each of
-            :data:`STEPS_DOWN`.
+        lr: Peak learning rate at ``reference_batch`` images per step.
+        reference_batch: Batch size that ``lr`` is for; the rate scales with the square root of the batch size. 0 switches
+            scaling off.
+        weight_decay: Weight decay of matrices and, as in BEiT, of mask tokens; other vectors, positions and CLS tokens have none.
+        beta1, beta2: AdamW's betas (BEiT's command line sets the second to 0.98).
+        warmup: Share of the steps in which the rate rises linearly (10 of 300 epochs in BEiT's recipe).
+        min_lr: Learning rate at the end of the run, at ``reference_batch``; the schedule ``steps`` ignores it.
+        weight_decay_end: Weight decay at the end of the run, reached along half a cosine (DINO); None keeps it constant.
+        layer_decay: Factor of the learning rate from each block to the one below it (Table 9); 1.0 for none.
+        schedule: Decay after the warm-up: ``cosine``, half a cosine down to ``min_lr``; ``poly``, a straight line down to
+            ``min_lr`` (the polynomial of power 1 in the segmentation recipes of BEiT, XCiT and MAE); or ``steps``, a division
+            by 10 at each of :data:`STEPS_DOWN`.
+
+    Raises:
+        UserError: ``lr`` is not positive; ``reference_batch``, ``weight_decay`` or ``min_lr`` is negative; ``weight_decay`` is 0
+            and ``weight_decay_end`` is not; ``warmup`` is outside [0, 1); ``layer_decay`` is outside (0, 1]; or ``schedule`` is
+            unknown.
     """
 
     lr: float = 1.5e-3
@@ -55,10 +61,10 @@ class OptimConfig:
                 raise UserError(f"optim.{name} is {getattr(self, name)}; it must be at least 0.")
         if self.weight_decay == 0 and self.weight_decay_end:
             raise UserError(
-                f"optim.weight_decay is 0, so it cannot move to weight_decay_end={self.weight_decay_end}: let it start above 0."
+                f"optim.weight_decay is 0, so it cannot change to weight_decay_end={self.weight_decay_end}: start above 0."
             )
         if not 0 <= self.warmup < 1:
-            raise UserError(f"optim.warmup is {self.warmup}; it is a share of the steps, in [0, 1).")
+            raise UserError(f"optim.warmup is {self.warmup}; it must be a share of the steps in [0, 1).")
         if not 0 < self.layer_decay <= 1:
             raise UserError(f"optim.layer_decay is {self.layer_decay}; it must be in (0, 1].")
         if self.schedule not in get_args(ScheduleKind):
@@ -68,14 +74,25 @@ class OptimConfig:
 
 
 def batch_scale(config: OptimConfig, batch_size: int) -> float:
-    """The factor by which ``batch_size`` changes the learning rate."""
+    """The factor on the learning rate for ``batch_size`` images per step."""
     return math.sqrt(batch_size / config.reference_batch) if config.reference_batch else 1.0
 
 
 def lr_factor(
     step: int, total_steps: int, warmup_steps: int, min_factor: float, *, schedule: ScheduleKind = "cosine"
 ) -> float:
-    """Share of the peak rate at ``step`` (0-based): linear from 0 up to 1, then down to ``min_factor``, or by tenths."""
+    """The learning rate at a step as a share of the peak rate.
+
+    Args:
+        step: Optimizer step, from 0.
+        total_steps: Steps of the run.
+        warmup_steps: Steps in which the rate rises linearly to the peak.
+        min_factor: Share of the peak rate at the end; the schedule ``steps`` ignores it.
+        schedule: Decay after the warm-up, as in :class:`OptimConfig`.
+
+    Returns:
+        A share in [0, 1].
+    """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     if schedule == "steps":
@@ -86,12 +103,17 @@ def lr_factor(
 
 
 def half_cosine(start: float, end: float, progress: float) -> float:
-    """From ``start`` at 0 to ``end`` at 1 along half a cosine, as weight decays and momenta go (DINO, MoCo v3)."""
+    """Half a cosine from ``start`` at ``progress`` 0 to ``end`` at 1, for weight decay and momentum (DINO, MoCo v3)."""
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def layer_of(name: str, depth: int) -> int:
-    """Layer of a ViT parameter: 0 the embeddings, i + 1 block i, depth + 1 all that follows (BEiT's numbering)."""
+    """Layer of a parameter: 0 for the embeddings, i + 1 for block i, depth + 1 for everything after (BEiT's numbering).
+
+    Args:
+        name: Name of the parameter in any module around a ViT.
+        depth: Blocks of the ViT.
+    """
     if re.search(r"(?:^|\.)decoder\.", name):
         return depth + 1
     block = re.search(r"(?:^|\.)blocks\.(\d+)\.", name)
@@ -103,7 +125,19 @@ def layer_of(name: str, depth: int) -> int:
 def parameter_groups(
     named_parameters: Iterable[tuple[str, nn.Parameter]], config: OptimConfig, *, lr: float, depth: int
 ) -> list[dict[str, Any]]:
-    """Groups by weight decay and layer, each with its own ``lr`` (torch's schedulers ignore timm's ``lr_scale``)."""
+    """Groups the trainable parameters by weight decay and layer.
+
+    Each group has its own ``lr``, since torch's schedulers ignore timm's ``lr_scale``.
+
+    Args:
+        named_parameters: Parameters with their names; frozen ones are left out.
+        config: Weight decay and layer decay.
+        lr: Learning rate of the last layer.
+        depth: Blocks of the backbone.
+
+    Returns:
+        The groups, as torch's optimizers take them.
+    """
     groups: dict[tuple[bool, int], dict[str, Any]] = {}
     for name, parameter in named_parameters:
         if not parameter.requires_grad:
@@ -131,15 +165,15 @@ def build_optimizer(
     depth: int,
     fused: bool = False,
 ) -> tuple[torch.optim.AdamW, LambdaLR]:
-    """The optimizer and its per-step schedule.
+    """Makes the optimizer and its per-step schedule.
 
     Args:
-        named_parameters: of the module that trains.
-        config: the recipe.
-        batch_size: images that one step sees, over all processes and accumulated batches.
-        total_steps: optimizer steps of the whole run.
-        depth: blocks of the backbone, for the layer-wise decay.
-        fused: torch's fused update, which takes an eighth of the plain one's time on a CPU.
+        named_parameters: Parameters of the module that trains, with their names.
+        config: Optimizer and schedule.
+        batch_size: Images per optimizer step, over all processes and accumulated batches.
+        total_steps: Optimizer steps of the whole run.
+        depth: Blocks of the backbone, for the layer-wise decay.
+        fused: Whether to use torch's fused update, which takes an eighth of the plain one's time on a CPU.
     """
     lr = config.lr * batch_scale(config, batch_size)
     groups = parameter_groups(named_parameters, config, lr=lr, depth=depth)

@@ -1,4 +1,7 @@
-"""What frozen features are worth: RankMe, k-nearest neighbours, a linear classifier. Pure functions of tensors."""
+"""Quality of frozen features: RankMe, k-nearest neighbours, a linear classifier. Pure functions of tensors.
+
+N training images, M queries, D features, K classes.
+"""
 
 from collections.abc import Sequence
 
@@ -9,35 +12,35 @@ from torch import Tensor
 from lit_splitmask.errors import UserError
 
 CHUNK = 1024
-"""Images whose similarities to all training images are held at once."""
+"""Queries that are compared with all training images at a time."""
 
 BLOCKS = 8
-"""Of images, for the standard error of RankMe."""
+"""Blocks of images in the jackknife of :func:`rankme_error`."""
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
-"""Weight decays that the linear probe chooses among."""
+"""Weight decays that the linear probe chooses from."""
 
 
 def rankme(features: Tensor) -> float:
-    """The effective rank of features: the exponential of the entropy of their singular values (RankMe, Eq. 1).
+    """The effective rank of features: the exponential of the entropy of their normalised singular values (RankMe, Eq. 1).
 
     Args:
         features: (N, D) float.
 
     Returns:
-        Between 1 and min(N, D).
+        A rank between 1 and min(N, D).
     """
     return _effective_rank(_gram(features))
 
 
 def rankme_error(features: Tensor) -> float:
-    """The standard error of :func:`rankme`, by a jackknife that leaves out one of eight blocks of images at a time.
+    """The standard error of :func:`rankme`, by a jackknife over eight blocks of images.
 
     Args:
         features: (N, D) float.
 
     Returns:
-        NaN with fewer images than blocks.
+        The standard error; NaN with fewer images than blocks.
     """
     if len(features) < BLOCKS:
         return float("nan")
@@ -60,17 +63,21 @@ def _effective_rank(gram: Tensor) -> float:
 def knn_predict(
     train: Tensor, labels: Tensor, queries: Tensor, num_classes: int, *, k: int = 20, temperature: float = 0.07
 ) -> Tensor:
-    """Classes by the vote of the nearest neighbours, weighted by exp(cosine / temperature), as in DINO.
+    """Classifies by the vote of the nearest neighbours, weighted by exp(cosine / temperature), as in DINO.
 
     Args:
-        train: (N, D) float features, ``labels`` (N,) int64.
-        queries: (M, D) float features.
-        num_classes: Number of classes.
-        k: Neighbours that vote; all N where there are fewer.
-        temperature: Of the weights.
+        train: Features of the training images, (N, D) float.
+        labels: Labels of the training images, (N,) int64 in [0, K).
+        queries: Features to classify, (M, D) float.
+        num_classes: K.
+        k: Neighbours that vote; all N if there are fewer.
+        temperature: Temperature of the weights; the lower, the more the nearest neighbours count.
 
     Returns:
-        (M,) int64.
+        Classes, (M,) int64.
+
+    Raises:
+        UserError: The labels are of fewer than two classes, or outside [0, K).
     """
     check_probe(labels, num_classes)
     train, queries = F.normalize(train.float(), dim=1), F.normalize(queries.float(), dim=1)
@@ -86,17 +93,17 @@ def knn_predict(
 class LinearProbe:
     """A linear classifier on frozen features: multinomial logistic regression, fitted to the optimum by L-BFGS.
 
-    The features are standardised by the training images' mean and deviation, as MAE's batch norm without affine parameters does;
-    where MAE trains with LARS for 90 epochs, the convex problem is solved instead. The weight decay is chosen on a fifth of the
-    training images.
+    Features are standardised by the mean and deviation of the training images, like MAE's batch norm without affine parameters.
+    The convex problem is solved, where MAE trains with LARS for 90 epochs. The weight decay is chosen on a held-out fifth of
+    the training images.
 
     Args:
         features: (N, D) float.
-        labels: (N,) int64.
-        num_classes: Number of classes.
+        labels: (N,) int64 in [0, K).
+        num_classes: K.
 
     Raises:
-        UserError: Fewer than two classes are there.
+        UserError: The labels are of fewer than two classes, or outside [0, K).
     """
 
     def __init__(self, features: Tensor, labels: Tensor, num_classes: int) -> None:
@@ -110,7 +117,9 @@ class LinearProbe:
         if int(held_out.sum()) > 0 and len(labels[~held_out].unique()) > 1:
             scores = []
             weights = None
-            for penalty in reversed(PENALTIES):  # from strong to weak: each solution is a good start for the next
+            for penalty in reversed(
+                PENALTIES
+            ):  # from strong to weak: each solution is a good starting point for the next
                 weights = _fit(standard[~held_out], labels[~held_out], num_classes, penalty, weights)
                 right = _logits(standard[held_out], weights).argmax(dim=1) == labels[held_out]
                 scores.append((int(right.sum()), penalty))
@@ -118,32 +127,40 @@ class LinearProbe:
         self.weights = _fit(standard, labels, num_classes, self.penalty, None)
 
     def predict(self, features: Tensor) -> Tensor:
-        """Classes of (M, D) features: (M,) int64."""
+        """Classifies features: (M, D) float -> (M,) int64."""
         return _logits((features.float() - self.mean) / self.std, self.weights).argmax(dim=1)
 
 
 def accuracy(predicted: Tensor, labels: Tensor) -> tuple[float, float]:
-    """The share of right predictions, and its binomial standard error."""
+    """The accuracy in [0, 1] and its binomial standard error; NaN without labels.
+
+    Args:
+        predicted, labels: Classes, (N,) int64.
+    """
     num = len(labels)
     if num == 0:
         return float("nan"), float("nan")
     share = float((predicted == labels).double().mean())
-    smoothed = (share * num + 1) / (num + 2)  # so that neither 0 nor 1 is certain
+    smoothed = (share * num + 1) / (num + 2)  # the error must not be 0 at an accuracy of 0 or 1
     return share, float((smoothed * (1 - smoothed) / num) ** 0.5)
 
 
 def check_probe(labels: Tensor, num_classes: int) -> None:
     """Checks that a classifier can be fitted.
 
+    Args:
+        labels: Labels of the training images, (N,) int64.
+        num_classes: K.
+
     Raises:
-        UserError: There are fewer than two classes, or labels beyond them.
+        UserError: The labels are of fewer than two classes, or outside [0, K).
     """
     present = sorted(set(labels.tolist()))
     if len(present) < 2 or present[0] < 0 or present[-1] >= num_classes:
         shown: Sequence[int] = present[:5]
         raise UserError(
             f"A probe needs training images of at least two of the {num_classes} classes, but their labels are {shown}: give "
-            "labelled images, or leave the signals that need labels out."
+            "labelled images, or leave out the signals that need labels."
         )
 
 
@@ -159,7 +176,7 @@ def _logits(features: Tensor, weights: Tensor) -> Tensor:
 
 
 def _fit(features: Tensor, labels: Tensor, num_classes: int, penalty: float, start: Tensor | None) -> Tensor:
-    """The weights (D + 1, classes) that minimise cross-entropy plus half the penalty times their squares."""
+    """Weights (D + 1, K), the bias last, that minimise cross-entropy plus half the penalty times the sum of squared weights."""
     shape = (features.shape[1] + 1, num_classes)
     weights = (features.new_zeros(shape) if start is None else start.clone()).requires_grad_()
     solver = torch.optim.LBFGS([weights], max_iter=100, tolerance_grad=1e-5, line_search_fn="strong_wolfe")

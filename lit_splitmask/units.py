@@ -1,15 +1,15 @@
-"""Durations and sizes for people."""
+"""Durations and sizes as readable text."""
 
 
 def duration(seconds: float) -> str:
-    """Seconds as h:mm:ss, with the days first if there are any."""
+    """Formats seconds as ``h:mm:ss``, or as ``d d h:mm:ss`` from one day on."""
     days, rest = divmod(int(seconds), 86_400)
     text = f"{rest // 3600}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
     return f"{days} d {text}" if days else text
 
 
 def size(num_bytes: int) -> str:
-    """A number of bytes with a unit: ``1.5 GiB``."""
+    """Formats a number of bytes with a binary unit up to GiB, such as ``1.5 GiB``."""
     value, units = float(num_bytes), ["B", "KiB", "MiB", "GiB"]
     while value >= 1024 and len(units) > 1:
         value /= 1024

@@ -1,4 +1,7 @@
-"""From a uint8 crop to what the network and the tokenizer see; the same function in training and in codebook fitting."""
+"""From uint8 crops to the inputs of the network and the tokenizer; shared by training and codebook fitting.
+
+B images, C channels, H and W height and width, N patches, P patch size in pixels.
+"""
 
 from collections.abc import Sequence
 
@@ -8,19 +11,20 @@ from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Per-channel statistics of ImageNet's pixels in [0, 1]."""
 
 
 def default_statistics(in_chans: int) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation per channel, of pixels in [0, 1], where nothing says better: ImageNet's for 3 channels."""
+    """Default per-channel mean and standard deviation of pixels in [0, 1]: ImageNet's for 3 channels, else 0.5 and 0.25."""
     return (IMAGENET_MEAN, IMAGENET_STD) if in_chans == 3 else ([0.5] * in_chans, [0.25] * in_chans)
 
 
 def network_view(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Normalises a crop for the network.
+    """Normalises crops for the network.
 
     Args:
         images: (B, C, H, W) uint8.
-        mean, std: (C,) float32, per channel, in units of [0, 1] pixels.
+        mean, std: Per-channel statistics of pixels in [0, 1], (C,) float32.
 
     Returns:
         (B, C, H, W) float32.
@@ -29,7 +33,7 @@ def network_view(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def token_view(images: Tensor) -> Tensor:
-    """The half-size view of the same crop that is tokenized: the mean of each 2×2 block (BEiT's 112² beside 224²).
+    """The half-size view of crops for the tokenizer: the mean of each 2×2 block (in BEiT 112² pixels for crops of 224²).
 
     Args:
         images: (B, C, H, W) uint8, H and W even.
@@ -41,7 +45,7 @@ def token_view(images: Tensor) -> Tensor:
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
-    """Cuts images into patches, row by row: (B, C, H, W) -> (B, N, C·P·P), a patch flattened as (C, P, P)."""
+    """Cuts images into patches, row by row: (B, C, H, W) -> (B, N, C·P·P), each patch flattened from (C, P, P)."""
     batch, channels, height, width = images.shape
     rows, columns = height // patch_size, width // patch_size
     patches = images.reshape(batch, channels, rows, patch_size, columns, patch_size)
@@ -49,7 +53,7 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
 
 
 def unpatchify(patches: Tensor, patch_size: int, grid: tuple[int, int]) -> Tensor:
-    """The inverse of :func:`patchify`: (B, N, C·P·P) -> (B, C, H, W)."""
+    """The inverse of :func:`patchify`: (B, N, C·P·P) -> (B, C, H, W), where ``grid`` is (H / P, W / P)."""
     batch, (rows, columns) = patches.shape[0], grid
     images = patches.reshape(batch, rows, columns, -1, patch_size, patch_size)
     return torch.einsum("brchpq->bhrpcq", images).reshape(batch, -1, rows * patch_size, columns * patch_size)

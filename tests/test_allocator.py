@@ -1,4 +1,4 @@
-"""Large tensors reuse memory once the process is told to keep it."""
+"""Large tensors reuse freed memory, and workers do not hold on to it."""
 
 import os
 import platform
@@ -46,20 +46,20 @@ print(before, faults())
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is about glibc")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 @pytest.mark.parametrize("own", [{}, {"MALLOC_ARENA_MAX": "4"}])
-def test_memory_of_large_tensors_is_kept_unless_the_environment_says_otherwise(own: dict[str, str]) -> None:
+def test_freed_memory_is_reused_unless_the_environment_configures_the_allocator(own: dict[str, str]) -> None:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "LD_PRELOAD"))}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=inherited | own, check=True
     )
     before, after = map(int, done.stdout.split())
-    assert before > 100  # pages, or huge pages, of four times 64 MiB
+    assert before > 100  # pages or huge pages of four tensors of 64 MiB
     assert (after < before / 10) == (own == {})
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is about glibc")
-def test_a_worker_does_not_hold_on_to_what_its_parent_has_freed() -> None:
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_a_worker_does_not_hold_on_to_memory_that_its_parent_has_freed() -> None:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "LD_PRELOAD"))}
     done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, env=inherited, check=True)
     before, after = map(int, done.stdout.split())

@@ -1,4 +1,4 @@
-"""Weights in files: whole or not at all, from several origins, into other shapes, and never trusted."""
+"""Weights in files: from several sources, into backbones of other shapes, and never trusted."""
 
 import os
 import pickle
@@ -19,7 +19,6 @@ from lit_splitmask.checkpoints import (
     load_weights,
     read_safetensors,
     save_backbone,
-    write_atomically,
     write_safetensors,
 )
 from lit_splitmask.errors import UserError
@@ -51,34 +50,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_a_file_is_written_whole_with_folders_and_usual_permissions(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "folder" / "file.bin"
-    write_atomically(path, b"abc")
-    write_atomically(path, b"defg")
-    assert path.read_bytes() == b"defg"
-    assert os.listdir(path.parent) == ["file.bin"]
-    (tmp_path / "plain").write_bytes(b"")
-    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
-@pytest.mark.parametrize("failing", ["fsync", "replace"])
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
-) -> None:
-    path = tmp_path / "file.bin"
-    path.write_bytes(b"old")
-
-    def fail(*_: Any) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(os, failing, fail)
-    with pytest.raises(OSError, match="no space"):
-        write_atomically(path, b"new")
-    assert os.listdir(tmp_path) == ["file.bin"]
-    assert path.read_bytes() == b"old"
-
-
-def test_tensors_and_texts_come_back(tmp_path: Path) -> None:
+def test_tensors_and_metadata_are_read_as_written(tmp_path: Path) -> None:
     tensors = {"a": torch.randn(3, 4).t(), "b": torch.arange(5)}
     write_safetensors(tmp_path / "x.safetensors", tensors, {"note": "hello"})
     read, metadata = read_safetensors(tmp_path / "x.safetensors")
@@ -88,7 +60,7 @@ def test_tensors_and_texts_come_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
 def test_a_missing_file_is_named(tmp_path: Path, suffix: str) -> None:
-    with pytest.raises(UserError, match=f"no file .*nothing{suffix}"):
+    with pytest.raises(UserError, match=f"file .*nothing{suffix} does not exist"):
         load_weights(tmp_path / f"nothing{suffix}")
 
 
@@ -151,7 +123,7 @@ def test_a_resnet_is_refused_in_one_paragraph(tmp_path: Path) -> None:
     assert "conv1" in in_one_paragraph(error)
 
 
-def test_a_saved_backbone_comes_back_with_what_is_known_of_it(tmp_path: Path) -> None:
+def test_a_saved_backbone_is_read_with_its_metadata(tmp_path: Path) -> None:
     vit = tiny_vit(positions="sincos")
     weights = load_weights(saved(tmp_path, vit, class_names=["Maß", "b"], pixel_mean=[0.1, 0.2, 0.3]))
     assert same(weights.state, dict(vit.state_dict()))
@@ -161,7 +133,7 @@ def test_a_saved_backbone_comes_back_with_what_is_known_of_it(tmp_path: Path) ->
     assert weights.info["timm"] == vit.config.timm_args()
 
 
-def test_loaded_weights_give_the_features_that_were_saved(tmp_path: Path) -> None:
+def test_loaded_weights_give_the_same_features_as_the_saved_ones(tmp_path: Path) -> None:
     vit, images = tiny_vit(seed=1).eval(), tiny_batch()["images"]
     other = tiny_vit(seed=2).eval()
     load_into(other, load_weights(saved(tmp_path, vit)))
@@ -177,10 +149,10 @@ def test_a_classifier_takes_the_body_and_keeps_its_new_head(tmp_path: Path) -> N
 
 
 def test_the_head_of_the_weights_is_left_out(tmp_path: Path) -> None:
-    there, here = tiny_vit(seed=1, num_classes=7), tiny_vit(seed=2, num_classes=5)
-    load_into(here, load_weights(saved(tmp_path, there)))
-    assert same(body(there), body(here))
-    assert here.head.weight.shape == (5, 32)
+    source, target = tiny_vit(seed=1, num_classes=7), tiny_vit(seed=2, num_classes=5)
+    load_into(target, load_weights(saved(tmp_path, source)))
+    assert same(body(source), body(target))
+    assert target.head.weight.shape == (5, 32)
 
 
 @pytest.mark.parametrize("image_size", [16, 64, 96])
@@ -188,36 +160,36 @@ def test_the_head_of_the_weights_is_left_out(tmp_path: Path) -> None:
 def test_positions_are_resized_and_cls_tokens_dropped_or_kept(
     tmp_path: Path, image_size: int, theirs: bool, ours: bool
 ) -> None:
-    there, here = tiny_vit(seed=1, class_token=theirs), tiny_vit(seed=2, class_token=ours, image_size=image_size)
-    before = {k: v.clone() for k, v in here.state_dict().items()}
-    load_into(here, load_weights(saved(tmp_path, there)))
-    assert same(body(there), body(here))
+    source, target = tiny_vit(seed=1, class_token=theirs), tiny_vit(seed=2, class_token=ours, image_size=image_size)
+    before = {k: v.clone() for k, v in target.state_dict().items()}
+    load_into(target, load_weights(saved(tmp_path, source)))
+    assert same(body(source), body(target))
     resized = tiny_vit(seed=1, class_token=theirs)
     resized.resize(image_size)
-    patches = here.pos_embed[:, here.num_prefix_tokens :]
+    patches = target.pos_embed[:, target.num_prefix_tokens :]
     torch.testing.assert_close(patches, resized.pos_embed[:, resized.num_prefix_tokens :])
     if ours:
-        expected = there.state_dict() if theirs else before
-        assert torch.equal(here.cls_token, expected["cls_token"])
-        assert torch.equal(here.pos_embed[:, :1], expected["pos_embed"][:, :1])
+        expected = source.state_dict() if theirs else before
+        assert torch.equal(target.cls_token, expected["cls_token"])
+        assert torch.equal(target.pos_embed[:, :1], expected["pos_embed"][:, :1])
 
 
-def test_fixed_positions_stay_those_of_the_own_size(tmp_path: Path) -> None:
-    here = tiny_vit(seed=2, positions="sincos", image_size=64)
-    before = here.pos_embed.clone()
-    load_into(here, load_weights(saved(tmp_path, tiny_vit(seed=1, positions="sincos"))))
-    assert torch.equal(here.pos_embed, before)
-    assert not here.pos_embed.requires_grad
+def test_fixed_positions_stay_those_of_the_backbones_own_size(tmp_path: Path) -> None:
+    target = tiny_vit(seed=2, positions="sincos", image_size=64)
+    before = target.pos_embed.clone()
+    load_into(target, load_weights(saved(tmp_path, tiny_vit(seed=1, positions="sincos"))))
+    assert torch.equal(target.pos_embed, before)
+    assert not target.pos_embed.requires_grad
 
 
 @pytest.mark.parametrize(
     ("change", "text"),
     [
         ({"embed_dim": 64}, "width 32, depth 2, patch size 8, 3 channels"),
-        ({"depth": 3}, "blocks.2.* has no place here"),
+        ({"depth": 3}, "blocks.2.* is not part of it"),
         ({"depth": 1}, "blocks.1.* is missing"),
-        ({"patch_size": 4}, "patch_embed.proj.weight is .32, 3, 4, 4., here .32, 3, 8, 8."),
-        ({"in_chans": 1}, "patch_embed.proj.weight is .32, 1, 8, 8., here .32, 3, 8, 8."),
+        ({"patch_size": 4}, "patch_embed.proj.weight has shape .32, 3, 4, 4. instead of .32, 3, 8, 8."),
+        ({"in_chans": 1}, "patch_embed.proj.weight has shape .32, 1, 8, 8. instead of .32, 3, 8, 8."),
     ],
 )
 def test_weights_of_another_shape_are_refused_with_both_shapes(tmp_path: Path, change: Any, text: str) -> None:
@@ -230,13 +202,13 @@ def test_weights_of_another_shape_are_refused_with_both_shapes(tmp_path: Path, c
 @pytest.mark.parametrize("name", ["blocks.0.ls1.gamma", "norm_pre.weight", "reg_token", "dist_token"])
 def test_a_relative_with_more_parts_is_refused(tmp_path: Path, name: str) -> None:
     torch.save({**tiny_vit().state_dict(), name: torch.ones(32)}, tmp_path / "relative.pth")
-    with pytest.raises(UserError, match=f"{name} has no place here"):
+    with pytest.raises(UserError, match=f"{name} is not part of it"):
         load_into(tiny_vit(), load_weights(tmp_path / "relative.pth"))
 
 
-def test_positions_that_form_no_square_are_refused(tmp_path: Path) -> None:
+def test_positions_that_do_not_form_a_square_are_refused(tmp_path: Path) -> None:
     torch.save({**tiny_vit().state_dict(), "pos_embed": torch.zeros(1, 18, 32)}, tmp_path / "odd.pth")
-    with pytest.raises(UserError, match=r"pos_embed is .1, 18, 32., here .1, 16, 32."):
+    with pytest.raises(UserError, match=r"pos_embed has shape .1, 18, 32. instead of .1, 16, 32."):
         load_into(tiny_vit(), load_weights(tmp_path / "odd.pth"))
 
 
@@ -246,7 +218,7 @@ def test_positions_that_form_no_square_are_refused(tmp_path: Path) -> None:
     Classify(backbone=TINY, num_classes=3),
     Segment(backbone=DEEP, num_classes=3, channels=8),
 ], ids=["SplitMask", "DINO", "Classify", "Segment"])  # fmt: skip
-def test_a_lightning_checkpoint_gives_the_backbone_that_is_kept(module: TrainModule, tmp_path: Path) -> None:
+def test_a_lightning_checkpoint_gives_the_backbone_that_an_export_would(module: TrainModule, tmp_path: Path) -> None:
     for number, parameter in enumerate(module.parameters()):  # a teacher differs from its student
         torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(number))
     module.set_statistics((0.4, 0.5, 0.6), (0.2, 0.3, 0.2))
@@ -254,33 +226,33 @@ def test_a_lightning_checkpoint_gives_the_backbone_that_is_kept(module: TrainMod
     trainer.strategy.connect(module)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     weights = load_weights(tmp_path / "last.ckpt")
-    there = ViT(config_of(weights))
-    load_into(there, weights)
-    assert there.config.num_heads == module.vit.config.num_heads == 4  # no tensor shows it
+    loaded = ViT(config_of(weights))
+    load_into(loaded, weights)
+    assert loaded.config.num_heads == module.vit.config.num_heads == 4  # no tensor shows it
     assert weights.info["pixel_mean"] == pytest.approx([0.4, 0.5, 0.6])
-    assert same(body(there), body(module.vit))
+    assert same(body(loaded), body(module.vit))
 
 
-def test_a_checkpoint_that_says_nothing_of_its_backbone_is_loaded_by_its_names(tmp_path: Path) -> None:
+def test_a_checkpoint_that_does_not_describe_its_backbone_is_loaded_by_its_names(tmp_path: Path) -> None:
     objective = SplitMask(tiny_vit(seed=1))
     torch.save({"state_dict": {f"objective.{k}": v for k, v in objective.state_dict().items()}}, tmp_path / "old.ckpt")
-    here = tiny_vit(seed=2)
-    load_into(here, load_weights(tmp_path / "old.ckpt"))
-    assert same(body(here), body(objective.backbone))
+    target = tiny_vit(seed=2)
+    load_into(target, load_weights(tmp_path / "old.ckpt"))
+    assert same(body(target), body(objective.backbone))
 
 
 @pytest.mark.parametrize(
-    "says", ["{", "[1]", "3", '{"timm": {}}', '{"timm": []}', '{"timm": {"model_name": "vit", "patch_size": 8}}']
+    "metadata", ["{", "[1]", "3", '{"timm": {}}', '{"timm": []}', '{"timm": {"model_name": "vit", "patch_size": 8}}']
 )
-def test_a_file_that_says_odd_things_of_itself_is_refused(tmp_path: Path, says: str) -> None:
-    write_safetensors(tmp_path / "odd.safetensors", tiny_vit().state_dict(), {FORMAT: says})
-    with pytest.raises(UserError, match=r"odd\.safetensors.*as (it was|they were) written"):
+def test_a_file_with_invalid_metadata_is_refused(tmp_path: Path, metadata: str) -> None:
+    write_safetensors(tmp_path / "odd.safetensors", tiny_vit().state_dict(), {FORMAT: metadata})
+    with pytest.raises(UserError, match=r"odd\.safetensors.*give an unmodified file"):
         load_weights(tmp_path / "odd.safetensors")
 
 
 @pytest.mark.parametrize("positions", ["learned", "sincos"])
 @pytest.mark.parametrize("class_token", [True, False])
-def test_fixed_positions_are_known_by_their_values(positions: Any, class_token: bool, tmp_path: Path) -> None:
+def test_fixed_positions_are_recognised_by_their_values(positions: Any, class_token: bool, tmp_path: Path) -> None:
     torch.save(tiny_vit(positions=positions, class_token=class_token).state_dict(), tmp_path / "bare.pth")
     assert config_of(load_weights(tmp_path / "bare.pth")).positions == positions
 
@@ -288,14 +260,14 @@ def test_fixed_positions_are_known_by_their_values(positions: Any, class_token: 
 @pytest.mark.parametrize("wrapped", [True, False])
 @pytest.mark.parametrize("class_token", [True, False])
 def test_plain_timm_weights_are_loaded(tmp_path: Path, class_token: bool, wrapped: bool) -> None:
-    there = timm.create_model(
+    source = timm.create_model(
         "vit_tiny_patch16_224", img_size=64, embed_dim=32, depth=2, num_heads=2, patch_size=8, class_token=True
     )
-    torch.save({"model": there.state_dict()} if wrapped else there.state_dict(), tmp_path / "timm.pth")
-    here = tiny_vit(seed=2, image_size=64, class_token=class_token)
-    load_into(here, load_weights(tmp_path / "timm.pth"))
+    torch.save({"model": source.state_dict()} if wrapped else source.state_dict(), tmp_path / "timm.pth")
+    target = tiny_vit(seed=2, image_size=64, class_token=class_token)
+    load_into(target, load_weights(tmp_path / "timm.pth"))
     images = tiny_batch(image_size=64)["images"]
     if class_token:
-        expected = there.eval().forward_features(images)[:, 1:]
-        torch.testing.assert_close(here.eval().features(images), expected, rtol=1e-5, atol=1e-6)
-    assert same(body(here), {k: v for k, v in there.state_dict().items() if k in body(here)})
+        expected = source.eval().forward_features(images)[:, 1:]
+        torch.testing.assert_close(target.eval().features(images), expected, rtol=1e-5, atol=1e-6)
+    assert same(body(target), {k: v for k, v in source.state_dict().items() if k in body(target)})

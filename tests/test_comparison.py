@@ -1,4 +1,4 @@
-"""From accuracies per seed to a table and an honest sentence."""
+"""From accuracies per seed to a table and a verdict."""
 
 import math
 
@@ -70,7 +70,7 @@ def test_mean_and_spread_are_those_of_a_sample() -> None:
         (Difference(9.0, -math.inf, math.inf, 1), "No verdict from one seed: +9.0"),
     ],
 )
-def test_the_verdict_says_no_more_than_the_interval(difference: Difference, start: str) -> None:
+def test_the_verdict_claims_no_more_than_the_interval(difference: Difference, start: str) -> None:
     assert verdict(difference).startswith(start)
 
 
@@ -96,8 +96,8 @@ def test_the_report_has_a_table_and_a_verdict_for_each_share() -> None:
     assert text.endswith("- a note\n")
 
 
-def test_given_weights_do_not_touch_the_verdict() -> None:
-    arms = [arm("scratch", 0.5, 0.6), arm("imagenet", 0.9, 0.9), arm("pretrained", 0.3, 0.41)]
+def test_given_weights_do_not_affect_the_verdict() -> None:
+    arms = [arm("scratch", 0.5, 0.6), arm("given", 0.9, 0.9), arm("pretrained", 0.3, 0.41)]
     assert share_verdict(arms) == share_verdict([arms[0], arms[2]])
 
 
@@ -109,10 +109,10 @@ def test_given_weights_do_not_touch_the_verdict() -> None:
         ((0.9, 1.0, 0.94), "worse"),
     ],
 )
-def test_the_verdict_tells_of_training_from_scratch_for_as_long(long: tuple[float, ...], found: str) -> None:
+def test_the_verdict_reports_training_from_scratch_for_equal_total_time(long: tuple[float, ...], found: str) -> None:
     arms = [arm("scratch", 0.5, 0.6, 0.55), arm("scratch_long", *long), arm("pretrained", 0.7, 0.8, 0.76)]
     text = share_verdict(arms)
     assert text.startswith(share_verdict([arms[0], arms[2]]))
-    assert "for as long in all" in text
+    assert "for equal total time" in text
     assert found.split()[-1] in text
     assert text.endswith(f"{found.split(', ')[-1]}.")

@@ -1,13 +1,22 @@
-"""The losses in bounded memory equal the plain ones, gradients too."""
+"""The losses equal plain ones, with their gradients, on one process and on two."""
+
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from reference.splitmask import info_nce_in_loops
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from lit_splitmask import losses
-from lit_splitmask.losses import info_nce, word_cross_entropy
+from lit_splitmask.distributed import local_rows
+from lit_splitmask.losses import IGNORED, info_nce, pixel_loss, word_cross_entropy
+
+LABELLED = {"unequally many": (5, 64, 1, 30), "none in the first half": (0, 0, 64, 7), "none": (0, 0, 0, 0)}
+"""Labelled pixels of each of four images."""
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +61,7 @@ def test_word_cross_entropy_equals_the_plain_one_with_gradients(
         torch.testing.assert_close(gradient, exact_gradient.float(), rtol=1e-5, atol=1e-6)
 
 
-def test_gradients_are_the_slopes_of_the_loss() -> None:
+def test_gradients_equal_finite_differences_of_the_loss() -> None:
     states, weight, bias, words = problem(6, 5, 11)
     gradients = torch.autograd.grad(word_cross_entropy(states, weight, bias, words)[0], (states, weight, bias))
     exact = [x.detach().double() for x in (states, weight, bias)]
@@ -103,7 +112,7 @@ def test_without_gradients_the_loss_is_the_same_and_needs_none() -> None:
     torch.testing.assert_close(loss, plain(*inputs, words)[0].detach())
 
 
-def test_the_accuracy_is_no_part_of_the_graph() -> None:
+def test_the_accuracy_has_no_gradient() -> None:
     *inputs, words = problem(20, 8, 30)
     assert not word_cross_entropy(*inputs, words)[1].requires_grad
 
@@ -146,3 +155,59 @@ def test_info_nce_is_computed_in_float32_under_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         under = info_nce(a, b)[0]
     assert torch.equal(under, info_nce(a, b)[0])
+
+
+def labelled_images(counts: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Images (4, 3, 8, 8), and label maps of 5 classes in which so many pixels of each image have a label."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 3, 8, 8, generator=generator)
+    maps = torch.randint(5, (4, 64), generator=generator)
+    for labels, count in zip(maps, counts, strict=True):
+        labels[count:] = IGNORED
+    return images, maps.reshape(4, 8, 8)
+
+
+def pixel_classifier() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Conv2d(3, 5, 3, padding=1)
+
+
+def loss_and_gradients(model: torch.nn.Module, images: Tensor, maps: Tensor) -> dict[str, Any]:
+    loss = pixel_loss(model(images), maps)
+    loss.backward()
+    return {"loss": loss.detach(), "gradients": [parameter.grad for parameter in model.parameters()]}
+
+
+def train_on_half(number: int, folder: Path) -> None:
+    """The work of one of two processes, each with two of the four images."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=number, world_size=2)
+    results = {}
+    for name, counts in LABELLED.items():
+        images, maps = labelled_images(counts)
+        model = DistributedDataParallel(pixel_classifier())
+        results[name] = loss_and_gradients(model, local_rows(images), local_rows(maps))
+        dist.all_reduce(results[name]["loss"])
+    torch.save(results, folder / f"{number}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("processes")
+    torch.multiprocessing.spawn(train_on_half, (folder,), nprocs=2)
+    return [torch.load(folder / f"{number}.pt") for number in range(2)]
+
+
+@pytest.mark.parametrize("labelled", LABELLED)
+def test_two_processes_average_the_loss_over_the_labelled_pixels_of_both(
+    processes: list[dict[str, Any]], labelled: str
+) -> None:
+    expected = loss_and_gradients(pixel_classifier(), *labelled_images(LABELLED[labelled]))
+    for process in processes:
+        torch.testing.assert_close(process[labelled]["loss"] / 2, expected["loss"], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(process[labelled]["gradients"], expected["gradients"], rtol=1e-5, atol=1e-6)
+    if labelled != "none":
+        images, maps = labelled_images(LABELLED[labelled])
+        plain = F.cross_entropy(pixel_classifier()(images), maps, ignore_index=IGNORED)
+        torch.testing.assert_close(expected["loss"], plain.detach())

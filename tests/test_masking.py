@@ -1,10 +1,11 @@
-"""Splits are disjoint, of exact size and reproducible, and block masks look like BEiT's."""
+"""Masks are of exact size and reproducible, splits are disjoint, and block masks look like BEiT's."""
 
 import random
+from typing import Any
 
 import pytest
 import torch
-from reference.block_masks import beit_half_mask, same_neighbours
+from reference.block_masks import beit_half_mask, same_down, same_neighbours, topped_up_mask
 
 from lit_splitmask.errors import UserError
 from lit_splitmask.masking import BlockMasking, Masking, UniformMasking, hidden_from, put, take
@@ -14,8 +15,13 @@ HALVES: list[Masking] = [BlockMasking(), UniformMasking(0.5)]
 
 
 def drawn(masking: Masking, batch_size: int, grid: tuple[int, int], seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    masking.check(grid)
+    masking.check_split(grid)
     return masking.split(batch_size, grid, torch.Generator().manual_seed(seed))
+
+
+def visible(masking: Masking, batch_size: int, grid: tuple[int, int], seed: int = 0) -> torch.Tensor:
+    masking.check(grid)
+    return masking.visible(batch_size, grid, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -49,6 +55,25 @@ def test_indices_ascend_in_each_row(masking: Masking) -> None:
         assert (keep.diff(dim=1) > 0).all()
 
 
+@pytest.mark.parametrize("grid", [(14, 14), (7, 8)])
+@pytest.mark.parametrize("masking", [*HALVES, UniformMasking(0.75), UniformMasking(0.75, complement=True)])
+def test_one_branch_sees_what_the_first_of_two_would(masking: Masking, grid: tuple[int, int]) -> None:
+    assert torch.equal(visible(masking, 20, grid, seed=3), drawn(masking, 20, grid, seed=3)[0])
+
+
+@pytest.mark.parametrize("grid", [*GRIDS, (7, 7), (5, 3)])
+@pytest.mark.parametrize("mask_ratio", [0.01, 0.3, 0.4, 0.5, 0.6, 0.75, 0.99])
+def test_one_branch_may_see_any_share_of_any_grid(mask_ratio: float, grid: tuple[int, int]) -> None:
+    num_patches = grid[0] * grid[1]
+    for masking in (UniformMasking(mask_ratio), BlockMasking(mask_ratio=mask_ratio)):
+        keep = visible(masking, 100, grid)
+        assert 0 < keep.shape[1] < num_patches
+        assert abs(keep.shape[1] - num_patches * (1 - mask_ratio)) <= 0.5 or keep.shape[1] in (1, num_patches - 1)
+        assert (keep.diff(dim=1) > 0).all()
+        assert keep.min() >= 0
+        assert keep.max() < num_patches
+
+
 def test_three_quarters_hidden_means_two_quarters_seen_by_no_more_than_one_branch() -> None:
     keep_a, keep_b = drawn(UniformMasking(0.75), 10, (14, 14))
     assert keep_a.shape == keep_b.shape == (10, 49)
@@ -76,24 +101,41 @@ def test_images_of_a_batch_have_splits_of_their_own(masking: Masking) -> None:
 @pytest.mark.parametrize("grid", [(7, 7), (3, 5)])
 @pytest.mark.parametrize("masking", HALVES, ids=["block", "uniform"])
 def test_a_grid_of_an_odd_number_of_patches_cannot_be_halved(masking: Masking, grid: tuple[int, int]) -> None:
+    masking.check(grid)  # one branch may see a little more or less than half
     with pytest.raises(UserError, match=f"{grid[0]}×{grid[1]}.*two equal halves: choose"):
-        masking.check(grid)
+        masking.check_split(grid)
 
 
 def test_a_grid_of_one_row_has_no_blocks() -> None:
-    with pytest.raises(UserError, match="at least 2×2"):
-        BlockMasking().check((1, 8))
+    for check in (BlockMasking().check, BlockMasking().check_split):
+        with pytest.raises(UserError, match="at least 2×2"):
+            check((1, 8))
 
 
-def test_a_single_patch_cannot_be_split() -> None:
-    with pytest.raises(UserError, match="larger images"):
-        UniformMasking(0.75).check((1, 1))
+def test_a_single_patch_cannot_be_masked() -> None:
+    for check in (UniformMasking(0.75).check, UniformMasking(0.75).check_split):
+        with pytest.raises(UserError, match="larger images"):
+            check((1, 1))
 
 
-@pytest.mark.parametrize("mask_ratio", [-0.1, 0.0, 0.49, 1.0, 1.5])
-def test_a_mask_ratio_that_leaves_no_disjoint_halves_is_refused(mask_ratio: float) -> None:
+@pytest.mark.parametrize("mask_ratio", [-0.1, 0.0, 1.0, 1.5])
+@pytest.mark.parametrize("masking", [UniformMasking, BlockMasking])
+def test_a_mask_ratio_that_shows_or_hides_everything_is_refused(masking: Any, mask_ratio: float) -> None:
     with pytest.raises(UserError, match=f"mask_ratio is {mask_ratio}"):
-        UniformMasking(mask_ratio)
+        masking(mask_ratio=mask_ratio)
+
+
+@pytest.mark.parametrize("mask_ratio", [0.1, 0.49])
+def test_a_mask_ratio_that_leaves_no_disjoint_halves_is_refused_for_two_branches(mask_ratio: float) -> None:
+    masking = UniformMasking(mask_ratio)
+    masking.check((4, 4))
+    with pytest.raises(UserError, match=f"mask_ratio is {mask_ratio}.*from 0.5"):
+        masking.check_split((4, 4))
+
+
+def test_a_masking_that_says_nothing_of_grids_takes_them_all() -> None:
+    Masking().check((1, 1))
+    Masking().check_split((1, 1))
 
 
 def test_impossible_blocks_are_refused() -> None:
@@ -114,11 +156,34 @@ def hidden_maps(keep_b: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     return hidden.reshape(-1, *grid)
 
 
-def test_block_masks_hide_the_places_that_the_published_loop_hides() -> None:
+@pytest.mark.parametrize("ratio", [75 / 196, 0.5])
+def test_block_masks_are_those_of_the_loop_that_trims_after_ten_misses(ratio: float) -> None:
+    target = round(196 * ratio)
+    for seed in range(60):
+        ours = hidden_maps(drawn(BlockMasking(mask_ratio=ratio), 1, (14, 14), seed)[1], (14, 14))[0].bool().tolist()
+        assert ours == topped_up_mask(14, 14, target, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(
+    ("grid", "ratio", "hidden"), [((14, 14), 75 / 196, 75), ((14, 14), 0.5, 98), ((6, 6), 0.4, 14)]
+)
+def test_block_masks_hide_exactly_their_share(grid: tuple[int, int], ratio: float, hidden: int) -> None:
+    keep, rest = drawn(BlockMasking(mask_ratio=ratio), 50, grid)
+    assert rest.shape == (50, hidden)
+    assert keep.shape == (50, grid[0] * grid[1] - hidden)
+
+
+def test_blocks_are_tall_and_wide_equally_often() -> None:
+    masks = hidden_maps(drawn(BlockMasking(), 1000, (14, 14))[1], (14, 14)).bool()
+    down, across = (sum(map(same_down, maps.tolist())) / 1000 for maps in (masks, masks.transpose(1, 2)))
+    assert abs(down - across) < 0.01
+
+
+def test_block_masks_hide_the_positions_that_the_published_loop_hides() -> None:
     ours = hidden_maps(drawn(BlockMasking(), 3000, (14, 14))[1], (14, 14)).mean(dim=0)
     rng = random.Random(0)
     theirs = torch.tensor([beit_half_mask(14, 14, rng) for _ in range(600)]).float().mean(dim=0)
-    # Symmetric places have the same probability: averaging over them leaves less noise than 600 draws have.
+    # Symmetric positions have the same probability: averaging over them leaves less noise than 600 draws have.
     ours, theirs = (sum(torch.rot90(x, k) + torch.rot90(x, k).flip(0) for k in range(4)) / 8 for x in (ours, theirs))
     assert (ours - theirs).abs().max() < 0.07
     assert ours[6, 6] > ours[0, 0] + 0.2  # the middle is hidden far more often than the corners

@@ -18,7 +18,7 @@ from lit_splitmask.optim import OptimConfig, batch_scale, build_optimizer, layer
         (1, 0.5),
         (3, 1.0),
         (4, 1.0),  # the cosine starts at its top,
-        (8, 0.55),  # is half-way between 1 and 0.1 in the middle of the remaining eight steps
+        (8, 0.55),  # is halfway between 1 and 0.1 in the middle of the remaining eight steps
         (6, 0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2),  # cos(π/4) after a quarter of them
         (12, 0.1),  # and ends at the smallest factor,
         (20, 0.1),  # where it stays
@@ -36,7 +36,7 @@ def test_the_polynomial_falls_in_a_straight_line(step: int, expected: float) -> 
     assert found == pytest.approx(expected)
 
 
-def test_the_schedule_of_the_recipe_is_the_optimizers() -> None:
+def test_the_optimizer_follows_the_schedule_of_the_recipe() -> None:
     for kind in ("cosine", "poly"):
         config = OptimConfig(lr=1.0, reference_batch=0, warmup=0.0, min_lr=0.0, schedule=kind)  # type: ignore[arg-type]
         optimizer, schedule = build_optimizer(
@@ -55,7 +55,7 @@ def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
     assert lr_factor(0, total_steps=10, warmup_steps=0, min_factor=0.0) == 1
 
 
-def test_a_run_of_nothing_but_warm_up_divides_by_nothing() -> None:
+def test_a_run_of_warm_up_alone_does_not_divide_by_zero() -> None:
     assert lr_factor(1, total_steps=1, warmup_steps=1, min_factor=0.2) == pytest.approx(1.0)
 
 
@@ -83,7 +83,7 @@ def test_the_rate_scales_by_the_root_of_the_batch_size(batch_size: int, expected
         ("decoder.mask_token", 13),
     ],
 )
-def test_layers_are_counted_from_the_embeddings_and_the_rest_is_the_last(name: str, layer: int) -> None:
+def test_layers_count_from_the_embeddings_and_everything_after_the_blocks_is_the_last(name: str, layer: int) -> None:
     assert layer_of(name, depth=12) == layer
 
 
@@ -141,7 +141,7 @@ def test_the_recipe_reaches_the_optimizer() -> None:
 @pytest.mark.parametrize(
     "bad", [{"lr": 0.0}, {"lr": -1.0}, {"warmup": 1.0}, {"warmup": -0.1}, {"layer_decay": 0.0}, {"layer_decay": 1.1}]
 )
-def test_impossible_values_are_refused_by_name_and_value(bad: dict[str, float]) -> None:
+def test_invalid_values_are_refused_with_their_name_and_value(bad: dict[str, float]) -> None:
     ((name, value),) = bad.items()
     with pytest.raises(UserError, match=f"optim.{name} is {value}"):
         OptimConfig(**bad)

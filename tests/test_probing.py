@@ -1,4 +1,4 @@
-"""Probes of features, against slow and obvious references."""
+"""Probes of features agree with slow, plain references."""
 
 import math
 
@@ -20,7 +20,7 @@ def clusters(num: int, width: int = 12, classes: int = 3, spread: float = 1.0, s
 
 
 @pytest.mark.parametrize("rank", [1, 3, 8])
-def test_rankme_of_equal_directions_is_their_number(rank: int) -> None:
+def test_rankme_of_orthogonal_directions_of_equal_size_is_their_number(rank: int) -> None:
     directions = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))[0][:rank]
     assert rankme(directions.repeat(10, 1)) == pytest.approx(rank, rel=1e-4)
 
@@ -35,7 +35,7 @@ def test_the_error_of_rankme_is_its_spread_over_samples() -> None:
     assert math.isnan(rankme_error(samples[0][:7]))
 
 
-def test_rankme_is_its_definition() -> None:
+def test_rankme_agrees_with_its_definition() -> None:
     features = clusters(40)[0]
     singular = torch.linalg.svdvals(features.double())
     share = singular / singular.sum()
@@ -44,7 +44,7 @@ def test_rankme_is_its_definition() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 @pytest.mark.parametrize("k", [1, 5, 500])
-def test_neighbours_vote_as_a_loop_says(monkeypatch: pytest.MonkeyPatch, chunk: int, k: int) -> None:
+def test_neighbours_vote_as_in_a_plain_loop(monkeypatch: pytest.MonkeyPatch, chunk: int, k: int) -> None:
     monkeypatch.setattr(probing, "CHUNK", chunk)
     train, labels = clusters(60, spread=3.0)
     queries, _ = clusters(20, spread=3.0, seed=1)
@@ -52,8 +52,8 @@ def test_neighbours_vote_as_a_loop_says(monkeypatch: pytest.MonkeyPatch, chunk: 
     for query in queries:
         similarity = torch.stack([torch.cosine_similarity(query, other, dim=0) for other in train])
         votes = torch.zeros(3)
-        for place in similarity.argsort(descending=True)[:k].tolist():
-            votes[labels[place]] += math.exp(similarity[place] / 0.07)
+        for index in similarity.argsort(descending=True)[:k].tolist():
+            votes[labels[index]] += math.exp(similarity[index] / 0.07)
         expected.append(int(votes.argmax()))
     assert knn_predict(train, labels, queries, 3, k=k).tolist() == expected
 
@@ -84,14 +84,14 @@ def test_few_images_of_a_class_are_enough() -> None:
 
 
 @pytest.mark.parametrize("labels", [[0, 0], [-1, 1], [0, 7]])
-def test_labels_that_are_none_are_refused(labels: list[int]) -> None:
+def test_labels_of_one_class_or_outside_the_range_are_refused(labels: list[int]) -> None:
     with pytest.raises(UserError, match="at least two of the 3 classes"):
         LinearProbe(torch.randn(2, 4), torch.tensor(labels), 3)
     with pytest.raises(UserError, match="at least two of the 3 classes"):
         knn_predict(torch.randn(2, 4), torch.tensor(labels), torch.randn(1, 4), 3)
 
 
-def test_the_error_of_an_accuracy_is_that_of_a_share() -> None:
+def test_the_error_of_an_accuracy_is_binomial() -> None:
     value, error = accuracy(torch.tensor([1] * 75 + [0] * 25), torch.ones(100))
     assert value == 0.75
     assert error == pytest.approx((0.75 * 0.25 / 100) ** 0.5, rel=0.02)

@@ -8,14 +8,17 @@ from typing import Any
 
 import pytest
 import yaml
+from reference.tiny_methods import METHODS
 from replicas import REPLICAS
 from scenes import write_scenes
 from tiny_runs import one_thread  # noqa: F401
 
+from lit_splitmask import datamodules
 from lit_splitmask.cli import main
 from lit_splitmask.commands import recipes, tables
 from lit_splitmask.commands.tasks.registry import TASKS
 from lit_splitmask.datamodules import glance
+from lit_splitmask.datamodules.paper import TABLE_9
 from lit_splitmask.errors import UserError
 
 MakeFolder = Callable[..., Path]
@@ -31,15 +34,8 @@ DETECTION = [name for name in ALL if name.startswith("detect")]  # trained in te
 
 TINY = """--model.backbone.embed_dim 32 --model.backbone.depth 2 --model.backbone.num_heads 2 --model.backbone.patch_size 8
 --data.image_size 32 --data.batch_size 4 --data.num_workers 0 --data.budget.steps 2 --trainer.accelerator cpu"""
-SMALLER = {
-    "SplitMask": "--model.objective.tokenizer.vocabulary 16",
-    "BEiT": "--model.objective.tokenizer.vocabulary 16",
-    "MAE": "--model.objective.decoder_dim 32 --model.objective.decoder_depth 1 --model.objective.decoder_heads 2",
-    "DINO": "--model.objective.num_prototypes 16 --data.augment.local_size 16 --model.objective.hidden_dim 16",
-    "MoCoV3": "--model.objective.hidden_dim 16",
-    "Supervised": "",
-}
-"""Further numbers of a method that are shrunk."""
+OPTIONS_OF = {class_name: METHODS[method].recipe_options for method, class_name in recipes.methods().items()}
+"""Options that shrink a method's own networks, by the class of its objective."""
 SIZE = "--model.backbone.size tiny"
 
 
@@ -87,7 +83,11 @@ def images_for(name: str, root: Path) -> Path:
 
 def smaller(recipe: dict[str, Any]) -> str:
     """The command line that shrinks a pre-training recipe."""
-    return f"{TINY} {SIZE} {SMALLER.get(recipe['model']['objective']['class_path'], '')}"
+    return f"{TINY} {SIZE} {OPTIONS_OF[recipe['model']['objective']['class_path']]}"
+
+
+def test_every_method_with_recipes_is_tested() -> None:
+    assert recipes.methods().keys() == METHODS.keys()
 
 
 @pytest.mark.parametrize("name", [name for name in PRETRAINING if name != "beit_dalle"])
@@ -125,7 +125,8 @@ def test_every_dataset_of_the_paper_has_its_recipes() -> None:
     datasets = {recipes.read(name)["data"]["class_path"] for name in PRETRAINING}
     assert set(REPLICAS) <= datasets
     tuned = {recipes.read(name)["data"]["class_path"] for name in FINETUNING}
-    assert set(REPLICAS) - {"ImageNet", "ADE20K", "COCO"} <= tuned  # Table 9
+    titles = {getattr(datamodules, name).facts.title: name for name in REPLICAS}
+    assert {titles[title] for title in TABLE_9} <= tuned
 
 
 @pytest.mark.parametrize(
@@ -237,7 +238,7 @@ def test_a_chosen_fine_tuning_has_no_image_twice_in_a_batch_either(class_folder:
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
-@pytest.mark.parametrize("method", ["mae", "beit", "dino", "mocov3", "supervised"])
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "splitmask"])
 def test_compared_methods_share_what_the_comparison_is_not_about(name: str, method: str) -> None:
     recipe = recipes.comparison(name)
     ours, suffix = recipe["pretrain"], recipe.get("methods")

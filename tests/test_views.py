@@ -1,4 +1,4 @@
-"""The views of a crop, and patches and back."""
+"""Views of a crop; cutting into patches and back."""
 
 import pytest
 import torch
@@ -36,9 +36,7 @@ def test_the_network_view_is_normalised_by_channel() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize(("height", "width", "patch_size"), [(8, 12, 4), (6, 6, 3), (16, 8, 8)])
-def test_patches_are_cut_row_by_row_and_put_together_again(
-    height: int, width: int, patch_size: int, channels: int
-) -> None:
+def test_patches_are_cut_row_by_row_and_reassembled(height: int, width: int, patch_size: int, channels: int) -> None:
     images = crops(height, width, channels)[:, :, : height // patch_size * patch_size].float()
     grid = (height // patch_size, width // patch_size)
     patches = patchify(images, patch_size)

@@ -1,4 +1,4 @@
-"""Augmentations: pure functions of an image and a seed, so that no worker or resume can change them."""
+"""Augmentations: pure functions of an image and a seed, so that workers and resumed runs give the same pixels."""
 
 from lit_splitmask.augment.base import Augment
 from lit_splitmask.augment.detect import DetectionAugment

@@ -1,4 +1,4 @@
-"""What augmentations share: settings, the crop box, resizing and flipping."""
+"""Shared parts of the augmentations: the base class, the crop box, resizing and flipping."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,24 +17,24 @@ Transform = Callable[[np.ndarray, int], np.ndarray]
 
 
 class Augment(ABC):
-    """The settings of an augmentation; :meth:`build` makes the function, once the input size is known.
+    """The settings of an augmentation; :meth:`build` makes the function for an input size.
 
     Attributes:
-        repeats: How many differently augmented copies of an image follow each other.
+        repeats: Number of differently augmented copies of an image in a row.
     """
 
     repeats: int = 1
 
     @abstractmethod
     def build(self, image_size: int) -> Callable[..., Any]:
-        """Makes the function of an image and a seed: a :data:`Transform`, where images alone are augmented."""
+        """Makes the function of an image and a seed: a :data:`Transform`, unless targets are augmented as well."""
 
     def build_all(self, image_size: int) -> list[Transform]:
-        """Makes a function for each crop of an image; one here."""
+        """Makes one function per crop of an image; by default one."""
         return [self.build(image_size)]
 
     def sizes(self, image_size: int) -> list[int]:
-        """The crops' sides in pixels."""
+        """Sides of the crops, in pixels."""
         return [image_size]
 
 
@@ -46,18 +46,23 @@ def check_fractions(**settings: float) -> None:
     """
     for name, value in settings.items():
         if not 0 <= value <= 1:
-            raise UserError(f"The augmentation setting {name}={value} must lie between 0 and 1. Correct it.")
+            raise UserError(f"The augmentation setting {name}={value} must be between 0 and 1.")
 
 
 def crop_box(
     generator: np.random.Generator, height: int, width: int, *, min_scale: float, max_scale: float = 1.0
 ) -> tuple[int, int, int, int]:
-    """A random box of ``min_scale`` to ``max_scale`` of the area and 3:4 to 4:3 in shape.
+    """Draws a box with ``min_scale`` to ``max_scale`` of the area and an aspect ratio of 3:4 to 4:3.
 
-    After ten misses (a long image, say) it is the largest centred box of that shape and at most ``max_scale``.
+    If ten draws do not fit into the image (a very long one, say), the box is the largest centred one within these bounds.
+
+    Args:
+        generator: Source of randomness.
+        height, width: Size of the image, in pixels.
+        min_scale, max_scale: Bounds of the box's share of the area.
 
     Returns:
-        Left, top, right and bottom.
+        Left, top, right and bottom, in pixels.
     """
     for _ in range(10):
         area = height * width * generator.uniform(min_scale, max_scale)
@@ -66,15 +71,15 @@ def crop_box(
         if 0 < w <= width and 0 < h <= height:
             left, top = int(generator.integers(width - w + 1)), int(generator.integers(height - h + 1))
             return left, top, left + w, top + h
-    most_w, most_h = min(width, height * 4 / 3), min(height, width * 4 / 3)
-    shrink = min(1.0, sqrt(max_scale * height * width / (most_w * most_h)))
-    w, h = max(1, int(most_w * shrink)), max(1, int(most_h * shrink))
+    max_w, max_h = min(width, height * 4 / 3), min(height, width * 4 / 3)
+    shrink = min(1.0, sqrt(max_scale * height * width / (max_w * max_h)))
+    w, h = max(1, int(max_w * shrink)), max(1, int(max_h * shrink))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
 
 
 def resize_box(image: np.ndarray, size: int, box: tuple[int, int, int, int]) -> np.ndarray:
-    """Part of an image as a square, antialiased bicubic; within 3 of 255 of Pillow's result, in a sixth of its time.
+    """Resizes part of an image to a square, antialiased bicubic; within 3 of 255 of Pillow's result, in a sixth of its time.
 
     Args:
         image: (H, W, 3) uint8.
@@ -85,24 +90,24 @@ def resize_box(image: np.ndarray, size: int, box: tuple[int, int, int, int]) -> 
         (size, size, 3) uint8.
     """
     left, top, right, bottom = box
-    part = torch.from_numpy(np.array(image[top:bottom, left:right]))  # a copy: a mapped file is not writable
-    channels_last = part[None].permute(0, 3, 1, 2)  # torch is twice as fast if it sees that the batch is in this format
+    part = torch.from_numpy(np.array(image[top:bottom, left:right]))  # copied: a memory-mapped file is read-only
+    channels_last = part[None].permute(0, 3, 1, 2)  # torch is twice as fast in this memory format
     square = F.interpolate(channels_last, (size, size), mode="bicubic", antialias=True)
     return square.permute(0, 2, 3, 1).numpy()[0]
 
 
 def flip(image: np.ndarray) -> np.ndarray:
-    """An image from right to left, contiguous; in a twentieth of the time of NumPy's reversed copy."""
+    """Flips an image horizontally, into contiguous memory; in a twentieth of the time of NumPy's reversed copy."""
     return torch.from_numpy(image).flip(1).numpy()
 
 
 def resize(image: np.ndarray, size: int, box: tuple[float, float, float, float] | None = None) -> np.ndarray:
-    """Part of an image as a square, antialiased bicubic.
+    """Resizes an image, or part of it, to a square with Pillow, antialiased bicubic.
 
     Args:
         image: (H, W, 3) uint8.
         size: Side of the square.
-        box: Left, top, right and bottom, in pixels.
+        box: Left, top, right and bottom of the part, in pixels; None for the whole image.
 
     Returns:
         (size, size, 3) uint8.

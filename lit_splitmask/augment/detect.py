@@ -1,4 +1,4 @@
-"""Views of an image that move its boxes and masks along: a part of it, resized, perhaps flipped."""
+"""The augmentation of detection: views of an image, which map its boxes and masks along with its pixels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from lit_splitmask.augment.base import Augment, check_fractions
 from lit_splitmask.errors import UserError
 
 MakeView = Callable[[int, int, int], "View"]
-"""``(height, width, seed) -> view`` of an image."""
+"""``(height, width, seed) -> view``, for an image of that size."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A part of an image, resized and perhaps flipped: all that an augmentation decides.
+    """A part of an image, resized and possibly flipped.
 
-    Resizing, cropping and resizing again is one such view too, so that pixels are interpolated once and polygons are
-    rasterised at their final size.
+    Resizing, cropping and resizing again is also one view. So pixels are interpolated once, and polygons are rasterised at
+    their final size.
 
     Attributes:
         left, top, width, height: The part, in whole pixels of the image.
-        out_width, out_height: Of the result.
-        flip: From right to left.
+        out_width, out_height: Size of the result, in pixels.
+        flip: Whether to flip it horizontally.
     """
 
     left: int
@@ -39,7 +39,7 @@ class View:
     flip: bool = False
 
     def image(self, pixels: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 -> (out_height, out_width, 3) uint8, antialiased bilinear."""
+        """The view of an image, antialiased bilinear: (H, W, 3) uint8 -> (out_height, out_width, 3) uint8."""
         part = torch.from_numpy(np.array(pixels[self.top : self.top + self.height, self.left : self.left + self.width]))
         result = F.interpolate(
             part[None].permute(0, 3, 1, 2), (self.out_height, self.out_width), mode="bilinear", antialias=True
@@ -47,7 +47,7 @@ class View:
         return (result.flip(1) if self.flip else result).contiguous().numpy()
 
     def points(self, points: np.ndarray) -> np.ndarray:
-        """(…, 2) of x and y in the image -> in the view, not clipped."""
+        """Maps points from the image to the view, without clipping: (…, 2) of x and y."""
         scale = np.array([self.out_width / self.width, self.out_height / self.height])
         moved = (np.asarray(points, dtype=np.float64) - [self.left, self.top]) * scale
         if self.flip:
@@ -55,12 +55,20 @@ class View:
         return moved
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
-        """(n, 4) of left, top, right, bottom in the image -> in the view, not clipped."""
+        """Maps boxes from the image to the view, without clipping: (n, 4) of left, top, right and bottom."""
         corners = self.points(boxes.reshape(-1, 2, 2))
         return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
 
     def mask(self, segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-        """COCO's segmentation in an image of ``size`` -> (out_height, out_width) bool."""
+        """The mask of an object in the view.
+
+        Args:
+            segmentation: COCO's polygons or run lengths.
+            size: Height and width of the image.
+
+        Returns:
+            (out_height, out_width) bool.
+        """
         out = (self.out_height, self.out_width)
         if isinstance(segmentation, list):
             moved = [self.points(np.reshape(polygon, (-1, 2))).ravel().tolist() for polygon in segmentation]
@@ -72,32 +80,32 @@ class View:
 
 
 def fit(height: float, width: float, short: float, longest: float) -> tuple[int, int]:
-    """Height and width after the shorter side became ``short``, or the longer one ``longest`` where it would exceed that."""
+    """Height and width after resizing the shorter side to ``short``, or the longer one to ``longest`` if it would exceed that."""
     scale = min(short / min(height, width), longest / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def whole_view(height: int, width: int, seed: int = 0, *, short: int, longest: int) -> View:
-    """The whole image, resized: for evaluation."""
+    """The whole image, resized, for evaluation; the seed is ignored."""
     out_height, out_width = fit(height, width, short, longest)
     return View(0, 0, width, height, out_width, out_height)
 
 
 @dataclass(frozen=True)
 class DetectionAugment(Augment):
-    """Flip and multi-scale resizing, of the whole image or of a random part (DETR's, Swin's).
+    """Flip and multi-scale resizing, of the whole image or of a random part (as in DETR and Swin).
 
-    All sizes are in proportion to the short side of evaluation: at 800, short sides of 480 to 800 in steps of 32; for the part,
-    the image at a short side of 400, 500 or 600, of which 384 to 600 in each direction are taken.
+    All sizes are proportional to the short side in evaluation. With 800: short sides of 480 to 800 in steps of 32; for a part,
+    the image is resized to a short side of 400, 500 or 600, and 384 to 600 pixels in each direction are cut out.
 
     Args:
-        hflip: Probability of a flip.
-        crop: Probability of a part in place of the whole.
-        min_scale: Shortest short side, as a share of that of evaluation.
-        num_scales: Short sides to choose from.
+        hflip: Probability of a horizontal flip.
+        crop: Probability of a random part instead of the whole image.
+        min_scale: Smallest short side, as a share of the short side in evaluation.
+        num_scales: Number of short sides to choose from.
 
     Raises:
-        UserError: A probability or share is outside [0, 1].
+        UserError: A probability or share is outside [0, 1], ``min_scale`` is 0, or ``num_scales`` is less than 1.
     """
 
     hflip: float = 0.5
@@ -109,24 +117,32 @@ class DetectionAugment(Augment):
         check_fractions(hflip=self.hflip, crop=self.crop, min_scale=self.min_scale)
         if self.min_scale == 0 or self.num_scales < 1:
             raise UserError(
-                f"The augmentation settings min_scale={self.min_scale} and num_scales={self.num_scales} must be more than 0."
+                f"The augmentation settings min_scale={self.min_scale} and num_scales={self.num_scales} must be greater than 0."
             )
 
     def build(self, image_size: int) -> Callable[..., View]:
-        """Makes the function of an image's height, width and a seed; it needs the longest side, too, as ``longest``."""
+        """Makes the function of height, width and seed; it also takes the largest long side as ``longest``."""
         return partial(self.view, short=image_size)
 
     def view(self, height: int, width: int, seed: int, *, short: int, longest: int) -> View:
-        """Draws a view."""
-        draw = np.random.default_rng(seed)
+        """Draws a view.
+
+        Args:
+            height, width: Size of the image, in pixels.
+            seed: Seed of the view.
+            short: Short side in evaluation, in pixels.
+            longest: Largest long side, in pixels.
+        """
+        generator = np.random.default_rng(seed)
         left, top, part_width, part_height = 0, 0, width, height
-        if draw.random() < self.crop:
-            # the image is not resized for it: its part is found on its own pixels
-            scale = fit(height, width, short * draw.choice([0.5, 0.625, 0.75]), np.inf)[0] / height
+        if generator.random() < self.crop:
+            # The image is not resized first: the part is expressed in its original pixels.
+            scale = fit(height, width, short * generator.choice([0.5, 0.625, 0.75]), np.inf)[0] / height
             part_height, part_width = (
-                min(side, max(1, round(draw.uniform(0.48, 0.75) * short / scale))) for side in (height, width)
+                min(side, max(1, round(generator.uniform(0.48, 0.75) * short / scale))) for side in (height, width)
             )
-            top, left = int(draw.integers(height - part_height + 1)), int(draw.integers(width - part_width + 1))
-        side = short * draw.choice(np.linspace(self.min_scale, 1.0, self.num_scales))
+            top = int(generator.integers(height - part_height + 1))
+            left = int(generator.integers(width - part_width + 1))
+        side = short * generator.choice(np.linspace(self.min_scale, 1.0, self.num_scales))
         out_height, out_width = fit(part_height, part_width, side, longest)
-        return View(left, top, part_width, part_height, out_width, out_height, bool(draw.random() < self.hflip))
+        return View(left, top, part_width, part_height, out_width, out_height, bool(generator.random() < self.hflip))

@@ -1,4 +1,4 @@
-"""The view of evaluation: a centre crop, without randomness."""
+"""The centre crop for evaluation."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ from lit_splitmask.augment.base import resize
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Short side to ``image_size / crop_ratio``, then the centre: no randomness, the seed is ignored.
+    """Resizes the short side to ``image_size / crop_ratio`` and crops the centre; ignores the seed.
 
     Args:
-        image_size: Side of the crop.
+        image_size: Side of the crop, in pixels.
         crop_ratio: Share of the short side that the crop covers.
     """
 
@@ -20,7 +20,7 @@ class EvalTransform:
     crop_ratio: float = 0.875
 
     def __call__(self, image: np.ndarray, seed: int = 0) -> np.ndarray:
-        """Crops (H, W, 3) uint8 to (image_size, image_size, 3) uint8; a smaller image is enlarged."""
+        """Crops (H, W, 3) uint8 to (image_size, image_size, 3) uint8; enlarges a smaller image."""
         height, width = image.shape[:2]
         side = min(height, width) * self.crop_ratio
         left, top = (width - side) / 2, (height - side) / 2

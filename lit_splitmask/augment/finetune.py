@@ -1,8 +1,5 @@
-"""The augmentation of supervised training: crop, flip, RandAugment, random erasing."""
+"""The augmentation of supervised training: random crop, flip, RandAugment and random erasing."""
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import exp, log, sqrt
 from typing import Any
@@ -12,9 +9,10 @@ from PIL import Image, ImageOps
 
 from lit_splitmask.augment.base import Augment, Transform, check_fractions, crop_box, flip, resize_box
 from lit_splitmask.errors import UserError
+from lit_splitmask.seeding import seeded_python_and_numpy
 
 _IMAGENET_MEAN_PIXEL = (124, 116, 104)
-_IMAGENET_STD_PIXEL = 57.0  # a normalised standard deviation of 1, in pixel values
+_IMAGENET_STD_PIXEL = 57.0  # one standard deviation of normalised pixels, in pixel values
 
 
 @dataclass(frozen=True)
@@ -24,15 +22,15 @@ class FinetuneAugment(Augment):
     There is no colour jitter: timm leaves it out whenever RandAugment is on, although the recipes list both.
 
     Args:
-        min_scale: Least share of the image's area that is cropped.
+        min_scale: Smallest share of the image's area that a crop covers.
         hflip: Probability of a horizontal flip.
-        rand_augment: timm's string, such as ``rand-m9-mstd0.5-inc1``; None for none.
-        erase: Probability that a rectangle is overwritten with noise.
-        repeats: Repeated augmentation: so many differently augmented copies of an image in a row, 3 in DeiT and Table 9. As
-            many images are seen in all, fewer of them different.
+        rand_augment: timm's policy string, such as ``rand-m9-mstd0.5-inc1``; None for no RandAugment.
+        erase: Probability of overwriting a rectangle with noise.
+        repeats: Repeated augmentation: number of differently augmented copies of an image in a row; 3 in DeiT and Table 9. The
+            total number of images seen stays the same, so fewer of them are different.
 
     Raises:
-        UserError: A probability or share is outside [0, 1], or an image is not repeated at least once.
+        UserError: A probability or share is outside [0, 1], ``min_scale`` is 0, or ``repeats`` is less than 1.
     """
 
     min_scale: float = 0.08
@@ -44,9 +42,9 @@ class FinetuneAugment(Augment):
     def __post_init__(self) -> None:
         check_fractions(min_scale=self.min_scale, hflip=self.hflip, erase=self.erase)
         if self.min_scale == 0:
-            raise UserError("The crop's min_scale=0.0 must be more than 0; the usual value is 0.08.")
+            raise UserError("The crop's min_scale=0.0 must be greater than 0; the usual value is 0.08.")
         if self.repeats < 1:
-            raise UserError(f"repeats={self.repeats}, but an image must come at least once; DeiT has 3.")
+            raise UserError(f"repeats={self.repeats}, but it must be at least 1; DeiT uses 3.")
 
     def build(self, image_size: int) -> Transform:
         """Makes the function of an image and a seed.
@@ -54,10 +52,10 @@ class FinetuneAugment(Augment):
         Raises:
             UserError: timm does not understand ``rand_augment``.
         """
-        return _Finetune(self, image_size)
+        return _FinetuneTransform(self, image_size)
 
 
-class _Finetune:
+class _FinetuneTransform:
     def __init__(self, augment: FinetuneAugment, image_size: int) -> None:
         self.augment = augment
         self.image_size = image_size
@@ -70,10 +68,10 @@ class _Finetune:
                 self.policy = rand_augment_transform(augment.rand_augment, constants)
             except (AssertionError, ValueError, KeyError) as error:
                 raise UserError(
-                    f"rand_augment={augment.rand_augment!r} is not understood by timm ({error}). Pass a string such as "
-                    "'rand-m9-mstd0.5-inc1', or null for none."
+                    f"rand_augment={augment.rand_augment!r} is not a policy that timm knows ({error}). Pass a string such as "
+                    "'rand-m9-mstd0.5-inc1', or null for no RandAugment."
                 ) from error
-            _keep_a_bit(self.policy)
+            _limit_posterize(self.policy)
 
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
         generator = np.random.default_rng(seed)
@@ -82,15 +80,15 @@ class _Finetune:
         if generator.random() < self.augment.hflip:
             crop = flip(crop)
         if self.policy is not None:
-            with _seeded(seed):
+            with seeded_python_and_numpy(seed):  # timm's policies use these generators
                 crop = np.asarray(self.policy(Image.fromarray(crop)))
         if generator.random() < self.augment.erase:
             crop = erase(generator, crop)
         return crop
 
 
-def _keep_a_bit(policy: Any) -> None:
-    """Makes posterisation keep a bit: at full strength timm asks for none, which Pillow 13 refuses."""
+def _limit_posterize(policy: Any) -> None:
+    """Makes posterisation keep at least one bit: at full strength timm asks for zero bits, which Pillow 13 rejects."""
     from timm.data.auto_augment import posterize
 
     for op in policy.ops:
@@ -102,25 +100,12 @@ def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
     return image if bits >= 8 else ImageOps.posterize(image, max(1, bits))
 
 
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seeds the global generators of Python and NumPy, which timm's policies use, and puts their states back."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    try:
-        yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-
-
 def erase(generator: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Overwrites a random rectangle, 2 % to a third of the area, with noise around the image's mean (timm's ``pixel``).
+    """Overwrites a random rectangle, 2 % to a third of the area, with noise around the image's mean (timm's ``pixel`` mode).
 
     Args:
-        generator: Decides where and with what.
-        image: (H, W, 3) uint8, not changed.
+        generator: Source of the rectangle and the noise.
+        image: (H, W, 3) uint8; not modified.
 
     Returns:
         (H, W, 3) uint8.

@@ -9,16 +9,16 @@ from lit_splitmask.errors import UserError
 
 @dataclass(frozen=True)
 class MultiCrop(Augment):
-    """Two global crops of the datamodule's image size, and smaller local ones (DINO's multi-crop; MoCo v3's two views).
+    """Two global crops of the datamodule's image size, and smaller local crops (DINO's multi-crop; MoCo v3's two views).
 
     Args:
-        first, second: Of the global crops.
-        local: Of the local ones.
-        num_local: How many.
-        local_size: Their side in pixels, a multiple of the patch size.
+        first, second: Augmentations of the global crops.
+        local: Augmentation of the local crops.
+        num_local: Number of local crops.
+        local_size: Side of the local crops in pixels, a multiple of the patch size.
 
     Raises:
-        UserError: There are fewer than no local crops.
+        UserError: ``num_local`` is negative, or ``local_size`` is less than 1.
     """
 
     first: PretrainAugment = field(default_factory=PretrainAugment)
@@ -34,10 +34,10 @@ class MultiCrop(Augment):
             )
 
     def sizes(self, image_size: int) -> list[int]:
-        """The crops' sides in pixels.
+        """Sides of the crops, in pixels.
 
         Raises:
-            UserError: A local crop is larger than a global one.
+            UserError: The local crops are larger than the global ones.
         """
         if self.num_local and self.local_size > image_size:
             raise UserError(
@@ -47,10 +47,14 @@ class MultiCrop(Augment):
         return [image_size, image_size] + [self.local_size] * self.num_local
 
     def build(self, image_size: int) -> Transform:
-        """Makes the function of an image and a seed that gives the first crop."""
+        """Makes the function of an image and a seed for the first global crop."""
         return self.first.build(image_size)
 
     def build_all(self, image_size: int) -> list[Transform]:
-        """One function a crop."""
-        settings = [self.first, self.second] + [self.local] * self.num_local
-        return [one.build(size) for one, size in zip(settings, self.sizes(image_size), strict=True)]
+        """Makes one function per crop.
+
+        Raises:
+            UserError: The local crops are larger than the global ones.
+        """
+        augments = [self.first, self.second] + [self.local] * self.num_local
+        return [augment.build(size) for augment, size in zip(augments, self.sizes(image_size), strict=True)]

@@ -1,4 +1,4 @@
-"""The augmentation of pre-training: random resized crop, flip, and colour where it is asked for."""
+"""The augmentation of pre-training: random resized crop, flip and optional colour augmentation."""
 
 import random
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from lit_splitmask.errors import UserError
 
 @dataclass(frozen=True)
 class PretrainAugment(Augment):
-    """Random resized crop and flip, with colour augmentation where it is asked for.
+    """Random resized crop and flip, with optional colour augmentation.
 
-    The paper's strong set (Section 5.5; probabilities of MoCo v3, which the paper does not state) is
-    ``color_jitter=0.8, grayscale=0.2, blur=0.5, solarize=0.2``. The jitter's strengths are (0.4, 0.4, 0.2, 0.1).
+    The paper's strong augmentation (Section 5.5) is ``color_jitter=0.8, grayscale=0.2, blur=0.5, solarize=0.2``; the paper
+    states no probabilities, so these are MoCo v3's. The jitter's strengths are (0.4, 0.4, 0.2, 0.1).
 
     Args:
         min_scale, max_scale: Bounds of the crop's share of the image's area.
         hflip: Probability of a horizontal flip.
-        color_jitter: Probability of brightness, contrast, saturation and hue changes.
-        grayscale: Probability of losing the colours.
+        color_jitter: Probability of changing brightness, contrast, saturation and hue.
+        grayscale: Probability of converting to greyscale.
         blur: Probability of a Gaussian blur, sigma 0.1 to 2.
         solarize: Probability of inverting all values of at least 128.
 
     Raises:
-        UserError: A probability or share is outside [0, 1], or the scales are no range.
+        UserError: A probability or share is outside [0, 1], ``min_scale`` is 0, or ``min_scale`` exceeds ``max_scale``.
     """
 
     min_scale: float = 0.08
@@ -40,15 +40,15 @@ class PretrainAugment(Augment):
         check_fractions(**vars(self))
         if not 0 < self.min_scale <= self.max_scale:
             raise UserError(
-                f"The crop's min_scale={self.min_scale} must be more than 0 and at most max_scale={self.max_scale}."
+                f"The crop's min_scale={self.min_scale} must be greater than 0 and at most max_scale={self.max_scale}."
             )
 
     def build(self, image_size: int) -> Transform:
         """Makes the function of an image and a seed."""
-        return _Pretrain(self, image_size)
+        return _PretrainTransform(self, image_size)
 
 
-class _Pretrain:
+class _PretrainTransform:
     def __init__(self, augment: PretrainAugment, image_size: int) -> None:
         import albumentations as A
 
@@ -63,8 +63,8 @@ class _Pretrain:
             A.Solarize(threshold_range=(0.5, 0.5), p=augment.solarize),
         ]
         self.colour = A.Compose([step for step in steps if step.p > 0])
-        # One pair of generators for all steps. Compose.set_random_seed would give each step a generator of its own with
-        # the same seed: their first draws would be equal, so that every greyscale image would be solarised as well.
+        # All steps share one pair of generators. Compose.set_random_seed would seed a separate generator for each step with
+        # the same number: their first draws would be equal, and every greyscale image would also be solarised.
         self.bits = np.random.PCG64(0)
         self.python = random.Random(0)
         self.colour.set_random_state(np.random.Generator(self.bits), self.python)

@@ -1,4 +1,4 @@
-"""What watches a run: progress, time estimate, signals, checkpoint selection, pictures, weights, predictions."""
+"""Callbacks: progress, time estimate, checkpoint selection with its signals, pictures, exported weights, predictions."""
 
 from lit_splitmask.callbacks.detection_pictures import DetectionPictures
 from lit_splitmask.callbacks.early_stopping import OverfitAwareEarlyStopping

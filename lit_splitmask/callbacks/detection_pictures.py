@@ -1,4 +1,4 @@
-"""What a detector finds, drawn beside the truth."""
+"""Draws a detector's predictions next to the ground truth."""
 
 import math
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ GAP = 4
 
 
 def draw_objects(pixels: Tensor, objects: dict[str, Any], class_names: Sequence[str]) -> Image.Image:
-    """Masks, boxes and classes over an image.
+    """Draws masks, boxes and classes over an image.
 
     Args:
-        pixels: (C, H, W) uint8.
-        objects: ``boxes`` (n, 4) of left, top, right, bottom in pixels, ``labels`` (n,); ``scores`` (n,) and ``masks`` (n, H, W)
-            bool where there are any.
-        class_names: By label.
+        pixels: Image (C, H, W) uint8.
+        objects: ``boxes`` (n, 4) of left, top, right, bottom in pixels and ``labels`` (n,); optionally ``scores`` (n,) and
+            ``masks`` (n, H, W) bool.
+        class_names: Class names by label.
     """
     canvas = pixels.expand(3, -1, -1).float()
     labels = objects["labels"].tolist()
@@ -39,28 +39,32 @@ def draw_objects(pixels: Tensor, objects: dict[str, Any], class_names: Sequence[
     for label, box, score in zip(labels, objects["boxes"].tolist(), scores, strict=True):
         pencil.rectangle(box, outline=bright_colour(label), width=max(1, min(picture.size) // 300))
         text = class_names[label] if score is None else f"{class_names[label]} {score:.2f}"
-        if box[2] - box[0] >= 6 * len(text):  # where there is room for it
+        if box[2] - box[0] >= 6 * len(text):  # if it fits
             pencil.text((box[0] + 2, box[1] + 1), text, fill=bright_colour(label), stroke_width=1, stroke_fill="black")
     return picture
 
 
-def beside(truth: Image.Image, found: Image.Image) -> Image.Image:
-    """Two pictures of one size with titles."""
+def _side_by_side(truth: Image.Image, predicted: Image.Image) -> Image.Image:
+    """Two pictures of the same size, with titles."""
     width, height = truth.size
     row = Image.new("RGB", (2 * width + GAP, height + TITLE_HEIGHT), "white")
-    for number, (picture, title) in enumerate(((truth, "truth"), (found, "predicted"))):
+    for number, (picture, title) in enumerate(((truth, "truth"), (predicted, "predicted"))):
         row.paste(picture, (number * (width + GAP), TITLE_HEIGHT))
         ImageDraw.Draw(row).text((number * (width + GAP) + 2, 2), title, fill="black")
     return row
 
 
 class DetectionPictures(Callback):
-    """Draws a few validation images, the truth beside what is predicted, when training ends.
+    """Draws ground truth and predictions of a few validation images side by side when training ends.
 
     Args:
-        directory: where ``detections.png`` goes.
-        num_images: rows of the picture, spread over the validation set.
-        threshold: score below which detections are not drawn.
+        directory: Folder for ``detections.png``.
+        num_images: Number of images, one per row, spread over the validation set.
+        threshold: Score below which detections are not drawn.
+
+    Example:
+        >>> DetectionPictures("runs/mine", num_images=8).path.name
+        'detections.png'
     """
 
     def __init__(self, directory: str, num_images: int = 4, threshold: float = 0.5) -> None:
@@ -71,10 +75,16 @@ class DetectionPictures(Callback):
             self.draw(trainer.datamodule, pl_module)  # type: ignore[attr-defined]
 
     def draw(self, data: Any, module: Detect, split: str = "val") -> None:
-        """Writes the picture now, of images of a split, or of training images where it has none."""
+        """Writes the picture now.
+
+        Args:
+            data: A datamodule of images with boxes.
+            module: A trained detector.
+            split: Split of the images; training images if it does not exist.
+        """
         images = data.split_images(split) or data.split_images("train")
-        number = min(self.num_images, len(images))
-        rows = [self._row(images[round(i * (len(images) - 1) / max(1, number - 1))], module) for i in range(number)]
+        count = min(self.num_images, len(images))
+        rows = [self._row(images[round(i * (len(images) - 1) / max(1, count - 1))], module) for i in range(count)]
         sheet = Image.new("RGB", (max(r.width for r in rows), sum(r.height + GAP for r in rows)), "white")
         top = 0
         for row in rows:
@@ -92,19 +102,19 @@ class DetectionPictures(Callback):
         if "masks" in truth:
             truth["masks"] = [_shrunk(mask, (height, width), shown) for mask in truth["masks"]]
         found = {name: value.cpu() for name, value in module([image.to(module.device)])[0].items()}
-        kept = found["scores"] >= self.threshold
-        found = {name: value[kept] for name, value in found.items()}
+        is_drawn = found["scores"] >= self.threshold
+        found = {name: value[is_drawn] for name, value in found.items()}
         pictures = [_enlarged(draw_objects(image, objects, module.class_names or [])) for objects in (truth, found)]
-        return beside(*pictures)
+        return _side_by_side(*pictures)
 
 
 def _shrunk(mask: rle.Rle, size: tuple[int, int], shown: tuple[int, int]) -> Tensor:
-    """A mask at the size at which its image is shown, (H, W) bool."""
+    """A mask (H, W) bool at the size at which its image is drawn."""
     pixels = rle.decode([mask], size)[None].float()
     return torch.nn.functional.interpolate(pixels, shown)[0, 0] > 0.5
 
 
 def _enlarged(picture: Image.Image, least: int = 320) -> Image.Image:
-    """By a whole number, so that small images can be looked at."""
+    """Enlarges small pictures by a whole factor, so that their details can be seen."""
     factor = math.ceil(least / min(picture.size))
     return picture.resize((factor * picture.width, factor * picture.height), Image.Resampling.NEAREST)

@@ -1,4 +1,4 @@
-"""Drawing for all pictures: tiles, titles, class colours, and PNG files."""
+"""Shared by all pictures: tiles, titles, class colours, and PNG files."""
 
 import colorsys
 import io
@@ -25,7 +25,7 @@ def save_png(path: str | Path, picture: Image.Image) -> None:
 
 
 def write_png(path: str | Path, image: Tensor, titles: Sequence[str] = ()) -> None:
-    """Writes (C, H, W) float in [0, 1] as PNG, atomically, with ``titles`` over columns of equal width."""
+    """Writes (C, H, W) float in [0, 1] as PNG, atomically, with ``titles`` above columns of equal width."""
     pixels = (image.clamp(0, 1) * 255).round().byte().cpu().permute(1, 2, 0).numpy()
     picture = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).convert("RGB")
     if titles:
@@ -39,7 +39,7 @@ def write_png(path: str | Path, image: Tensor, titles: Sequence[str] = ()) -> No
 
 
 def tile(images: Tensor, columns: int, gap: int = 2) -> Tensor:
-    """Lays images out in rows of ``columns`` on white: (K, C, H, W) float in [0, 1] -> (C, H', W'), a gap after each image."""
+    """Lays out images in rows of ``columns`` on white, each with a gap after it: (K, C, H, W) float in [0, 1] -> (C, H', W')."""
     padded = F.pad(images, (0, gap, 0, gap), value=1.0)
     rows = math.ceil(len(images) / columns)
     blank = padded.new_ones(rows * columns - len(images), *padded.shape[1:])
@@ -48,7 +48,7 @@ def tile(images: Tensor, columns: int, gap: int = 2) -> Tensor:
 
 
 def class_colours(num_classes: int) -> np.ndarray:
-    """Pascal VOC's colours without its first, black, which stands for void here: (num_classes, 3) uint8."""
+    """Pascal VOC's colours, (num_classes, 3) uint8, without its first one, black, which stands for void."""
     colours = np.zeros((num_classes, 3), dtype=np.uint8)
     for number in range(num_classes):
         bits = number + 1
@@ -59,6 +59,6 @@ def class_colours(num_classes: int) -> np.ndarray:
 
 
 def bright_colour(label: int) -> tuple[int, int, int]:
-    """A colour for outlines and overlays of a class; neighbouring labels differ clearly."""
+    """A colour for outlines and overlays of a class; colours of neighbouring labels differ clearly."""
     red, green, blue = colorsys.hsv_to_rgb(label * 0.618 % 1, 0.85, 0.95)
     return round(255 * red), round(255 * green), round(255 * blue)

@@ -1,10 +1,11 @@
-"""Times a few steps before a run starts and says how long it will take on this machine."""
+"""Times a few steps before a run starts and estimates how long the run will take on this machine."""
 
 import itertools
 import math
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,20 +20,21 @@ from lit_splitmask.units import duration
 DAY = 86_400.0
 
 MIN_STEPS = 1000
-"""The commands that are proposed lower the batch size, down to 64, to make at least so many steps."""
+"""Proposed commands lower the batch size, to 64 at the lowest, to make at least this many steps."""
 
 FEW_IMAGES = 8
 MAX_SECONDS = 30.0
-"""On a CPU, steps that together would take longer are not timed: a few images are, and scaled up."""
+"""If timing the steps would take longer on a CPU, only :data:`FEW_IMAGES` are timed, and scaled up to a step."""
 
 
 def too_long_message(seconds: float, *, steps: int, images: int, command: str) -> str:
-    """What to run instead of a pre-training that takes more than a day here.
+    """What to run instead of a pre-training that would take more than a day on this machine.
 
     Args:
-        seconds: estimated time of the whole run.
-        steps, images: its budget.
-        command: the command line that the user gave.
+        seconds: Estimated time of the whole run.
+        steps: Optimizer steps of the run.
+        images: Images that the run sees.
+        command: The user's command line.
     """
     per_image = seconds / images
     lines = []
@@ -43,23 +45,28 @@ def too_long_message(seconds: float, *, steps: int, images: int, command: str) -
         lines.append(f"  {command} --data.budget.images {fitting}{smaller}   # {name}")
     return (
         f"The full schedule of {steps:,} steps ({images:,} images seen) would take about {duration(seconds)} on this machine, "
-        "and no budget was given, so nothing was started. Commands that fit:\n"
+        "and no budget was given, so training was not started. Commands that fit:\n"
         + "\n".join(lines)
         + "\nA smaller network (--recipe splitmask_cpu), smaller images (--data.image_size) or a GPU shorten it "
-        f"too. To run the full schedule all the same:\n  {command} --data.budget.images {images}"
+        f"too. To run the full schedule anyway:\n  {command} --data.budget.images {images}"
     )
 
 
 class EstimateTime(Callback):
-    """Runs a few steps forth and back, without changing anything, and prints the time that the run will take.
+    """Times forward and backward passes of a few steps, leaves everything unchanged, and prints the estimated time of the run.
 
-    For this project's modules and datamodules.
+    It works with this project's modules and datamodules.
 
     Args:
-        warmup: steps that are not timed, since the first ones are slower.
-        steps: steps that are timed.
-        stop_above: raise a :class:`UserError` if the estimate is above so many seconds; 0: never.
-        command: the command line, for the message then.
+        warmup: Number of steps that are not timed, since the first ones are slower.
+        steps: Number of steps that are timed.
+        stop_above: Raise a :class:`UserError` when training starts if the estimate exceeds this many seconds; 0 never raises.
+        command: The user's command line, for that message.
+
+    Example:
+        >>> estimate = EstimateTime(steps=10, stop_above=3600.0)
+        >>> estimate.seconds is None  # until training starts
+        True
     """
 
     def __init__(
@@ -69,18 +76,24 @@ class EstimateTime(Callback):
         self.seconds: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Estimates the time and prints it.
+
+        Raises:
+            UserError: The estimate exceeds ``stop_above``, or the datamodule is not one of this project.
+        """
         buffers = {name: value.clone() for name, value in pl_module.named_buffers()}
-        with alone():  # so that no process waits for another
+        with alone():  # no process waits for another
             step_seconds = self._time_steps(trainer, pl_module)
         with torch.no_grad():
             for name, value in pl_module.named_buffers():
                 value.copy_(buffers[name])
-        step_seconds = trainer.strategy.broadcast(step_seconds)  # all decide alike
+        step_seconds = trainer.strategy.broadcast(step_seconds)  # all processes make the same decision
         steps = int(trainer.estimated_stepping_batches) - trainer.global_step
         self.seconds = steps * step_seconds
         if trainer.is_global_zero:
             pl_module.print(
-                f"A step takes about {step_seconds:.2f} s here: the {steps:,} steps will take about {duration(self.seconds)}."
+                f"A step takes about {step_seconds:.2f} s on this machine: {steps:,} steps will take about "
+                f"{duration(self.seconds)}."
             )
         if self.stop_above and self.seconds > self.stop_above:
             images = steps * (training_data(trainer.datamodule).images_per_step or 1)  # type: ignore[attr-defined]
@@ -90,17 +103,19 @@ class EstimateTime(Callback):
         """Median seconds of an optimizer step on this process."""
         data = training_data(trainer.datamodule)  # type: ignore[attr-defined]
         if data.fitting_dataloader is None or data.images_per_step is None:
-            raise UserError("EstimateTime times steps of this project's datamodules: leave it out with others.")
+            raise UserError(
+                "EstimateTime works only with the datamodules of this project: leave it out for other datamodules."
+            )
         loader: Any = data.fitting_dataloader(None)
         images_per_step = data.images_per_step / trainer.world_size
         with seeded_globals(0):
             batches = itertools.chain.from_iterable(itertools.repeat(loader))
             if trainer.strategy.root_device.type == "cpu":
                 few = min(FEW_IMAGES, loader.batch_size)
-                part = [self._step(trainer, module, batches, few) for _ in range(2)][1]
-                full = part * images_per_step / few
-                if full * (self.warmup + self.steps) > MAX_SECONDS:
-                    return full
+                seconds_of_few = [self._step(trainer, module, batches, few) for _ in range(2)][1]
+                scaled_up = seconds_of_few * images_per_step / few
+                if scaled_up * (self.warmup + self.steps) > MAX_SECONDS:
+                    return scaled_up
             times = [self._step(trainer, module, batches) for _ in range(self.warmup + self.steps)][self.warmup :]
         return statistics.median(times) * images_per_step / loader.batch_size
 
@@ -108,11 +123,11 @@ class EstimateTime(Callback):
     def _step(
         trainer: Trainer, module: LightningModule, batches: Iterator[Any], num_images: int | None = None
     ) -> float:
-        """Seconds of one forward and backward pass, loading included, over the first ``num_images`` of a batch."""
+        """Seconds of one forward and backward pass over the first ``num_images`` of a batch, loading included."""
         start = time.perf_counter()
         batch = {key: value[:num_images] for key, value in next(batches).items()}
         batch = trainer.strategy.batch_to_device(batch)
-        with trainer.precision_plugin.train_step_context(), _Silent(module):
+        with trainer.precision_plugin.train_step_context(), _without_logging(module):
             loss: Any = module.training_step(batch, 0)
         loss.backward()
         if loss.is_cuda:
@@ -121,14 +136,11 @@ class EstimateTime(Callback):
         return time.perf_counter() - start
 
 
-class _Silent:
-    """Switches a module's logging off for a while."""
-
-    def __init__(self, module: LightningModule) -> None:
-        self.module = module
-
-    def __enter__(self) -> None:
-        self.module.log = self.module.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
-
-    def __exit__(self, *_: object) -> None:
-        del self.module.log, self.module.log_dict
+@contextmanager
+def _without_logging(module: LightningModule) -> Iterator[None]:
+    """Switches off a module's logging."""
+    module.log = module.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        del module.log, module.log_dict

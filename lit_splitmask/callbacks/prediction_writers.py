@@ -1,4 +1,4 @@
-"""What ``predict`` writes: classes as CSV, label maps as PNG, detections as COCO results."""
+"""Write predictions: classes as CSV, label maps as PNG, detections as COCO results."""
 
 import csv
 import io
@@ -25,10 +25,14 @@ from lit_splitmask.modules.segment import Segment
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes one CSV row for each image: its path, the predicted class, and the probability of every class.
+    """Writes one CSV row per image: its path, the predicted class, and the probability of every class.
 
     Args:
         path: The CSV file; it must not exist yet.
+
+    Example:
+        >>> PredictionWriter("runs/mine/classes.csv").path.name
+        'classes.csv'
     """
 
     def __init__(self, path: str = "predictions.csv") -> None:
@@ -36,7 +40,7 @@ class PredictionWriter(BasePredictionWriter):
         self.path = Path(path)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Checks that no file would be overwritten, before anything is predicted.
+        """Checks, before predicting, that no file would be overwritten.
 
         Raises:
             UserError: The file exists.
@@ -49,12 +53,12 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         names: list[str] = pl_module.class_names  # type: ignore[assignment]
         paths: list[str] = trainer.datamodule.predict_paths  # type: ignore[attr-defined]
-        own = [
+        own_rows = [
             (index, row)
             for batch in predictions
             for index, row in zip(batch["index"].tolist(), batch["probabilities"].tolist(), strict=True)
         ]
-        rows = sorted(gather_objects(own))
+        rows = sorted(gather_objects(own_rows))
         if not trainer.is_global_zero:
             return
         table = io.StringIO()
@@ -68,13 +72,17 @@ class PredictionWriter(BasePredictionWriter):
 
 
 class LabelMapWriter(BasePredictionWriter):
-    """Writes one PNG for each image, with the image's size on disk and the values that the training maps use.
+    """Writes one PNG per image, with the size of the image on disk and the values of the training maps.
 
-    The PNG has a palette, so that it can be viewed, or 16 bits where the values need them. The folder mirrors that of the
-    images.
+    The PNG has a palette, so that its classes can be seen in a viewer, or 16 bits if the values exceed 255. The folder mirrors
+    that of the images.
 
     Args:
-        path: A folder that does not exist yet, or is empty.
+        path: A folder that is empty or does not exist yet.
+
+    Example:
+        >>> LabelMapWriter("runs/mine/maps").path.name
+        'maps'
     """
 
     def __init__(self, path: str = "predictions") -> None:
@@ -84,18 +92,18 @@ class LabelMapWriter(BasePredictionWriter):
         self._names: list[str] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Checks that no file would be overwritten, before anything is predicted.
+        """Checks, before predicting, that no file would be overwritten.
 
         Raises:
-            UserError: The folder holds files, or is one.
+            UserError: The path is a file, or a folder that is not empty.
         """
         if stage != "predict":
             return
         if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
             raise UserError(
-                f"{self.path} exists already: move it away, or give another folder with --predictions.path DIR."
+                f"{self.path} already exists: move it away, or choose another folder with --predictions.path DIR."
             )
-        trainer.strategy.barrier("predictions")  # no process writes before all have checked
+        trainer.strategy.barrier("predictions")  # all processes check before any of them writes
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._num_written = 0
@@ -124,15 +132,19 @@ class LabelMapWriter(BasePredictionWriter):
 
 
 class CocoResults(BasePredictionWriter):
-    """Writes detections as COCO results: the original ids of images and categories, boxes, scores, masks as run lengths.
+    """Writes detections as COCO results: the original ids of images and categories, boxes, scores, and masks as run lengths.
 
-    Masks stand beside their boxes, as detectors usually write them. pycocotools then uses the area of the box, not of the mask,
+    A result holds both box and mask, as detectors usually write them. pycocotools then uses the area of the box, not of the mask,
     when it evaluates masks by size; remove ``bbox`` before that, as is common practice.
 
     Images without annotations have no ids of their own: a second file, ``<name>_images.json``, maps ids to file names.
 
     Args:
         path: The JSON file; it must not exist yet.
+
+    Example:
+        >>> CocoResults("runs/mine/results.json").path.name
+        'results.json'
     """
 
     def __init__(self, path: str = "results.json") -> None:
@@ -140,7 +152,7 @@ class CocoResults(BasePredictionWriter):
         self.path = Path(path)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Checks that no file would be overwritten, before anything is predicted.
+        """Checks, before predicting, that no file would be overwritten.
 
         Raises:
             UserError: The file exists.
@@ -170,30 +182,30 @@ class CocoResults(BasePredictionWriter):
 
 def _refuse_to_overwrite(path: Path) -> None:
     if path.exists():
-        raise UserError(f"{path} exists already: move it away, or give another file with --predictions.path FILE.")
+        raise UserError(f"{path} already exists: move it away, or choose another file with --predictions.path FILE.")
 
 
 def map_names(paths: Sequence[str]) -> list[str]:
-    """File names for the maps: those of the images with ``.png``, keeping the image's own extension where two would collide."""
+    """File names of the maps: those of the images with ``.png`` as extension; after the image's own where two would collide."""
     plain = [str(PurePosixPath(path).with_suffix(".png")) for path in paths]
     count = Counter(plain)
     return [name if count[name] == 1 else f"{path}.png" for name, path in zip(plain, paths, strict=True)]
 
 
 def encode_map(classes: np.ndarray, void: int | None, num_classes: int) -> bytes:
-    """A PNG of class indices (H, W), written as the values of the training maps, which skip ``void``.
+    """Encodes class indices as a PNG with the values of the training maps, which skip ``void``.
 
     Args:
-        classes: All in [0, num_classes).
-        void: The value that no class has; None where values are class indices.
-        num_classes: Decides between a palette and 16 bits.
+        classes: Class indices (H, W), all in [0, num_classes).
+        void: The value that no class has; None if values are class indices.
+        num_classes: Number of classes; decides between a palette and 16 bits.
     """
     values = to_values(np.arange(num_classes), void)
-    written = values[classes]
+    pixels = values[classes]
     if values.max() > 255:
-        picture = Image.fromarray(written.astype(np.uint16))
+        picture = Image.fromarray(pixels.astype(np.uint16))
     else:
-        picture = Image.fromarray(written.astype(np.uint8)).convert("L")
+        picture = Image.fromarray(pixels.astype(np.uint8)).convert("L")
         palette = np.zeros((256, 3), dtype=np.uint8)
         palette[values] = class_colours(num_classes)
         picture.putpalette(palette.tobytes())
@@ -205,7 +217,13 @@ def encode_map(classes: np.ndarray, void: int | None, num_classes: int) -> bytes
 def coco_results(
     predictions: Sequence[dict[str, Any]], image_ids: Sequence[int], category_ids: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Outputs of ``Detect.predict_step`` as a list of COCO results."""
+    """Turns outputs of ``Detect.predict_step`` into a list of COCO results.
+
+    Args:
+        predictions: One output per batch.
+        image_ids: Ids of the images by index.
+        category_ids: Ids of the categories by label.
+    """
     results = []
     for batch in predictions:
         for index, found in zip(batch["index"].tolist(), batch["found"], strict=True):

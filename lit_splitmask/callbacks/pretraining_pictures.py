@@ -1,4 +1,4 @@
-"""Draws what SplitMask sees and says: the two halves, the true and the predicted words; and a codebook's words."""
+"""Pictures at the end of pre-training: what the method sees and predicts, and a codebook's words."""
 
 import math
 from pathlib import Path
@@ -10,21 +10,20 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lit_splitmask.callbacks.drawing import tile, write_png
-from lit_splitmask.masking import hidden_from, put, take
+from lit_splitmask.distributed import alone
 from lit_splitmask.modules.pretrain import Pretrain
-from lit_splitmask.objectives.splitmask import SplitMask
+from lit_splitmask.objectives.pictures import Pictures
 from lit_splitmask.seeding import generator_for
-from lit_splitmask.selection.material import undisturbed
-from lit_splitmask.tokenizers.base import Codebook, Tokenizer
-from lit_splitmask.views import patchify, token_view, unpatchify
+from lit_splitmask.selection.snapshot import undisturbed
+from lit_splitmask.tokenizers.base import Codebook
 
-GREY = 0.5
 MIN_CELL = 112
-"""Pictures are enlarged by a whole number so that a cell is at least so many pixels wide."""
+"""Smallest width of a cell in pixels: smaller images are enlarged by a whole number."""
+
+MIN_IMAGES = 256
+"""Smallest number of images whose patches are averaged to draw words, if there are so many."""
 
 WORDS_SHOWN, WORD_SCALE = 1024, 3
-
-COLUMNS = ("image", "A sees", "B sees", "true words", "A's guess", "B's guess")
 
 
 def contact_sheet(tokenizer: Codebook, path: str | Path) -> None:
@@ -37,95 +36,75 @@ def contact_sheet(tokenizer: Codebook, path: str | Path) -> None:
     write_png(path, tile(images, columns=math.ceil(math.sqrt(len(images))), gap=1))
 
 
-def words_as_patches(tokenizer: Tokenizer, views: Tensor, words: Tensor) -> Tensor:
-    """Draws words (B, N) as the mean of the patches of ``views`` (B', C, h, w) that have that word.
-
-    A word that does not occur in ``views`` is drawn grey. Returns (B, C, h, w) float.
-    """
-    patches = patchify(views, tokenizer.patch_size).flatten(0, 1)  # (B'·N, d)
-    known = tokenizer(views).flatten()
-    total = patches.new_zeros(tokenizer.vocabulary, patches.shape[1]).index_add_(0, known, patches)
-    count = torch.bincount(known, minlength=tokenizer.vocabulary)[:, None]
-    pictures = torch.where(count > 0, total / count.clamp(min=1), GREY)
-    rows = views.shape[2] // tokenizer.patch_size
-    return unpatchify(pictures[words], tokenizer.patch_size, (rows, views.shape[3] // tokenizer.patch_size))
-
-
 @torch.no_grad()
-def draw_halves(module: Pretrain, images: Tensor, reference: Tensor, num_images: int = 8) -> Tensor:
-    """One row an image: the crop, what A sees, what B sees, the true words, those predicted by A and by B.
-
-    Predictions stand where a branch had to guess; where it saw the patch, the true word stands.
+def draw_columns(module: Pretrain, images: Tensor, num_images: int = 8) -> Pictures | None:
+    """Draws what the module's objective sees and predicts, with masks that depend on the module's seed only.
 
     Args:
-        module: with a :class:`SplitMask` objective that inpaints.
-        images: (B, C, H, W) uint8; the first ``num_images`` are drawn.
-        reference: (B', C, H, W) uint8, crops from which the words' pictures are taken.
+        module: The module.
+        images: (B, C, H, W) uint8; the first ``num_images`` are drawn, and all may serve to draw words.
+        num_images: Number of rows.
 
     Returns:
-        (C, H', W') float in [0, 1].
+        Columns by title, (num_images, C, H, W) float in [0, 1] each; None if the objective draws nothing.
     """
-    objective = module.objective
-    assert isinstance(objective, SplitMask)
-    images = images[:num_images]
-    batch = module.views(images)
-    keeps = objective.masking.draw(len(images), module.vit.grid, generator_for(module.seed, "picture"))
-    keeps_here = [keep.to(images.device) for keep in keeps]
-    pixels, patch = images.float() / 255, module.vit.config.patch_size
-    words = objective.tokenizer(batch["token_view"])
-    columns = [pixels]
-    for keep in keeps_here:
-        visible = take(patchify(pixels, patch), keep)
-        blank = patchify(torch.full_like(pixels, GREY), patch)
-        columns.append(unpatchify(put(visible, keep, blank), patch, module.vit.grid))
-    guesses = [words]
-    for keep, decoded in zip(keeps_here, objective.decode(batch["images"], keeps_here), strict=True):
-        hidden = hidden_from(keep, words.shape[1])
-        predicted = objective.head.predict(take(decoded, hidden))
-        guesses.append(words.scatter(1, hidden, predicted))
-    small = token_view(reference)
-    for guess in guesses:
-        drawn = words_as_patches(objective.tokenizer, small, guess)
-        columns.append(F.interpolate(drawn, scale_factor=2.0, mode="nearest"))
-    cells = torch.stack(columns, dim=1).flatten(0, 1).float().cpu()
-    enlarged = F.interpolate(cells, scale_factor=float(math.ceil(MIN_CELL / images.shape[-1])), mode="nearest")
-    return tile(enlarged, columns=len(columns))
+
+    def to_pixels(normalised: Tensor) -> Tensor:
+        mean, std = module.pixel_mean[:, None, None], module.pixel_std[:, None, None]
+        return (normalised * std + mean).clamp(0, 1)
+
+    with alone():
+        return module.objective.draw(
+            module.views(images), generator_for(module.seed, "picture"), num_images=num_images, to_pixels=to_pixels
+        )
+
+
+def lay_out(columns: Pictures) -> Tensor:
+    """Lays columns of pictures out, one row per image: (C, H', W') float in [0, 1]."""
+    cells = torch.stack(list(columns.values()), dim=1).flatten(0, 1).float().cpu()
+    scale = math.ceil(MIN_CELL / cells.shape[-1])
+    return tile(F.interpolate(cells, scale_factor=float(scale), mode="nearest"), columns=len(columns))
 
 
 class HalvesPicture(Callback):
-    """Writes the picture of :func:`draw_halves` and the contact sheet of words when pre-training ends, with the last weights.
+    """Writes pictures of what a masked method sees and predicts when pre-training ends, with the last weights.
+
+    The objective names the file: ``halves.png`` for SplitMask, ``masked.png`` for methods with one branch. A codebook's words go
+    to ``words.png``. Other methods and modules are not drawn.
 
     Args:
-        directory: where ``halves.png`` and ``words.png`` go.
-        num_images: rows of the picture.
+        directory: Folder for the files.
+        num_images: Number of rows of the picture.
+
+    Example:
+        >>> from lightning import Trainer
+        >>> from lit_splitmask.callbacks import HalvesPicture
+        >>> trainer = Trainer(callbacks=[HalvesPicture("runs/pictures", num_images=4)], logger=False)
     """
 
     def __init__(self, directory: str, num_images: int = 8) -> None:
         self.directory, self.num_images = Path(directory), num_images
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        objective = getattr(pl_module, "objective", None)
-        drawable = isinstance(pl_module, Pretrain) and isinstance(objective, SplitMask)
-        if not (drawable and trainer.is_global_zero) or trainer.interrupted:
+        if not isinstance(pl_module, Pretrain) or not trainer.is_global_zero or trainer.interrupted:
             return
-        assert isinstance(pl_module, Pretrain)
-        assert isinstance(objective, SplitMask)
-        if not objective.inpaint:
-            return
-        crops: list[Tensor] = []
-        for batch in _drawing_batches(trainer):
-            crops.append(batch["image"].to(pl_module.device))
-            if sum(map(len, crops)) >= 256:
-                break
-        images = torch.cat(crops)
-        with undisturbed(pl_module):
-            picture = draw_halves(pl_module, images, images, self.num_images)
-        write_png(self.directory / "halves.png", picture, COLUMNS)
-        if isinstance(objective.tokenizer, Codebook):
-            contact_sheet(objective.tokenizer, self.directory / "words.png")
+        objective = pl_module.objective
+        if objective.picture_file is not None:
+            images = _some_images(trainer, pl_module.device)
+            with undisturbed(pl_module):
+                columns = draw_columns(pl_module, images, self.num_images)
+            if columns is not None:
+                write_png(self.directory / objective.picture_file, lay_out(columns), list(columns))
+        if isinstance(objective.tokenizer_to_fit, Codebook):
+            contact_sheet(objective.tokenizer_to_fit, self.directory / "words.png")
 
 
-def _drawing_batches(trainer: Trainer) -> Any:
-    """Held-out images, or training images where none are held out."""
-    loaders = trainer.val_dataloaders or trainer.train_dataloader
-    return loaders[0] if isinstance(loaders, list) else loaders
+def _some_images(trainer: Trainer, device: torch.device) -> Tensor:
+    """At least :data:`MIN_IMAGES` held-out images, or training images if none are held out: (B, C, H, W) uint8."""
+    loaders: Any = trainer.val_dataloaders or trainer.train_dataloader
+    images: list[Tensor] = []
+    for batch in loaders[0] if isinstance(loaders, list) else loaders:
+        images.append(batch["image"].to(device))
+        if sum(map(len, images)) >= MIN_IMAGES:
+            break
+    return torch.cat(images)

@@ -1,4 +1,4 @@
-"""One progress bar for the whole run: steps, images a second, losses, time left."""
+"""One progress bar for the whole run: steps, images per second, losses, time left."""
 
 import sys
 import time
@@ -14,10 +14,16 @@ from lit_splitmask.units import duration
 
 
 class RunProgress(ProgressBar):
-    """A bar over all steps of the run on a terminal; a line every ``seconds_between_lines`` elsewhere.
+    """A bar over all steps of the run on a terminal, and occasional lines of text in other output.
 
     Args:
-        seconds_between_lines: for output that is not a terminal.
+        seconds_between_lines: Least seconds between two lines in output that is not a terminal.
+
+    Example:
+        >>> from lightning import Trainer
+        >>> trainer = Trainer(callbacks=[RunProgress(seconds_between_lines=60.0)], accelerator="cpu", logger=False)
+        >>> type(trainer.progress_bar_callback).__name__
+        'RunProgress'
     """
 
     def __init__(self, seconds_between_lines: float = 30.0) -> None:

@@ -1,4 +1,4 @@
-"""What a segmenter predicts, drawn beside the truth."""
+"""Draws a segmenter's predictions next to the ground truth."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,14 +18,14 @@ from lit_splitmask.modules.segment import Segment
 
 COLUMNS = ("image", "truth", "prediction")
 CELL_WIDTH = 320
-"""Wider images are drawn smaller."""
+"""Wider images are drawn at this width, in pixels."""
 
 _LEGEND_ROW = 16
 _VOID_COLOUR = (0, 0, 0)
 
 
 def paint(classes: Tensor, num_classes: int) -> Tensor:
-    """Classes (H, W) in their colours, IGNORED in black: (3, H, W) float in [0, 1]."""
+    """Paints classes (H, W) in their colours, IGNORED in black: (3, H, W) float in [0, 1]."""
     table = torch.from_numpy(np.concatenate([class_colours(num_classes), np.array([_VOID_COLOUR], dtype=np.uint8)]))
     classes = classes.long().cpu()
     rows = torch.where(classes == IGNORED, num_classes, classes)
@@ -34,11 +34,11 @@ def paint(classes: Tensor, num_classes: int) -> Tensor:
 
 @torch.no_grad()
 def draw_rows(module: Segment, batches: Sequence[dict[str, Tensor]]) -> Tensor:
-    """One row an image, image, truth and prediction: (3, height, width) float in [0, 1].
+    """Draws image, ground truth and prediction, one row per image: (3, height, width) float in [0, 1].
 
     Args:
-        module: A built segmenter.
-        batches: Of one image each, with its map, as a datamodule gives them for evaluation.
+        module: A segmenter whose network is built.
+        batches: Batches of one image with its map, as a datamodule gives them for evaluation.
     """
     cells = []
     for batch in batches:
@@ -54,7 +54,7 @@ def draw_rows(module: Segment, batches: Sequence[dict[str, Tensor]]) -> Tensor:
 
 
 def _fit(cell: Tensor, mode: str) -> Tensor:
-    """At most CELL_WIDTH wide."""
+    """Shrinks a cell to CELL_WIDTH if it is wider."""
     scale = min(1.0, CELL_WIDTH / cell.shape[2])
     if scale == 1:
         return cell
@@ -63,7 +63,7 @@ def _fit(cell: Tensor, mode: str) -> Tensor:
 
 
 def draw_legend(names: Sequence[str], width: int) -> Tensor:
-    """Every class's colour and name, and void, in columns: (3, height, width) float in [0, 1]."""
+    """Draws the colours and names of all classes and of void, in columns: (3, height, width) float in [0, 1]."""
     entries = [*zip(names, class_colours(len(names)).tolist(), strict=True), ("no label", list(_VOID_COLOUR))]
     longest = max(len(name) for name, _ in entries)
     columns = max(1, width // (7 * longest + 28))
@@ -78,11 +78,15 @@ def draw_legend(names: Sequence[str], width: int) -> Tensor:
 
 
 class SegmentationPictures(Callback):
-    """Writes image, truth and prediction of a few validation images, and the classes' colours, when training ends.
+    """Draws image, ground truth and prediction of a few validation images, and the classes' colours, when training ends.
 
     Args:
         path: The PNG file.
-        num_images: Rows; the images are evenly spaced among those of val.
+        num_images: Number of images, one per row, evenly spaced in the validation set.
+
+    Example:
+        >>> SegmentationPictures("runs/mine/predictions.png", num_images=4).path.name
+        'predictions.png'
     """
 
     def __init__(self, path: str, num_images: int = 6) -> None:
@@ -101,13 +105,18 @@ class SegmentationPictures(Callback):
 
         Args:
             module: A :class:`Segment`.
-            images: Gives ``image``, ``map`` and ``size`` by number, without the first dimension.
+            images: A dataset of dicts with ``image``, ``map`` and ``size``, without the batch dimension.
+
+        Raises:
+            UserError: The module is not a :class:`Segment`.
         """
         if not isinstance(module, Segment):
-            raise UserError(f"SegmentationPictures works with Segment, not with {type(module).__name__}.")
+            raise UserError(
+                f"SegmentationPictures works with Segment, not with {type(module).__name__}: leave it out of other trainings."
+            )
         count = min(self.num_images, len(images))
-        places = np.linspace(0, len(images) - 1, count).round().astype(int).tolist()
-        batches = [{name: value[None] for name, value in images[place].items()} for place in places]
+        indices = np.linspace(0, len(images) - 1, count).round().astype(int).tolist()
+        batches = [{name: value[None] for name, value in images[index].items()} for index in indices]
         was_training = module.training
         module.eval()
         rows = draw_rows(module, batches)

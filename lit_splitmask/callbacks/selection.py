@@ -1,4 +1,4 @@
-"""Chooses the checkpoint to keep while a network trains, and stops training that has stopped to help."""
+"""Chooses the checkpoint to keep while a network trains, and stops training that no longer improves the network."""
 
 import json
 import logging
@@ -16,55 +16,65 @@ from rich.console import Console
 
 from lit_splitmask.contract import training_data
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import link_or_copy, write_json
+from lit_splitmask.files import write_json
 from lit_splitmask.selection.curves import draw_signals, signals_table
-from lit_splitmask.selection.material import Images, Material, undisturbed
+from lit_splitmask.selection.earlier_bests import keep_earlier_best
 from lit_splitmask.selection.rule import Decision, Reading, Rule, decide
-from lit_splitmask.selection.signals import KNN, HeldOutLoss, Linear, RankMe, Signal, Sizes, forward_passes
+from lit_splitmask.selection.signals import KNN, HeldOutLoss, Linear, RankMe, Signal, Sizes, affordable_evaluations
 from lit_splitmask.selection.signals import measure as measure_signals
+from lit_splitmask.selection.snapshot import ImageSubset, Snapshot, undisturbed
 
 log = logging.getLogger(__name__)
 
 EARLIER_BESTS = 2
-"""Earlier bests that are kept beside the best one, unless told otherwise."""
-
-FORWARD_SHARE = 1 / 2
-"""Of a training step's time, what its images' way through the backbone would take with all patches: a third where all are seen,
-more where most are hidden."""
+"""Default number of earlier best checkpoints that stay on disk besides the best one."""
 
 
 class OverfitAwareCheckpoint(ModelCheckpoint):
-    """Measures signals along the way, and keeps the checkpoint that a rule chooses by them.
+    """Measures signals during training and keeps the checkpoint that a rule chooses by them.
 
     It writes ``last.ckpt`` after every trainer epoch, ``best.ckpt`` whenever the rule finds a new best, up to ``keep`` earlier
-    bests as ``step-….ckpt``, and what it knows as ``selection.json``; the curves follow as ``selection.png`` when training
-    ends. The signals are measured on images that are not augmented, in the same way on one process and on many, and leave the
-    module, its modes and all random states as they were. ``trainer.fit(…, ckpt_path="last")`` goes on with the same decisions.
+    bests as ``step-….ckpt``, and its measurements and decision as ``selection.json``; the curves follow as ``selection.png``
+    when training ends. Signals are measured on images that are not augmented, equally on one process and on many. Measuring
+    changes neither the module nor its modes nor any random state. ``trainer.fit(…, ckpt_path="last")`` continues with the same
+    decisions.
 
-    Without held-out images, or where even one evaluation would cost more than ``most_cost``, it measures nothing and keeps the
-    last checkpoint.
+    Without held-out images, or if even one evaluation would cost more than ``most_cost``, nothing is measured and the last
+    checkpoint is kept.
 
     Attributes:
-        history: What was measured.
-        best_step: Of the checkpoint that is kept; None while nothing was measured.
-        seconds: That the evaluations took.
-        training_seconds: That training took without them.
+        history: The readings so far.
+        best_step: Step of the best checkpoint; None while nothing was measured.
+        seconds: Time spent on evaluations.
+        training_seconds: Time spent on training, without evaluations.
 
     Args:
-        dirpath: Where everything goes.
-        signals: What is measured; those that need labels are left out where there are none.
-        rule: How the signals decide; by default in the order of :class:`Rule`, as far as they are measured.
-        evaluations: How often, over the whole budget; fewer where they would cost more than ``most_cost``.
-        most_cost: Share of the training time that the evaluations may take, as estimated from what they compute, so that every
-            machine looks at the same steps. What they took is told at the end.
-        keep: Number of earlier bests to keep.
-        most_images: Training images, and held-out ones, that are looked at.
+        dirpath: Folder for all files.
+        signals: Signals to measure; those that need labels are left out if there are none. By default the held-out loss, RankMe,
+            k-NN and the linear probe.
+        rule: How the signals decide; by default in the order of :class:`Rule`, of those that are measured.
+        evaluations: Number of evaluations over the whole budget; fewer if they would cost more than ``most_cost``.
+        most_cost: Share of the training time that the evaluations may take, estimated from what they compute, so that they happen
+            at the same steps on every machine. The time that they took is reported at the end.
+        keep: Number of earlier bests that stay on disk.
+        most_images: Number of training images, and of held-out images, to measure on at most.
         images: Training and held-out images for modules that train without a datamodule of this project: datasets that give
             dicts with ``image`` (C, H, W) uint8 and ``label``.
-        num_classes: Their number of classes; 0 without labels.
+        num_classes: Number of classes of ``images``; 0 without labels.
 
     Raises:
-        UserError: The rule names signals that are not measured.
+        UserError: Two signals have the same name, the rule names a signal that is not measured, ``evaluations`` is less than 1,
+            or ``keep`` is negative.
+
+    Example:
+        >>> from lightning import Trainer
+        >>> from lit_splitmask.callbacks import OverfitAwareEarlyStopping
+        >>> choosing = [OverfitAwareCheckpoint("runs/mine"), OverfitAwareEarlyStopping()]
+        >>> trainer = Trainer(max_epochs=-1, callbacks=choosing, accelerator="cpu", logger=False)
+        >>> [signal.name for signal in trainer.checkpoint_callback.signals]
+        ['held_out_loss', 'rankme', 'knn', 'linear']
+        >>> trainer.checkpoint_callback.rule.signals
+        ['rankme', 'linear', 'held_out_loss']
     """
 
     def __init__(
@@ -84,45 +94,22 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         self.signals = [HeldOutLoss(), RankMe(), KNN(), Linear()] if signals is None else list(signals)
         names = [signal.name for signal in self.signals]
         self.rule = rule or Rule([name for name in Rule().signals if name in names] or names)
-        unknown = [name for name in self.rule.signals if name not in names]
-        if unknown:
-            raise UserError(
-                f"The rule decides by {', '.join(unknown)}, which is not measured: measured are {', '.join(names)}."
-            )
+        _check_names(names, self.rule.signals)
         if evaluations < 1 or keep < 0:
             raise UserError(f"evaluations={evaluations} must be at least 1, and keep={keep} at least 0.")
         self.evaluations, self.most_cost, self.keep = evaluations, most_cost, keep
         self.most_images, self.images, self.num_classes = most_images, images, num_classes
-        self.stops = False  # an OverfitAwareEarlyStopping sets it
+        self.stops = False  # set by OverfitAwareEarlyStopping
         self.history: list[Reading] = []
         self.seconds = 0.0
         self.training_seconds = 0.0
         self.best_step: int | None = None
-        self._kept: list[int] = []
-        self._parts: tuple[Images, Images] | None = None
-        self._every = 1
+        self._earlier_bests: list[int] = []
+        self._subsets: tuple[ImageSubset, ImageSubset] | None = None
+        self._epochs_between = 1
         self._epoch_started: float | None = None
 
-    # What decides
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What must not change on a resume, so that it decides as the run would have."""
-        names = [signal.name for signal in self.signals]
-        amounts = {name: getattr(self, name) for name in ("evaluations", "most_cost", "most_images")}
-        return {"signals": names, "rule": json.loads(json.dumps(asdict(self.rule))), **amounts}
-
-    def decision(self, trainer: Trainer, module: LightningModule) -> Decision:
-        """The rule's word on what has been measured so far."""
-        total = int(trainer.estimated_stepping_batches)
-        warmup = getattr(getattr(module, "optim", None), "warmup", 0.0)
-        return decide(
-            self.history,
-            directions={signal.name: signal.better for signal in self.signals},
-            total_steps=total,
-            warmup_steps=round(warmup * total),
-            rule=self.rule,
-        )
+    # Before training
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks the folder.
@@ -133,44 +120,41 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         folder = Path(str(self.dirpath))
         if trainer.ckpt_path is None and (folder / "last.ckpt").exists():
             raise UserError(
-                f"{folder} holds checkpoints of another run: give another dirpath, or go on with that run "
+                f"{folder} holds checkpoints of another run: choose another dirpath, resume that run "
                 '(ckpt_path="last"), or delete them.'
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Finds the images, and works out how often to look at them.
+        """Finds the images and works out how often to measure.
 
         Raises:
             UserError: Training has no end.
         """
-        self._parts = self._find_images(trainer)
-        if self._parts is None:
-            log.warning("There are no held-out images to judge checkpoints on: the last one is kept.")
+        self._subsets = self._find_images(trainer)
+        if self._subsets is None:
+            log.warning("There are no held-out images to evaluate checkpoints on: the last checkpoint is kept.")
             return
         if not math.isfinite(trainer.estimated_stepping_batches):
             raise UserError(
                 "OverfitAwareCheckpoint must know how long training is: set the trainer's max_epochs or max_steps."
             )
         steps = int(trainer.estimated_stepping_batches)
-        budget = self.most_cost * steps * getattr(pl_module, "images_per_step", 1) / FORWARD_SHARE
-        affordable = int(min(self.evaluations, budget / forward_passes(self.signals, self._sizes(pl_module))))
-        if affordable < 1:
-            self._parts = None
-            log.info("So short a training leaves no time to judge its checkpoints: the last one is kept.")
+        affordable = affordable_evaluations(
+            self.signals,
+            Sizes.of(pl_module, *self._subsets, self.num_classes),
+            steps=steps,
+            images_per_step=getattr(pl_module, "images_per_step", 1),
+            most_cost=self.most_cost,
+        )
+        num_evaluations = int(min(self.evaluations, affordable))
+        if num_evaluations < 1:
+            self._subsets = None
+            log.info("Training is too short to evaluate checkpoints: the last checkpoint is kept.")
             return
         steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-        self._every = math.ceil(math.ceil(steps / max(1, steps_per_epoch)) / affordable)
+        self._epochs_between = math.ceil(math.ceil(steps / max(1, steps_per_epoch)) / num_evaluations)
 
-    def _sizes(self, module: LightningModule) -> Sizes:
-        assert self._parts is not None
-        vit = getattr(module, "vit", None)
-        macs = width = 0
-        if vit is not None:
-            macs = sum(parameter.numel() for parameter in vit.parameters()) * vit.num_patches
-            width = vit.embed_dim
-        return Sizes(len(self._parts[0]), len(self._parts[1]), self.num_classes, width, macs)
-
-    def _find_images(self, trainer: Trainer) -> tuple[Images, Images] | None:
+    def _find_images(self, trainer: Trainer) -> tuple[ImageSubset, ImageSubset] | None:
         data = training_data(getattr(trainer, "datamodule", None))
         if self.images is not None:
             train, held_out = self.images
@@ -181,10 +165,10 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
             return None
         if train is None or held_out is None:
             return None
-        parts = Images(train, self.most_images), Images(held_out, self.most_images)
-        return parts if all(len(part) for part in parts) else None
+        subsets = ImageSubset(train, self.most_images), ImageSubset(held_out, self.most_images)
+        return subsets if all(len(subset) for subset in subsets) else None
 
-    # When it is done: one place orders signals, decision and saving
+    # At the end of each epoch: measures, decides, saves and stops, in this order
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
@@ -194,16 +178,11 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         """Measures, decides, saves, and stops."""
         if trainer.fast_dev_run or trainer.sanity_checking:  # type: ignore[attr-defined]
             return
-        is_last = trainer.global_step >= trainer.estimated_stepping_batches
         if self._epoch_started is not None:
             self.training_seconds += time.perf_counter() - self._epoch_started
             self._epoch_started = None
-        # On a resume Lightning ends the checkpoint's epoch once more.
-        is_known = bool(self.history) and self.history[-1].step == trainer.global_step
-        is_turn = (trainer.current_epoch + 1) % self._every == 0 or is_last
-        due = self._parts is not None and is_turn and not is_known
         decision = None
-        if due:
+        if self._is_due(trainer):
             self._measure(trainer, pl_module)
             decision = self.decision(trainer, pl_module)
             if decision.best_step == trainer.global_step:
@@ -217,19 +196,39 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
                 if trainer.is_global_zero:
                     log.info("Training stops at step %d: %s.", trainer.global_step, decision.reason)
 
+    def _is_due(self, trainer: Trainer) -> bool:
+        """Whether this epoch ends with a measurement."""
+        # On a resume, Lightning ends the epoch of the checkpoint a second time.
+        is_known = bool(self.history) and self.history[-1].step == trainer.global_step
+        is_last = trainer.global_step >= trainer.estimated_stepping_batches
+        is_turn = (trainer.current_epoch + 1) % self._epochs_between == 0 or is_last
+        return self._subsets is not None and is_turn and not is_known
+
     def _measure(self, trainer: Trainer, module: LightningModule) -> None:
-        assert self._parts is not None
+        assert self._subsets is not None
         started = time.perf_counter()
         with undisturbed(module):
             precision = trainer.precision_plugin.val_step_context
-            material = Material(module, *self._parts, self.num_classes, getattr(module, "seed", 0), precision)
-            found = measure_signals(self.signals, material)
+            snapshot = Snapshot(module, *self._subsets, self.num_classes, getattr(module, "seed", 0), precision)
+            measured = measure_signals(self.signals, snapshot)
         self.seconds += time.perf_counter() - started
-        self.history.append(Reading(trainer.global_step, found.values, found.errors))
-        logged = {f"signal/{name}": value for name, value in found.values.items() if math.isfinite(value)}
-        logged |= {f"signal_seconds/{name}": seconds for name, seconds in found.seconds.items()}
+        self.history.append(Reading(trainer.global_step, measured.values, measured.errors))
+        logged = {f"signal/{name}": value for name, value in measured.values.items() if math.isfinite(value)}
+        logged |= {f"signal_seconds/{name}": seconds for name, seconds in measured.seconds.items()}
         for logger in trainer.loggers:
             logger.log_metrics(logged, step=trainer.global_step)
+
+    def decision(self, trainer: Trainer, module: LightningModule) -> Decision:
+        """What the rule decides from the readings so far."""
+        total = int(trainer.estimated_stepping_batches)
+        warmup = getattr(getattr(module, "optim", None), "warmup", 0.0)
+        return decide(
+            self.history,
+            directions={signal.name: signal.better for signal in self.signals},
+            total_steps=total,
+            warmup_steps=round(warmup * total),
+            rule=self.rule,
+        )
 
     # Files
 
@@ -237,16 +236,10 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         return str(Path(str(self.dirpath)) / f"{name}.ckpt")
 
     def _save_best(self, trainer: Trainer, decision: Decision) -> None:
-        best, before = Path(self._path("best")), self.best_step
-        if trainer.is_global_zero and self.keep and before is not None and best.exists():
-            earlier = Path(self._path(f"step-{before:08d}"))
-            if not earlier.exists():
-                link_or_copy(best, earlier)
-            self._kept.append(before)
-        for step in self._kept[: -self.keep or None]:
-            if trainer.is_global_zero:
-                Path(self._path(f"step-{step:08d}")).unlink(missing_ok=True)
-        self._kept = self._kept[-self.keep :] if self.keep else []
+        """Writes ``best.ckpt``; the one that it replaces becomes an earlier best."""
+        best = Path(self._path("best"))
+        if trainer.is_global_zero and self.best_step is not None:
+            self._earlier_bests = keep_earlier_best(best, self.best_step, self._earlier_bests, self.keep)
         self.best_model_path = str(best)
         value = self.history[-1].values.get(decision.signal or "")
         self.best_model_score = None if value is None else torch.tensor(value)
@@ -254,19 +247,20 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         self._save(trainer, "best")
 
     def _save(self, trainer: Trainer, name: str) -> None:
-        """Writes a checkpoint, whole or not at all."""
+        """Writes a checkpoint completely or not at all."""
         try:
             trainer.save_checkpoint(self._path(name))
         except OSError as error:
             raise UserError(
-                f"The checkpoint {self._path(name)} cannot be written ({error}): those before are kept. Free some space and "
-                "resume the run."
+                f"The checkpoint {self._path(name)} cannot be written ({error}). Earlier checkpoints are intact: free some "
+                "space and resume the run."
             ) from error
 
     def _write(self, trainer: Trainer, decision: Decision) -> None:
+        """Writes ``selection.json``."""
         if not trainer.is_global_zero:
             return
-        known = {
+        selection = {
             **asdict(decision),
             "checkpoint": self.best_model_path,
             "step": trainer.global_step,
@@ -274,19 +268,21 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
             "settings": self.settings,
             "history": [reading.as_json() for reading in self.history],
         }
-        write_json(Path(str(self.dirpath)) / "selection.json", known)
+        write_json(Path(str(self.dirpath)) / "selection.json", selection)
+
+    # After training
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the curves, and says which checkpoint to keep."""
-        self._tell(trainer, pl_module)
+        """Draws the curves and prints which checkpoint to keep."""
+        self._report(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Says what is known where a person interrupted the training."""
+        """Reports the same after an interruption from the keyboard."""
         super().on_exception(trainer, pl_module, exception)
         if isinstance(exception, KeyboardInterrupt):
-            self._tell(trainer, pl_module)
+            self._report(trainer, pl_module)
 
-    def _tell(self, trainer: Trainer, module: LightningModule) -> None:
+    def _report(self, trainer: Trainer, module: LightningModule) -> None:
         if not trainer.is_global_zero or not self.history:
             return
         decision = self.decision(trainer, module)
@@ -297,12 +293,12 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
 
     @property
     def cost(self) -> str:
-        """What the evaluations took, in words."""
+        """The time that the evaluations took, in words."""
         share = self.seconds / self.training_seconds if self.training_seconds else math.nan
-        return f"{self.seconds:.1f} s beside {self.training_seconds:.1f} s of training ({share:.1%})"
+        return f"{self.seconds:.1f} s on top of {self.training_seconds:.1f} s of training ({share:.1%})"
 
     def summary(self, trainer: Trainer, decision: Decision) -> str:
-        """What a person should know, in one paragraph."""
+        """Which checkpoint to keep and why, in one sentence."""
         data = training_data(getattr(trainer, "datamodule", None))
         passes = ""
         if data.images_per_step and data.num_train_images and decision.best_step is not None:
@@ -311,34 +307,44 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
 
     # Resuming
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What must not change on a resume, so that it decides as the uninterrupted run would have."""
+        names = [signal.name for signal in self.signals]
+        amounts = {name: getattr(self, name) for name in ("evaluations", "most_cost", "most_images")}
+        return {"signals": names, "rule": json.loads(json.dumps(asdict(self.rule))), **amounts}
+
     def state_dict(self) -> dict[str, Any]:
         history = [reading.as_json() for reading in self.history]
-        ours = {"history": history, "settings": self.settings, "kept": self._kept, "seconds": self.seconds}
-        ours |= {"training_seconds": self.training_seconds, "best_step": self.best_step}
-        return {**super().state_dict(), **ours}
+        own = {"history": history, "settings": self.settings, "kept": self._earlier_bests, "seconds": self.seconds}
+        own |= {"training_seconds": self.training_seconds, "best_step": self.best_step}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up the history.
+        """Restores the history.
 
         Raises:
-            UserError: The run decided by other settings.
+            UserError: The run decided with other settings.
         """
         stored = state_dict["settings"]
-        differing = [name for name, value in self.settings.items() if stored.get(name) != value]
-        if differing:
-            told = "; ".join(f"{name} was {stored.get(name)}, and is {self.settings[name]}" for name in differing)
+        changed = [name for name, value in self.settings.items() if stored.get(name) != value]
+        if changed:
+            changes = "; ".join(f"{name} was {stored.get(name)} and is now {self.settings[name]}" for name in changed)
             raise UserError(
-                f"The run that is resumed chose its checkpoints by other settings: {told}. Resume with the same."
+                f"The run to resume chose its checkpoints with other settings: {changes}. Resume it with the same settings."
             )
         super().load_state_dict(state_dict)
         self.history = [Reading.from_json(entry) for entry in state_dict["history"]]
-        self._kept, self.best_step = state_dict["kept"], state_dict["best_step"]
+        self._earlier_bests, self.best_step = state_dict["kept"], state_dict["best_step"]
         self.seconds, self.training_seconds = state_dict["seconds"], state_dict["training_seconds"]
 
 
-def chosen_checkpoint(trainer: Trainer) -> Path | None:
-    """The one that an :class:`OverfitAwareCheckpoint` of the trainer keeps; None where it is the last, or nothing chooses."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, OverfitAwareCheckpoint) and callback.best_step not in (None, trainer.global_step):
-            return Path(callback.best_model_path)
-    return None
+def _check_names(measured: Sequence[str], deciding: Sequence[str]) -> None:
+    if len(set(measured)) < len(measured):
+        raise UserError(f"Two signals have the same name, of {', '.join(measured)}: give each a name of its own.")
+    unknown = [name for name in deciding if name not in measured]
+    if unknown:
+        raise UserError(
+            f"The rule decides by {', '.join(unknown)}, which is not measured. Measured are {', '.join(measured)}: add it "
+            "to signals, or leave it out of the rule."
+        )

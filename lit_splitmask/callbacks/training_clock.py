@@ -1,4 +1,4 @@
-"""Measures how long training takes, over interruptions."""
+"""Measures how long training takes, across interruptions."""
 
 import time
 from typing import Any
@@ -7,10 +7,13 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class TrainingClock(Callback):
-    """Seconds from the start to the end of training, kept in checkpoints so that a resumed run counts its first part.
+    """Measures the seconds from the start to the end of training; checkpoints hold them, so a resumed run counts its first part.
 
-    Attributes:
-        seconds: training time so far.
+    Example:
+        >>> clock = TrainingClock()
+        >>> clock.load_state_dict({"seconds": 90.0})  # as from a checkpoint
+        >>> clock.seconds
+        90.0
     """
 
     def __init__(self) -> None:
@@ -19,6 +22,7 @@ class TrainingClock(Callback):
 
     @property
     def seconds(self) -> float:
+        """Training time so far."""
         return self._before + (time.monotonic() - self._started if self._started is not None else 0.0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""``lit-splitmask embed``: a backbone's features of all images, as a file and as a map."""
+"""``lit-splitmask embed``: writes a backbone's features of all images, and draws a map of them."""
 
 import os
 import zipfile
@@ -17,11 +17,11 @@ from lit_splitmask.files import partial_name
 
 @dataclass
 class Options:
-    """What is embedded.
+    """Options of ``embed``.
 
     Attributes:
-        out: the file, ends in ``.npz``; by default ``runs/embed-<weights>-<images>.npz``. The map is a PNG of the same name.
-        most_on_map: images on the map, evenly spaced.
+        out: The file, ending in ``.npz``; by default ``runs/embed-<weights>-<images>.npz``. The map is a PNG of the same name.
+        most_on_map: Largest number of images on the map, evenly spaced.
     """
 
     out: str | None = None
@@ -29,13 +29,17 @@ class Options:
 
 
 def embed(request: Request) -> int:
-    """``lit-splitmask embed``: features of all splits of any of the datamodules."""
+    """Writes the features of the images of all splits.
+
+    Raises:
+        UserError: The images, the weights or the options cannot be used, or the output file exists or cannot be written.
+    """
     quiet()
     frozen = Frozen(request, Options)
     out = Path(frozen.options.out or f"runs/embed-{frozen.name}.npz")
     if out.suffix != ".npz" or out.exists():
-        problem = "exists already" if out.exists() else "does not end in .npz"
-        raise UserError(f"{out} {problem}: give another file by --out FILE.npz.")
+        problem = "already exists" if out.exists() else "does not end in .npz"
+        raise UserError(f"{out} {problem}: give another file with --out FILE.npz.")
     frozen.open()
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = partial_name(out)
@@ -44,22 +48,22 @@ def embed(request: Request) -> int:
             on_map, labels = _write(archive, frozen)
         os.replace(partial, out)
     except OSError as error:
-        raise UserError(f"{out} cannot be written ({error}): free some space, or give another --out.") from error
+        raise UserError(f"{out} cannot be written ({error}): free some disk space, or give another --out.") from error
     finally:
         partial.unlink(missing_ok=True)
     picture = out.with_suffix(".png")
     if len(on_map) > 2:
         draw_map(on_map, labels, frozen.data.class_names, picture)
-    print(f"Wrote {out}" + (f" and {picture}" if len(on_map) > 2 else "") + ". Read it by numpy.load.")
+    print(f"Wrote {out}" + (f" and {picture}" if len(on_map) > 2 else "") + ". Read it with numpy.load.")
     return 0
 
 
 def _write(archive: zipfile.ZipFile, frozen: Frozen) -> tuple[np.ndarray, np.ndarray]:
-    """Writes batch by batch; returns some of the features, (n, D), and their labels, for the map."""
+    """Writes the features batch by batch; returns the features on the map (n, D) and their labels (n,)."""
     splits = frozen.data.source.splits
     total = sum(len(samples) for samples in splits.values())
     step = -(-total // frozen.options.most_on_map)
-    on_map, seen, num_seen = [], [], 0
+    on_map, label_batches, num_seen = [], [], 0
     with archive.open("features.npy", "w", force_zip64=True) as stream:
         header = {"descr": "<f4", "fortran_order": False, "shape": (total, frozen.vit.embed_dim)}
         np.lib.format.write_array_header_2_0(stream, header)
@@ -67,9 +71,9 @@ def _write(archive: zipfile.ZipFile, frozen: Frozen) -> tuple[np.ndarray, np.nda
             for (features,), labels in frozen.features(samples, f"{name.title()} images"):
                 stream.write(np.ascontiguousarray(features.numpy(), dtype="<f4").tobytes())
                 on_map.append(features.numpy()[-num_seen % step :: step])
-                seen.append(labels.numpy())
+                label_batches.append(labels.numpy())
                 num_seen += len(labels)
-    all_labels = np.concatenate(seen)
+    all_labels = np.concatenate(label_batches)
     files = [file for samples in splits.values() for file in samples.files]
     columns = {
         "path": np.array(files),

@@ -1,4 +1,4 @@
-"""``lit-splitmask finetune``: trains for a task from pre-trained weights or from scratch, and tests the result."""
+"""``lit-splitmask finetune``: trains for a task, from pre-trained weights or from scratch, and evaluates the result."""
 
 from pathlib import Path
 
@@ -22,7 +22,11 @@ from lit_splitmask.modules.base import TrainModule
 
 
 def finetune(request: Request) -> int:
-    """Trains, exports the best weights, evaluates them, and writes ``predict.yaml``."""
+    """Trains, exports the best weights, evaluates them, and writes ``predict.yaml``.
+
+    Raises:
+        UserError: The images, the weights or the settings cannot be used, or training failed.
+    """
     quiet()
     task = choose_task(request)
     chosen = request.root is not None and not request.names_settings
@@ -31,16 +35,16 @@ def finetune(request: Request) -> int:
     if request.weights is not None:
         info = load_weights(request.weights).info
         if choice is not None:
-            settings.get("model", {}).pop("backbone", None)  # a chosen recipe follows the weights, whatever their shape
+            settings.get("model", {}).pop("backbone", None)  # the shape is that of the weights
         if "timm" in info:
-            recipes.fit_to_weights(settings, info["timm"], size=task.crops_follow_weights)
+            recipes.fit_to_weights(settings, info["timm"], task.usual_datamodule, size=task.crops_follow_weights)
     cli = RunCLI(task.module, request.settings(weights_option="--model.weights"), settings)
     folder = run_folder(cli, "finetune")
     best = ModelCheckpoint(
         str(folder.checkpoints), filename="best", monitor=task.monitor, mode="max", enable_version_counter=False
     )
-    watching = [callbacks.RunProgress(), best, last_checkpoint(folder), callbacks.EstimateTime()]
-    trainer, module, data = cli.build(folder, watching)
+    extra = [callbacks.RunProgress(), best, last_checkpoint(folder), callbacks.EstimateTime()]
+    trainer, module, data = cli.build(folder, extra)
     fit(cli, folder, trainer, module, data)
     _report(task, folder, trainer, module, data, Path(best.best_model_path or folder.last))
     return 0

@@ -1,4 +1,4 @@
-"""A backbone's frozen features over a datamodule's images: what ``probe`` and ``embed`` share."""
+"""What ``probe`` and ``embed`` share: a frozen backbone, and the features of a datamodule's images."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
-from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
 from lit_splitmask.checkpoints import Weights, config_of, load_into, load_weights
-from lit_splitmask.commands.parser import shorten
+from lit_splitmask.commands.parser import CONFIG_MODE, Parser
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import instantiate
 from lit_splitmask.commands.tasks.registry import task_for_datamodule
@@ -26,25 +25,23 @@ from lit_splitmask.views import default_statistics, network_view
 Options = TypeVar("Options")
 
 
-class _Parser(ArgumentParser):
-    def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
-        """One paragraph instead of a nested report."""
-        raise UserError(shorten(message))
-
-
 class Frozen:
-    """A backbone that is not trained any more, and the images that it looks at.
+    """A frozen backbone and the images that it is applied to.
 
     Args:
-        request: Its options are ``--weights``, ``--seed``, ``--data…`` and the fields of ``options``.
+        request: The command; its options are ``--weights``, ``--seed``, ``--data…`` and the fields of ``options``.
         options: A dataclass of the command's other options.
 
     Attributes:
-        options: As given.
-        data: The datamodule, set up.
-        vit: The backbone.
-        name: Of the weights and the images together, for files.
+        options: The values of these options.
+        data: The datamodule.
+        vit: The backbone, once it is open.
+        name: Name of the weights and the images together, for files.
         images: The folder or list of the images.
+        weights_path: The file of weights; None for random weights.
+
+    Raises:
+        UserError: The images are missing or have annotations, the weights cannot be read, or a setting is out of range.
     """
 
     def __init__(self, request: Request, options: type[Options]) -> None:
@@ -52,7 +49,7 @@ class Frozen:
         weights = None if path is None else load_weights(path)
         config = config_of(weights)
         channels = [] if config.in_chans == 3 else [f"--data.channels={config.in_chans}"]
-        parser = _Parser(prog=f"lit-splitmask {command}")
+        parser = Parser(prog=f"lit-splitmask {command}", parser_mode=CONFIG_MODE)
         parser.add_argument("--weights", type=str | None, default=None)
         parser.add_argument("--seed", type=int, default=0)
         parser.add_class_arguments(options, as_group=False)
@@ -64,18 +61,18 @@ class Frozen:
         if images is None:
             raise UserError(f"{command} needs images: --data.root DIR.")
         self.images, self.weights_path, self._weights = images, path, weights
-        of = "random" if path is None else Path(path).resolve().parent.name
-        self.name = f"{of}-{Path(images).resolve().stem}"
-        self.data = cast(ImageData, instantiate(cast(Any, parser), parsed)["data"])
+        source = "random" if path is None else Path(path).resolve().parent.name
+        self.name = f"{source}-{Path(images).resolve().stem}"
+        self.data = cast(ImageData, instantiate(parser, parsed)["data"])
         if task_for_datamodule(type(self.data).__name__).name != "classify":
             raise UserError(
-                f"{command} looks at images, not at annotations as {type(self.data).__name__} does: give the folder of the "
-                "images alone, without --data."
+                f"{command} uses images alone, but {type(self.data).__name__} reads annotations too: give the folder of the "
+                "images, without --data."
             )
         self._seed = parsed.seed
 
     def open(self) -> None:
-        """Reads the images, and builds the network."""
+        """Reads the images and builds the network."""
         self.data.prepare_data()
         self.data.setup("test")
         self.vit = _network(self._weights, self.data.image_size, self._seed)
@@ -86,7 +83,16 @@ class Frozen:
     def features(
         self, samples: Samples, title: str, blocks: Sequence[int] = ()
     ) -> Iterator[tuple[list[Tensor], Tensor]]:
-        """Batch by batch: (B, D) float32 of each block and of the whole network, the mean over patches; and labels (B,)."""
+        """Computes features batch by batch.
+
+        Args:
+            samples: The images.
+            title: Title of the progress bar.
+            blocks: Indices of the blocks whose outputs are returned as well.
+
+        Yields:
+            Features (B, D) float32 of each block and of the whole network, means over the patches; and labels (B,) int64.
+        """
         device = self.vit.pos_embed.device
         loader = self.data.eval_loader(samples)
         for batch in track(loader, title, console=Console(stderr=True), transient=True):

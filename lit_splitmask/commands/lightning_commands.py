@@ -1,4 +1,4 @@
-"""LightningCLI's own ``fit | validate | test | predict``, with any module and datamodule."""
+"""``lit-splitmask fit | validate | test | predict``: LightningCLI with any module and datamodule."""
 
 from pathlib import Path
 from typing import Any
@@ -25,25 +25,27 @@ class AnyCLI(LightningCLI):
             "--predictions.path",
             type=str | None,
             default=None,
-            help="where predict writes: a CSV file, a folder of PNGs, or a JSON file",
+            help="output of predict: a CSV file, a folder of PNGs, or a JSON file",
         )
 
     def before_predict(self) -> None:
-        """Adds what writes the predictions of the module's task."""
+        """Adds the callback that writes the predictions of the module's task."""
         writer = task_of(self.model).writer(self._get(self.config, "predictions.path"))
         self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
 
 
 def lightning(request: Request) -> int:
-    """``lit-splitmask fit | validate | test | predict``.
+    """Runs one of LightningCLI's commands.
 
     Raises:
-        UserError: The checkpoint or the configuration is not one for this command.
+        UserError: The checkpoint cannot be read, or the configuration is that of a run of ``pretrain`` or ``finetune``.
     """
     quiet()
     checkpoint = request.value("--ckpt_path")
     if checkpoint == "last":
-        raise UserError("--ckpt_path last guesses a file, and trains from scratch if there is none: give the path.")
+        raise UserError(
+            "--ckpt_path last guesses the file, and trains from scratch if it finds none: give the path of the checkpoint."
+        )
     if checkpoint not in (None, "best", "hpc", "null"):
         check_checkpoint(Path(str(checkpoint)))
     for path in request.configs:
@@ -51,7 +53,7 @@ def lightning(request: Request) -> int:
     predicts = request.command == "predict"
     arguments = [request.command, *request.settings()]
     if predicts and request.value("--return_predictions") is None:
-        arguments.append("--return_predictions=false")  # they are written, and would fill the memory
+        arguments.append("--return_predictions=false")  # they are written to a file; in memory there may be too many
     AnyCLI(
         LightningModule,
         LightningDataModule,
@@ -60,7 +62,7 @@ def lightning(request: Request) -> int:
         args=arguments,
         seed_everything_default=False,
         auto_configure_optimizers=False,
-        save_config_callback=None if predicts else SaveConfigCallback,  # a prediction leaves nothing but its file
+        save_config_callback=None if predicts else SaveConfigCallback,  # predict writes its output only
         save_config_kwargs={"overwrite": False},
         trainer_defaults=trainer_defaults() | ({"logger": False} if predicts else {}),
     )
@@ -71,6 +73,6 @@ def _refuse_run_config(path: str) -> None:
     """Refuses the ``config.yaml`` of a run, which is for ``pretrain`` and ``finetune``: its module has no ``class_path``."""
     if "runs_dir" in settings_in(path):
         raise UserError(
-            f"{path} repeats a run of pretrain or finetune. To test a fine-tuned network or to predict with it, give "
-            f"{Path(path).with_name('predict.yaml')}, which finetune writes at its end."
+            f"{path} holds the settings of a run of pretrain or finetune. To test a fine-tuned network or predict with it, give "
+            f"{Path(path).with_name('predict.yaml')}, which finetune writes when it ends."
         )

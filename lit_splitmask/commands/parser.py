@@ -1,5 +1,6 @@
-"""LightningCLI's parser with shorter errors, and with configuration files of earlier versions."""
+"""The parsers of the commands, with short errors; LightningCLI's also reads configuration files of earlier versions."""
 
+import argparse
 import re
 import sys
 from typing import Any, NoReturn
@@ -21,16 +22,24 @@ def _load(text: str) -> Any:
 set_loader(CONFIG_MODE, _load, exceptions=(yaml.YAMLError,))
 
 
-class Parser(LightningArgumentParser):
-    """Prints one paragraph for a mistake instead of jsonargparse's nested report."""
+class ShortErrors:
+    """Reports a wrong option in one paragraph, and exits with code 2."""
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         print(f"error: {shorten(message)}", file=sys.stderr)
         raise SystemExit(2)
 
 
+class Parser(ShortErrors, LightningArgumentParser):
+    """LightningCLI's parser, for options that are arguments of classes."""
+
+
+class OptionParser(ShortErrors, argparse.ArgumentParser):
+    """argparse's parser, for a few plain options."""
+
+
 def shorten(message: str) -> str:
-    """The parts of jsonargparse's message that tell a person what to mend."""
+    """The parts of jsonargparse's message that help the user to fix the error."""
     text = str(message)
     name = re.search(r"(?:Parser key|argument) [\"']?([\w.+-]+)[\"']?", text)
     unknown_class = re.search(
@@ -41,7 +50,7 @@ def shorten(message: str) -> str:
         given = next(group for group in unknown_class.groups() if group)
         where = f" for {name.group(1)}" if name else ""
         return (
-            f"There is no class {given!r}{where}: give the name of one, such as ImageFolder, SplitMask, RandomProjection, "
+            f"There is no class {given!r}{where}: give the name of a class, such as ImageFolder, SplitMask, RandomProjection, "
             "KMeans or UniformMasking, or a full import path (package.module.Class)."
         )
     if re.search(r"arguments are required: (data|root|data\.init_args\.root)$", text):

@@ -1,4 +1,4 @@
-"""Plots: what all of them share, the map of features, and the probes of each block."""
+"""Plots of ``probe`` and ``embed``, and what all plots share."""
 
 import csv
 import io
@@ -12,15 +12,15 @@ from lit_splitmask.files import write_atomically
 
 
 def draw_map(features: np.ndarray, labels: np.ndarray, class_names: Sequence[str], path: Path) -> None:
-    """Writes a PNG: t-SNE of features (n, D), a dot an image, coloured by label (n,)."""
+    """Writes a PNG: t-SNE of features (n, D), one dot per image, coloured by label (n,)."""
     from sklearn.manifold import TSNE
 
-    places = TSNE(perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=0).fit_transform(features)
+    points = TSNE(perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=0).fit_transform(features)
     figure, axes = panels(1)
     for label in np.unique(labels):
         chosen = labels == label
         name = class_names[label] if label >= 0 else "no label"
-        axes[0].scatter(places[chosen, 0], places[chosen, 1], s=6, label=name, color=f"C{label % 10}")
+        axes[0].scatter(points[chosen, 0], points[chosen, 1], s=6, label=name, color=f"C{label % 10}")
     if len(np.unique(labels)) <= 20:
         axes[0].legend(fontsize=7, markerscale=2)
     axes[0].set_axis_off()
@@ -40,7 +40,7 @@ def draw_blocks(blocks: Sequence[Mapping[str, float]], path: Path) -> None:
 
 
 def panels(count: int) -> tuple[Any, Any]:
-    """A figure, and its panels side by side."""
+    """A figure and its ``count`` panels, side by side."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -50,7 +50,7 @@ def panels(count: int) -> tuple[Any, Any]:
 
 
 def metric(metrics: Path, key: str) -> tuple[list[int], list[float]]:
-    """Steps and values of one column of a metrics.csv, where it has a value."""
+    """Steps and values of one column of a metrics.csv, from the rows that have a value."""
     with metrics.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get(key)]
     return [int(row["step"]) for row in rows], [float(row[key]) for row in rows]

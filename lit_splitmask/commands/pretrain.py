@@ -1,7 +1,6 @@
 """``lit-splitmask pretrain``: pre-trains a backbone on the images of a folder."""
 
 import shlex
-from pathlib import Path
 
 import torch
 
@@ -18,7 +17,11 @@ from lit_splitmask.tokenizers import Codebook
 
 
 def pretrain(request: Request) -> int:
-    """Trains, and writes the backbone, the codebook, pictures and the way in which the checkpoint was chosen."""
+    """Trains, and writes the backbone, the codebook, the pictures, and how the checkpoint was chosen.
+
+    Raises:
+        UserError: The images or the settings cannot be used, or training failed.
+    """
     quiet()
     cli = RunCLI(modules.Pretrain, request.settings(), starting_settings(request, _choice(request)))
     folder = run_folder(cli, "pretrain")
@@ -43,13 +46,13 @@ def pretrain(request: Request) -> int:
         tokenizer.save(folder.path / "codebook.safetensors")
     next_command = ["lit-splitmask", "finetune", "--weights", str(weights), *_finetune_options(request)]
     print(
-        f"Wrote {weights}, with {', '.join(_other_files(folder))} in the same folder. Next:\n  {shlex.join(next_command)}"
+        f"Wrote {weights}, and {', '.join(_other_files(folder))} in the same folder. Next:\n  {shlex.join(next_command)}"
     )
     return 0
 
 
 def _choice(request: Request) -> recipes.Choice | None:
-    """The recipe for the images, unless the request names settings to start from."""
+    """The recipe for the images; None if the request names settings to start from."""
     if request.root is None or request.names_settings:
         return None
     found = [glance(folder) for folder in (request.root, *request.pool)]
@@ -58,7 +61,7 @@ def _choice(request: Request) -> recipes.Choice | None:
 
 
 def _finetune_options(request: Request) -> list[str]:
-    """Options of ``finetune`` for the same images: with their annotations, if they have any, and with the matching recipe."""
+    """Options of ``finetune`` for the same images, with their annotations if there are any, and for the matching recipe."""
     images, task = request.data_options(), choose_task(request)
     if request.root is not None:
         annotated = root_for_finetuning(request.root)
@@ -72,7 +75,8 @@ def _finetune_options(request: Request) -> list[str]:
 
 
 def _other_files(folder: RunFolder) -> list[str]:
-    """What a pre-training wrote beside its weights."""
-    pictures = [path.name for path in map(Path, sorted(folder.path.glob("*.png")))]
-    why = " (selection.json and selection.png say why this one)"
-    return [*pictures, "metrics.csv", f"checkpoints{why if (folder.checkpoints / 'selection.json').is_file() else ''}"]
+    """What a pre-training wrote besides its weights."""
+    pictures = [path.name for path in sorted(folder.path.glob("*.png"))]
+    explained = (folder.checkpoints / "selection.json").is_file()
+    reasons = " (selection.json and selection.png say why this checkpoint was chosen)" if explained else ""
+    return [*pictures, "metrics.csv", f"checkpoints{reasons}"]

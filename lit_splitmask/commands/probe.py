@@ -1,4 +1,4 @@
-"""``lit-splitmask probe``: what a backbone's frozen features are worth, block by block."""
+"""``lit-splitmask probe``: the quality of a backbone's frozen features, block by block."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ from lit_splitmask.probing import LinearProbe, accuracy, knn_predict, rankme
 
 @dataclass
 class Options:
-    """What is probed.
+    """Options of ``probe``.
 
     Attributes:
-        out: where ``probe.json`` and ``probe.png`` go; by default ``runs/probe-<weights>-<images>``.
-        k: neighbours that vote.
-        blocks: also probe the output of each block (Figure 5).
-        most_images: training images that are used, evenly spaced; their features are held in memory.
+        out: Folder of ``probe.json`` and ``probe.png``; by default ``runs/probe-<weights>-<images>``.
+        k: Neighbours that vote.
+        blocks: Whether to probe the output of each block too (Figure 5).
+        most_images: Largest number of training images, evenly spaced; their features are held in memory.
     """
 
     out: str | None = None
@@ -38,12 +38,16 @@ class Options:
 
 
 def probe(request: Request) -> int:
-    """``lit-splitmask probe``: k-NN and linear probes of any weights on any of the datamodules."""
+    """Fits k-NN and linear probes, and writes their scores and a plot.
+
+    Raises:
+        UserError: The images, the weights or the options cannot be used, or the output folder already holds a probe.
+    """
     quiet()
     frozen = Frozen(request, Options)
     out = Path(frozen.options.out or f"runs/probe-{frozen.name}")
     if (out / "probe.json").exists():
-        raise UserError(f"{out} holds a probe already: give another --out, or delete it.")
+        raise UserError(f"{out} already holds a probe: give another --out, or delete it.")
     frozen.open()
     report = {"weights": frozen.weights_path, "images": frozen.images, **_probe(frozen)}
     out.mkdir(parents=True, exist_ok=True)
@@ -58,13 +62,13 @@ def probe(request: Request) -> int:
 
 
 def _probe(frozen: Frozen) -> dict[str, Any]:
-    """Fits on the training images, scores on the test images, or on val where there is no test."""
+    """Fits on the training images, and scores on the test images, or on val if there is no test split."""
     data, options = frozen.data, frozen.options
     split = next((name for name in ("test", "val") if name in data.source.splits), None)
     if split is None or data.num_classes < 2:
         raise UserError(
             f"probe needs labelled training images and a val or test split, but these images have {data.num_classes} classes "
-            f"and the splits {', '.join(data.source.splits)}."
+            f"and the splits {', '.join(data.source.splits)}: put each class's images into a folder of its own."
         )
     samples = data.train_samples
     if len(samples) > options.most_images:
@@ -74,8 +78,8 @@ def _probe(frozen: Frozen) -> dict[str, Any]:
     held_out, truth = _collect(frozen, data.source.splits[split], f"{split.title()} images", blocks)
     final_train, final_held_out = train.pop(), held_out.pop()
 
-    def linear(one: Tensor, other: Tensor) -> dict[str, float]:
-        value, error = accuracy(LinearProbe(one, labels, data.num_classes).predict(other), truth)
+    def linear(fitted_on: Tensor, scored_on: Tensor) -> dict[str, float]:
+        value, error = accuracy(LinearProbe(fitted_on, labels, data.num_classes).predict(scored_on), truth)
         return {"accuracy": value, "error": error}
 
     neighbours, error = accuracy(knn_predict(final_train, labels, final_held_out, data.num_classes, k=options.k), truth)
@@ -87,12 +91,12 @@ def _probe(frozen: Frozen) -> dict[str, Any]:
         "knn": {"accuracy": neighbours, "error": error, "k": min(options.k, len(labels))},
         "linear": linear(final_train, final_held_out),
         "rankme": rankme(final_held_out),
-        "blocks": [linear(one, other) for one, other in zip(train, held_out, strict=True)],
+        "blocks": [linear(*block) for block in zip(train, held_out, strict=True)],
     }
 
 
 def _collect(frozen: Frozen, samples: Samples, title: str, blocks: Sequence[int]) -> tuple[list[Tensor], Tensor]:
-    """(N, D) of each block and of the whole network; and labels (N,)."""
+    """Features (N, D) of each block and of the whole network; and labels (N,)."""
     batches = list(frozen.features(samples, title, blocks))
     features = [torch.cat(parts) for parts in zip(*(outputs for outputs, _ in batches), strict=True)]
     return features, torch.cat([labels for _, labels in batches])
@@ -107,9 +111,9 @@ def _print(report: dict[str, Any]) -> None:
 
     for number, value in enumerate(report["blocks"], start=1):
         row(f"linear, block {number}", value)
-    row("linear, all", report["linear"])
-    row(f"{report['knn']['k']}-NN, all", report["knn"])
-    table.add_row("RankMe (no accuracy)", f"{report['rankme']:.1f}")
+    row("linear, whole network", report["linear"])
+    row(f"{report['knn']['k']}-NN, whole network", report["knn"])
+    table.add_row("RankMe (not an accuracy)", f"{report['rankme']:.1f}")
     Console().print(
         table,
         f"Frozen features, {report['train_images']:,} training and {report['held_out_images']:,} held-out images; "

@@ -1,4 +1,4 @@
-"""Finds recipes, and chooses one for a folder of images."""
+"""Reads the recipes, and chooses one for a folder of images. Light."""
 
 import math
 from dataclasses import dataclass
@@ -13,14 +13,13 @@ if TYPE_CHECKING:
     from lit_splitmask.commands.request import Request
 
 TRAINING_SHARE = 0.8
-"""Of a folder's images, about."""
+"""Approximate share of a folder's images that are for training."""
 
 SMALL_SET = 50_000
-"""Below so many images the small-set recipe is taken; the paper's small sets have 8,144 to 52,867 (Table 3)."""
-
+"""A folder with fewer images gets the recipe for small sets; the paper's small sets have 8,144 to 52,867 (Table 3)."""
 
 FEW_ANNOTATED = 10_000
-"""Below so many images with label maps or boxes, the schedules of ADE20K and COCO are not taken as they are."""
+"""A folder with fewer annotated images gets a shorter schedule than that of ADE20K or COCO."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,9 @@ class Choice:
     """A recipe and why it was chosen.
 
     Attributes:
-        num_images: that it is for, training images and others; None where it was not chosen for a folder.
+        name: Name or path of the recipe.
+        reason: Why it was chosen.
+        num_images: Images in the folder that it was chosen for, of all splits; None if it was not chosen for a folder.
     """
 
     name: str
@@ -36,21 +37,32 @@ class Choice:
     num_images: int | None = None
 
     def settings(self) -> tuple[dict[str, Any], str]:
-        """The recipe's settings, with a batch that holds no image twice, and the reason with what was changed for that."""
+        """The recipe's settings, with a batch that holds no image twice, and the reason, which mentions a changed batch.
+
+        Raises:
+            UserError: There is no such recipe.
+        """
         recipe = read(self.name)
-        changed = None if self.num_images is None else fit_to_images(recipe, self.num_images)
+        changed = "" if self.num_images is None else fit_to_images(recipe, self.num_images)
         return recipe, self.reason + (f"; {changed}" if changed else "")
 
 
 def available() -> list[str]:
-    """Names of the recipes that are shipped."""
+    """Names of the built-in recipes."""
     return sorted(
         f.name.removesuffix(".yaml") for f in files("lit_splitmask.recipes").iterdir() if f.name.endswith(".yaml")
     )
 
 
 def read(name: str) -> dict[str, Any]:
-    """A shipped recipe by name, or a YAML file by path; one that starts from another ``recipe`` is merged with it."""
+    """The settings of a built-in recipe or of a YAML file, merged over those of the ``recipe`` that it starts from, if any.
+
+    Args:
+        name: Name of the built-in recipe, or path of the file.
+
+    Raises:
+        UserError: There is no such recipe, or the file is not valid YAML.
+    """
     builtin = files("lit_splitmask.recipes") / f"{name}.yaml"
     if not builtin.is_file() and not Path(name).is_file():
         raise UserError(f"There is no recipe {name!r}: give a path, or one of {', '.join(available())}.")
@@ -59,24 +71,24 @@ def read(name: str) -> dict[str, Any]:
 
 
 def _with_base(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings merged over those of the ``recipe`` that they name, if they do."""
+    """Settings merged over those of the ``recipe`` that they name, if any."""
     base = settings.get("recipe")
     own = {key: value for key, value in settings.items() if key != "recipe"}
     return _merged(read(base), own) if base else own
 
 
 def choose(num_images: int, median_side: int, gpu: bool) -> Choice:
-    """The pre-training recipe for a folder: a pure function of what was found.
+    """The pre-training recipe for a folder.
 
     Args:
-        num_images: images in the folder.
-        median_side: median of the images' shorter side, in pixels.
-        gpu: whether there is an accelerator.
+        num_images: Images in the folder.
+        median_side: Median of the images' shorter side, in pixels.
+        gpu: Whether there is a GPU.
     """
     if median_side < 40:
-        name, why = "splitmask_tiny_images", ": they are tiny, so the network looks at 32 px in patches of 4"
+        name, why = "splitmask_tiny_images", ": tiny images, so the network takes 32 px in patches of 4"
     elif not gpu:
-        name, why = "splitmask_cpu", " and no GPU: a small network at 48 px that two CPU cores can train"
+        name, why = "splitmask_cpu", ", no GPU: a small network at 48 px that two CPU cores can train"
     elif num_images < SMALL_SET:
         name, why = "splitmask_own", f": fewer than {SMALL_SET:,}, so the paper's masks and augmentation for small sets"
     else:
@@ -85,106 +97,140 @@ def choose(num_images: int, median_side: int, gpu: bool) -> Choice:
 
 
 def finetuning(pretraining: str) -> Choice:
-    """The fine-tuning recipe that goes with a pre-training recipe."""
+    """The fine-tuning recipe for a pre-training recipe."""
     for kind in ("finetune", "segment"):
         partner = pretraining.replace("splitmask", kind, 1)
         if partner != pretraining and partner in available():
-            return Choice(partner, f"made for the network of {pretraining}")
+            return Choice(partner, f"for the network of {pretraining}")
     if pretraining.endswith("_cpu"):
-        return Choice("finetune_cpu", f"made for the network of {pretraining}")
+        return Choice("finetune_cpu", f"for the network of {pretraining}")
     return Choice("finetune", "the paper's fine-tuning recipe (Table 9, small sets)")
 
 
 def choose_segmentation(num_images: int, gpu: bool) -> Choice:
-    """The recipe for images with label maps."""
+    """The segmentation recipe for a folder.
+
+    Args:
+        num_images: Images with label maps in the folder.
+        gpu: Whether there is a GPU.
+    """
     if gpu and num_images < FEW_ANNOTATED:
         return Choice("segment_own", f"fewer than {FEW_ANNOTATED:,} images, so an eighth of ADE20K's steps")
     if gpu:
-        return Choice("segment_ade20k", "the paper's for ADE20K (Table 5); --data.budget.steps shortens it")
+        return Choice("segment_ade20k", "the paper's recipe for ADE20K (Table 5); --data.budget.steps shortens it")
     return Choice("segment_cpu", "no GPU: a small network on crops of 96 px that two CPU cores can train")
 
 
 def choose_detection(num_images: int, gpu: bool) -> Choice:
-    """The recipe for images with boxes."""
+    """The detection recipe for a folder.
+
+    Args:
+        num_images: Images in the folder.
+        gpu: Whether there is a GPU.
+    """
     if gpu and num_images < FEW_ANNOTATED:
         return Choice(
-            "detect_own", f"fewer than {FEW_ANNOTATED:,} images, so a number of steps instead of COCO's passes"
+            "detect_own", f"fewer than {FEW_ANNOTATED:,} images, so a fixed number of steps instead of COCO's passes"
         )
     if gpu:
-        return Choice("detect_coco_3x", "the paper's for COCO (Table 4); --data.budget.passes shortens it")
+        return Choice("detect_coco_3x", "the paper's recipe for COCO (Table 4); --data.budget.passes shortens it")
     return Choice("detect_cpu", "no GPU: a small network on images of 160 px that two CPU cores can train")
 
 
 def fit_to_images(recipe: dict[str, Any], num_images: int) -> str:
-    """Makes a recipe's batch hold no image twice, where a folder has so few; says what was changed.
+    """Lowers a recipe's batch size so that no batch holds an image twice.
 
     Args:
-        num_images: images in the folder, those for training and others.
+        recipe: Settings, which are changed.
+        num_images: Images in the folder, of all splits.
+
+    Returns:
+        What was changed; empty if nothing was.
     """
     images = recipe.get("data", {}).get("init_args", {})
-    wanted, most = images.get("batch_size", 0), 2 ** int(math.log2(max(2, TRAINING_SHARE * num_images)))
-    if wanted <= most:
+    given, largest = images.get("batch_size", 0), 2 ** int(math.log2(max(2, TRAINING_SHARE * num_images)))
+    if given <= largest:
         return ""
-    images["batch_size"] = most
-    return f"in batches of {most}, since its {wanted} are more than the training images"
+    images["batch_size"] = largest
+    return f"in batches of {largest}, since the recipe's {given} are more than the training images"
 
 
-def fit_to_weights(recipe: dict[str, Any], timm_args: dict[str, Any], *, size: bool = True) -> None:
-    """Makes a recipe's images those that weights were trained on: their number of channels, and their ``size``."""
-    images = recipe.setdefault("data", {}).setdefault("init_args", {})
+def fit_to_weights(
+    recipe: dict[str, Any], timm_args: dict[str, Any], datamodule: str = "ImageFolder", *, size: bool = True
+) -> None:
+    """Gives a recipe's images the number of channels that weights were trained on, and their size.
+
+    Args:
+        recipe: Settings, which are changed.
+        timm_args: timm's arguments for the network of the weights.
+        datamodule: Class of the datamodule, if the settings name none.
+        size: Whether to change the size too.
+    """
+    data = recipe.setdefault("data", {})
+    data.setdefault("class_path", datamodule)
+    images = data.setdefault("init_args", {})
     images["channels"] = timm_args["in_chans"]
     if size:
         images["image_size"] = timm_args["img_size"]
 
 
-COMPARISONS = ("pretrain", "finetune", "grid")
+COMPARISON_KEYS = ("pretrain", "finetune", "grid")
 
 
 def comparison(name: str) -> dict[str, Any]:
-    """A comparison recipe: the settings of ``pretrain`` and ``finetune``, and the ``grid`` that both arms are tuned over.
+    """A comparison recipe: the settings of ``pretrain`` and ``finetune``, and the ``grid`` over which every arm is tuned.
 
-    ``pretrain`` and ``finetune`` may be names of recipes, or settings; settings may start from a ``recipe`` by name. ``methods``
-    is the suffix of the recipes of other methods for the same network.
+    In the file, ``pretrain`` and ``finetune`` are names of recipes, or settings that may start from a ``recipe``. ``methods``
+    is the suffix of other methods' recipes for the same network.
+
+    Raises:
+        UserError: There is no such recipe, or it is not for ``compare``.
     """
     recipe = read(name)
-    missing = [key for key in COMPARISONS if key not in recipe]
+    missing = [key for key in COMPARISON_KEYS if key not in recipe]
     if missing:
-        raise UserError(f"The recipe {name} is not one for compare: it lacks {', '.join(missing)}.")
+        raise UserError(
+            f"The recipe {name} is not for compare: it lacks {', '.join(missing)}. Give one whose name begins with compare "
+            "(lit-splitmask recipes lists them)."
+        )
     for part in ("pretrain", "finetune"):
         recipe[part] = _with_base({"recipe": recipe[part]} if isinstance(recipe[part], str) else recipe[part])
     return recipe
 
 
 def pretraining_recipes() -> list[str]:
-    """Names of the recipes that are shipped for pre-training."""
+    """Names of the built-in pre-training recipes."""
     return [name for name in available() if "objective" in read(name).get("model", {})]
 
 
 def with_method(pretraining: dict[str, Any], method: str, suffix: str | None) -> dict[str, Any]:
-    """A pre-training by another method: its objective, optimizer, augmentation and clipping; network, image size and batch stay.
+    """The settings of a pre-training, changed to another method.
 
-    So does what the comparison is not about: a tokenizer for a method that has one, and whether images are flipped.
+    Objective, optimizer, augmentation, drop path and clipping are the method's own. Network, image size, batch, flips, and the
+    tokenizer of a method that has one stay.
 
     Args:
-        pretraining: settings.
-        method: ``mae``, say, of which there is a recipe.
-        suffix: the recipe is ``mae_<suffix>`` then.
+        pretraining: Settings of the pre-training.
+        method: Name of the method, such as ``mae``.
+        suffix: Suffix of the method's recipe: ``mae_<suffix>``.
+
+    Raises:
+        UserError: There is no recipe for the method.
     """
     ending = f"_{suffix}" if suffix else ""
     name = method + ending
     if name not in pretraining_recipes():
-        known = [one.removesuffix(ending) for one in pretraining_recipes() if one.endswith(ending)]
-        raise UserError(
-            f"There is no method {method!r} to compare with: choose among {', '.join(one for one in known if '_' not in one)}."
-        )
+        known = [recipe.removesuffix(ending) for recipe in pretraining_recipes() if recipe.endswith(ending)]
+        choices = [other for other in known if "_" not in other]
+        raise UserError(f"There is no method {method!r} to compare with: choose among {', '.join(choices)}.")
     theirs = read(name)
     images = {**pretraining["data"]["init_args"], "augment": theirs["data"]["init_args"]["augment"]}
     settings = images["augment"].setdefault("init_args", {})
     flip = pretraining["data"]["init_args"].get("augment", {}).get("init_args", {}).get("hflip")
     if flip is not None:
         crops = ("first", "second", "local") if images["augment"]["class_path"] == "MultiCrop" else ()
-        for one in [settings.setdefault(crop, {}) for crop in crops] or [settings]:
-            one["hflip"] = flip
+        for crop_settings in [settings.setdefault(crop, {}) for crop in crops] or [settings]:
+            crop_settings["hflip"] = flip
     backbone = dict(pretraining["model"].get("backbone", {}))
     if "local_size" in settings:
         patch = backbone.get("patch_size", 16)
@@ -202,9 +248,9 @@ def with_method(pretraining: dict[str, Any], method: str, suffix: str | None) ->
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with the values of ``over``, nested dicts merged.
+    """``base`` with the values of ``over``; nested dicts are merged.
 
-    Another class brings its own arguments; only datamodules share theirs.
+    Arguments of another class replace those of the base; only datamodules share theirs.
     """
     result = dict(base)
     for key, value in over.items():
@@ -215,7 +261,7 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def methods() -> dict[str, str]:
-    """The pre-training methods with recipes for GPUs and for CPUs: their names, and the classes of their objectives."""
+    """Names of the pre-training methods that have a recipe for GPUs and one for CPUs, and the classes of their objectives."""
     names = available()
     both = [name for name in names if f"{name}_cpu" in names]
     settings = {name: read(name).get("model", {}) for name in both}
@@ -227,7 +273,13 @@ def methods() -> dict[str, str]:
 
 
 def list_recipes(request: "Request") -> int:
-    """``lit-splitmask recipes``: prints the first comment line of each recipe."""
+    """``lit-splitmask recipes``: prints the first comment line of each recipe.
+
+    Raises:
+        UserError: An option is given.
+    """
+    if request.options:
+        raise UserError(f"recipes takes no options, but was given {' '.join(request.arguments())}.")
     for name in available():
         text = (files("lit_splitmask.recipes") / f"{name}.yaml").read_text()
         print(f"{name:24s} {text.splitlines()[0].lstrip('# ')}")

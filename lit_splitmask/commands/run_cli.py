@@ -1,4 +1,4 @@
-"""LightningCLI for one run: a fixed module, a folder of its own, recipes below everything that the user says."""
+"""LightningCLI for one run: a fixed module, a folder for the run, and a recipe that every option overrides."""
 
 import tempfile
 import warnings
@@ -16,13 +16,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_splitmask import modules
 from lit_splitmask.commands.parser import CONFIG_MODE, Parser
-from lit_splitmask.commands.request import BUDGET
+from lit_splitmask.commands.request import names_budget
 from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import write_atomically
 
-IGNORED_WARNINGS = [  # Lightning's advice that this program already follows in its own way
+IGNORED_WARNINGS = [  # advice by Lightning that does not apply here
     ".*does not have many workers.*",
     ".*is smaller than the logging interval.*",
     ".*Checkpoint directory .* exists and is not empty.*",
@@ -39,7 +39,7 @@ IGNORED_WARNINGS = [  # Lightning's advice that this program already follows in 
 
 
 def quiet() -> None:
-    """Silences advice that does not concern the user; real warnings are left."""
+    """Silences advice that does not concern the user; other warnings stay."""
     import logging
 
     for pattern in IGNORED_WARNINGS:
@@ -53,7 +53,7 @@ def quiet() -> None:
 
 
 def is_process_zero() -> bool:
-    """Whether this process speaks and writes for all that train together."""
+    """Whether this process prints and writes for all processes of a run."""
     return not getattr(rank_zero_only, "rank", 0)
 
 
@@ -65,15 +65,21 @@ def best_precision() -> str:
 
 
 def new_parser(settings: dict[str, Any]) -> Parser:
-    """LightningCLI's parser, but with this project's errors."""
+    """LightningCLI's parser with this project's errors."""
     parser = Parser(parser_mode=CONFIG_MODE, **settings)
     parser.add_argument("--help_all", action="help", help="list all options")
-    parser.add_argument("-c", "--config", action=ActionConfigFile, help="a YAML file of settings; several may be given")
+    parser.add_argument(
+        "-c", "--config", action=ActionConfigFile, help="YAML file of settings; may be given several times"
+    )
     return parser
 
 
 def instantiate(parser: LightningArgumentParser, config: Any) -> Any:
-    """Builds what a configuration describes; a :class:`UserError` of a constructor comes through as it was."""
+    """Builds the objects that a configuration describes.
+
+    Raises:
+        UserError: A constructor raised it; jsonargparse's report around it is left out.
+    """
     try:
         return parser.instantiate(config)
     except Exception as error:
@@ -81,16 +87,22 @@ def instantiate(parser: LightningArgumentParser, config: Any) -> Any:
         while cause is not None and not isinstance(cause, UserError):
             cause = cause.__cause__ or cause.__context__
         if cause is not None:
-            raise cause from None  # jsonargparse wraps it in a report of every type that it tried
+            raise cause from None  # jsonargparse reports every type that it tried
         raise
 
 
 class RunCLI(LightningCLI):
-    """One run: a fixed module class, any datamodule, a folder of its own; recipes are the lowest-priority settings."""
+    """One run of a fixed module class with any datamodule.
+
+    Args:
+        module: Class of the module.
+        arguments: Options, which override the recipe.
+        recipe: The settings of lowest priority.
+    """
 
     def __init__(self, module: type[LightningModule], arguments: list[str], recipe: dict[str, Any]) -> None:
-        if any(argument.startswith(BUDGET) for argument in arguments):
-            recipe = _without_budget(recipe)  # else the recipe's passes would stand beside the user's steps
+        if any(map(names_budget, arguments)):
+            recipe = _without_budget(recipe)  # else the recipe's passes would join the user's steps
         with tempfile.TemporaryDirectory() as directory:
             defaults = Path(directory) / "recipe.yaml"
             defaults.write_text(yaml.safe_dump(recipe))
@@ -112,20 +124,30 @@ class RunCLI(LightningCLI):
         parser.add_argument(
             "--name", type=str | None, default=None, help="name of the run: its folder under --runs_dir"
         )
-        parser.add_argument("--runs_dir", type=str, default="runs", help="where runs are kept")
+        parser.add_argument("--runs_dir", type=str, default="runs", help="folder of all runs")
         parser.add_argument(
-            "--resume", type=bool, default=False, help="go on with the run --name from its last checkpoint"
+            "--resume", type=bool, default=False, help="continue the run --name from its last checkpoint"
         )
-        parser.add_argument("--recipe", type=str | None, default=None, help="a recipe by name or path (see: recipes)")
+        parser.add_argument(
+            "--recipe", type=str | None, default=None, help="recipe by name or path (see: lit-splitmask recipes)"
+        )
         if self.model_class is modules.Pretrain:
             parser.link_arguments("data.init_args.image_size", "model.backbone.image_size")
             parser.link_arguments("data.init_args.channels", "model.backbone.in_chans")
 
     def instantiate_classes(self) -> None:
-        """Builds nothing yet: the run's folder must be known first."""
+        """Builds nothing: :meth:`build` does, once the folder of the run is known."""
 
     def build(self, folder: RunFolder, extra: list[Callback]) -> tuple[Trainer, LightningModule, ImageData]:
-        """Builds trainer, module and datamodule of the run."""
+        """Builds the trainer, the module and the datamodule.
+
+        Args:
+            folder: The folder of the run, for logs and checkpoints.
+            extra: Callbacks besides those in the settings.
+
+        Raises:
+            UserError: A setting is out of range, or settings do not fit together.
+        """
         self.config_init = instantiate(self.parser, self.config)
         settings = dict(self.config_init["trainer"])
         if settings.get("enable_progress_bar") is False:
@@ -140,21 +162,21 @@ class RunCLI(LightningCLI):
         return Trainer(**settings), self.config_init["model"], self.config_init["data"]
 
     def save_resolved(self, folder: RunFolder) -> None:
-        """Writes the resolved configuration, with which the run can be repeated or resumed."""
+        """Writes the resolved settings, from which the run can be repeated or resumed."""
         folder.path.mkdir(parents=True, exist_ok=True)
         text = self.parser.dump(self.config, skip_none=False, skip_link_targets=True)
         write_atomically(folder.config, text.encode())
 
 
 def _without_budget(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The recipe, but for its budget."""
+    """The recipe without its budget."""
     data = recipe.get("data", {})
     settings = {name: value for name, value in data.get("init_args", {}).items() if name != "budget"}
     return {**recipe, "data": {**data, "init_args": settings}} if data else recipe
 
 
 def trainer_defaults() -> dict[str, Any]:
-    """The trainer's settings below those of any recipe."""
+    """The trainer's settings that a recipe overrides."""
     return {
         "max_epochs": -1,
         "precision": best_precision(),
@@ -165,7 +187,7 @@ def trainer_defaults() -> dict[str, Any]:
 
 
 def last_checkpoint(folder: RunFolder) -> ModelCheckpoint:
-    """Writes ``last.ckpt`` after every epoch (Lightning's own ``save_last`` writes only what is among the best)."""
+    """Writes ``last.ckpt`` after every epoch; Lightning's ``save_last`` would write only epochs that are among the best."""
     return ModelCheckpoint(
         str(folder.checkpoints), filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )

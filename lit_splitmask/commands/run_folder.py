@@ -1,5 +1,6 @@
-"""A run's folder: its name, its files, and whether it may be written."""
+"""The folder of a run: its name, its files, and the checks before it is written or resumed."""
 
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,83 +12,103 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lit_splitmask.errors import UserError
 
 INHERITED = "LIT_SPLITMASK_RUN_FOLDER"
+"""The environment variable from which other processes of a run learn its folder."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run keeps its files.
+    """The folder of a run.
 
     Attributes:
-        path: the folder.
+        path: The folder.
     """
 
     path: Path
 
     @property
     def config(self) -> Path:
+        """The resolved settings."""
         return self.path / "config.yaml"
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of Lightning's checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def last(self) -> Path:
+        """The checkpoint to resume from."""
         return self.checkpoints / "last.ckpt"
 
     @classmethod
     def new(cls, runs_dir: str, name: str | None, default: str) -> "RunFolder":
-        """A folder for a new run; a run that exists is never written over.
+        """A folder for a new run; an existing run is never overwritten.
 
-        Process zero chooses; those that Lightning starts for the other devices inherit its choice.
+        Process zero chooses; the processes that Lightning starts for the other devices inherit its choice.
+
+        Args:
+            runs_dir: The folder of all runs.
+            name: Name of the run; None for a free name.
+            default: The name, with a number if it is taken, of a run without a name.
+
+        Raises:
+            UserError: A run of this name exists, or an externally started process has no name for it.
         """
         base = Path(runs_dir)
         if getattr(rank_zero_only, "rank", 0):
             if INHERITED in os.environ:
                 return cls(Path(os.environ[INHERITED]))
             if name is None:
-                raise UserError("A run on processes that were started from outside needs a name: give --name NAME.")
+                raise UserError(
+                    "A run on externally started processes (torchrun, SLURM) needs a name: give --name NAME."
+                )
             return cls(base / name)
         folder = cls._unused(base, name, default)
         os.environ[INHERITED] = str(folder.path)
         return folder
 
     def claim(self) -> None:
-        """Makes the folder, once.
+        """Makes the folder.
 
         Raises:
-            UserError: It was made meanwhile, by a run that was started at the same time.
+            UserError: A run that was started at the same time has made it.
         """
         try:
             self.path.mkdir(parents=True)
         except FileExistsError:
             raise UserError(
-                f"Another run has just started in {self.path}: start this one again, or choose another --name."
+                f"Another run has just started in {self.path}: run this command again, or choose another --name."
             ) from None
 
     @classmethod
     def _unused(cls, base: Path, name: str | None, default: str) -> "RunFolder":
         if name is None:
-            taken = [n for n in range(1, 10_000) if not (base / _numbered(default, n)).exists()]
-            return cls(base / _numbered(default, taken[0]))
+            names = (_numbered(default, number) for number in itertools.count(1))
+            return cls(next(base / name for name in names if not (base / name).exists()))
         folder = cls(base / name)
         if folder.path.exists():
             raise UserError(
-                f"The run {folder.path} exists already: choose another --name, go on with it by --resume, or delete it."
+                f"The run {folder.path} already exists: choose another --name, continue it with --resume, or delete it."
             )
         return folder
 
     @classmethod
     def existing(cls, runs_dir: str, name: str | None) -> "RunFolder":
-        """The folder of a run that is to be resumed, checked to be resumable."""
+        """The folder of a run to resume.
+
+        Raises:
+            UserError: No name is given, there is no such run, or it has no intact checkpoint.
+        """
         if name is None:
-            raise UserError("--resume needs the name of the run: give --name NAME too.")
+            raise UserError("--resume needs the name of the run: add --name NAME.")
         folder = cls(Path(runs_dir) / name)
         if not folder.config.is_file():
-            raise UserError(f"There is no run {folder.path} to resume: check --name, or start it without --resume.")
+            raise UserError(
+                f"There is no run {folder.path} to resume: check --name, or leave out --resume to start it."
+            )
         if not folder.last.is_file():
             raise UserError(
-                f"The run {folder.path} has no checkpoint yet ({folder.last} is missing), so there is nothing to resume: "
+                f"The run {folder.path} has no checkpoint yet ({folder.last} is missing), so it cannot be resumed: "
                 "delete the folder and start the run again."
             )
         check_checkpoint(folder.last)
@@ -99,25 +120,29 @@ def _numbered(name: str, number: int) -> str:
 
 
 def check_checkpoint(path: Path) -> dict[str, Any]:
-    """Loads a Lightning checkpoint safely; raises a :class:`UserError` if it is missing, truncated or not one."""
+    """Loads a Lightning checkpoint without running any code in it.
+
+    Raises:
+        UserError: The file is missing, damaged, or not a Lightning checkpoint.
+    """
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path}: check the path.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, … for damaged files
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"The checkpoint {path} is damaged or truncated ({reason}): use another one.") from None
+        raise UserError(f"The checkpoint {path} is damaged or truncated ({reason}): use another checkpoint.") from None
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{path} is not a Lightning checkpoint: it has no state_dict.")
     return checkpoint
 
 
 def keep_metrics(folder: RunFolder) -> None:
-    """Moves a run's metrics.csv aside before it is resumed, since the CSV logger would delete it."""
+    """Renames the metrics.csv of a run to be resumed, which the CSV logger would delete."""
     metrics = folder.path / "metrics.csv"
     if metrics.exists():
         step = check_checkpoint(folder.last)["global_step"]
-        kept, number = folder.path / f"metrics-until-step-{step}.csv", 2
-        while kept.exists():  # resumed from the same step before
-            kept, number = folder.path / f"metrics-until-step-{step}-{number}.csv", number + 1
-        metrics.rename(kept)
+        renamed, number = folder.path / f"metrics-until-step-{step}.csv", 2
+        while renamed.exists():  # resumed from the same step before
+            renamed, number = folder.path / f"metrics-until-step-{step}-{number}.csv", number + 1
+        metrics.rename(renamed)

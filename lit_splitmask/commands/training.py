@@ -1,4 +1,4 @@
-"""What ``pretrain`` and ``finetune`` share: the settings to start from, the run's folder, and the fit."""
+"""What ``pretrain`` and ``finetune`` share: the settings to start from, the folder of the run, and the training."""
 
 import shutil
 from pathlib import Path
@@ -16,7 +16,11 @@ from lit_splitmask.errors import UserError
 
 
 def starting_settings(request: Request, choice: recipes.Choice | None) -> dict[str, Any]:
-    """The lowest-priority settings: those of the run to resume, of ``--recipe``, or of the recipe chosen for the images."""
+    """The settings of lowest priority: those of the run to resume, of ``--recipe``, or of the recipe chosen for the images.
+
+    Raises:
+        UserError: There is no such recipe, or the run cannot be resumed.
+    """
     if request.resume:
         return read_settings(RunFolder.existing(request.runs_dir, request.name).config)
     settings: dict[str, Any] = {}
@@ -31,7 +35,11 @@ def starting_settings(request: Request, choice: recipes.Choice | None) -> dict[s
 
 
 def run_folder(cli: RunCLI, command: str) -> RunFolder:
-    """The folder of a new run, or of the one to resume."""
+    """The folder of a new run, or of the run to resume.
+
+    Raises:
+        UserError: The new run already exists, or the run to resume does not.
+    """
     config = cli.config
     if config.resume:
         return RunFolder.existing(config.runs_dir, config.name)
@@ -41,13 +49,13 @@ def run_folder(cli: RunCLI, command: str) -> RunFolder:
 
 
 def fit(cli: RunCLI, folder: RunFolder, trainer: Trainer, module: LightningModule, data: ImageData) -> None:
-    """Trains, from the last checkpoint if the run is resumed.
+    """Trains; a resumed run continues from its last checkpoint. A failed run without a checkpoint leaves no folder.
 
     Raises:
-        UserError: The images or settings cannot be used, or training failed; a run without a checkpoint leaves no folder.
+        UserError: The images or the settings cannot be used, or training failed.
     """
     if is_process_zero():
-        data.prepare_data()  # problems with the images show before anything is written
+        data.prepare_data()  # errors in the images appear before anything is written
         if cli.config.resume:
             keep_metrics(folder)
         else:
@@ -58,5 +66,5 @@ def fit(cli: RunCLI, folder: RunFolder, trainer: Trainer, module: LightningModul
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except UserError:
         if not folder.last.exists():
-            shutil.rmtree(folder.path, ignore_errors=True)  # its name is free again
+            shutil.rmtree(folder.path, ignore_errors=True)  # frees the name
         raise

@@ -1,4 +1,4 @@
-"""Datamodules: from an image folder to batches of uint8 images, labels or label maps, and indices."""
+"""Datamodules: from files on disk to batches of uint8 images, with labels, label maps or boxes."""
 
 from lit_splitmask.annotations.coco import looks_like_coco
 from lit_splitmask.annotations.label_maps import looks_like_segmentation
@@ -11,18 +11,14 @@ from lit_splitmask.datamodules.coco_detection import CocoDetection
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.datamodules.image_folder import ImageFolder
 from lit_splitmask.datamodules.manifest import Manifest
-from lit_splitmask.datamodules.published import (
-    ADE20K,
-    COCO,
-    Clipart,
-    Food101,
-    ImageNet,
-    INaturalist2018,
-    INaturalist2019,
-    Painting,
-    Sketch,
-    StanfordCars,
-)
+from lit_splitmask.datamodules.published.ade20k import ADE20K
+from lit_splitmask.datamodules.published.coco import COCO
+from lit_splitmask.datamodules.published.domainnet import Clipart, Painting, Sketch
+from lit_splitmask.datamodules.published.food101 import Food101
+from lit_splitmask.datamodules.published.imagenet import ImageNet
+from lit_splitmask.datamodules.published.inaturalist import INaturalist2018, INaturalist2019
+from lit_splitmask.datamodules.published.stanford_cars import StanfordCars
+from lit_splitmask.datamodules.published.tiles import Tiles
 from lit_splitmask.datamodules.segmentation_folder import SegmentationFolder
 from lit_splitmask.images.glance import Glance, glance
 from lit_splitmask.loading.budget import Budget
@@ -50,6 +46,7 @@ __all__ = [
     "SegmentationFolder",
     "Sketch",
     "StanfordCars",
+    "Tiles",
     "glance",
     "looks_like_coco",
     "looks_like_segmentation",

@@ -1,4 +1,4 @@
-"""Boxes and masks: any folder in COCO's format, COCO 2017 itself among them."""
+"""The user's own images with boxes and masks, in COCO's format; also COCO 2017 itself."""
 
 from functools import partial
 from pathlib import Path
@@ -26,29 +26,41 @@ from lit_splitmask.loading.source import Source
 
 _SPLITS = ("train", "val", "test")
 _YEAR = "2017"
-_PLAIN = "."  # the split, and the folder under the root, of images without annotations
+_UNANNOTATED = "."  # split, and folder relative to the root, of images without annotations
 
 
 class CocoDetection(ImageData):
     """A folder with ``train/``, ``val/`` and ``annotations/instances_{train,val}.json``, or with COCO 2017's own names.
 
-    Labels are places in the list of categories, whatever the files' ids; :attr:`category_ids` and :meth:`image_ids` lead back.
-    Training images without objects are left out (crowds alone do not count); evaluation keeps all. A ``test`` split of the same
-    form is used where it is annotated. A folder of images without annotations can be predicted on; its images are numbered
-    from 1. Batches are those of :class:`CocoImages`.
+    Labels are indices into the list of categories; :attr:`category_ids` and :meth:`image_ids` give the ids in the files.
+    Training images without objects are left out (crowds alone do not count); evaluation uses all. A ``test`` split of the same
+    form is used if it is annotated. A folder of images without annotations can be predicted on; its images are numbered from 1.
+    Batches are those of :class:`CocoImages`.
 
     Args:
         root: The folder.
-        image_size: Short side in evaluation, and the longest short side in training.
-        max_size: Of the long side.
-        masks: Whether there are masks to learn; without them, boxes only.
-        augment: Of training images.
-        eval_batch_size: Images a process evaluates at once. Of several, the smaller ones are padded, which attention sees: scores
-            then depend on which images come together, and so on the number of processes.
-        **settings: Those of :class:`ImageData`.
+        image_size: Short side in evaluation, and largest short side in training, in pixels.
+        max_size: Largest long side, in pixels.
+        masks: Whether to learn masks as well as boxes.
+        augment: Augmentation of training images.
+        eval_batch_size: Images per evaluation batch of a process. In a batch, smaller images are padded, and attention sees the
+            padding. With more than 1, scores depend on the batches, and so on the number of processes.
+        **settings: Settings of :class:`ImageData`.
 
     Raises:
-        UserError: A setting is out of its range.
+        UserError: ``eval_batch_size`` is less than 1, ``max_size`` is less than ``image_size``, or a setting of
+            :class:`ImageData` is out of range.
+
+    Example:
+        >>> from lit_splitmask.datamodules import CocoDetection
+        >>> data = CocoDetection("facades", image_size=32, max_size=64, batch_size=2, num_workers=0)
+        >>> data.prepare_data()
+        >>> data.setup("fit")
+        >>> data.class_names, data.category_ids
+        (['disc', 'bar', 'roof'], [0, 3, 90])
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> sorted(batch), sorted(batch["target"][0])
+        (['image', 'index', 'size', 'target'], ['boxes', 'labels', 'masks'])
     """
 
     def __init__(
@@ -67,15 +79,15 @@ class CocoDetection(ImageData):
         self.eval_batch_size = eval_batch_size
         if max_size < image_size:
             raise UserError(
-                f"max_size={max_size} is the longest side, and cannot be less than image_size={image_size}."
+                f"max_size={max_size}, the largest long side, must be at least image_size={image_size}, the short side."
             )
         self.root, self.max_size, self.masks, self.augment = Path(root).expanduser(), max_size, masks, augment
         self._annotations: dict[str, Annotations] = {}
-        self._places: dict[str, int] = {}
+        self._positions: dict[str, int] = {}
         self._categories = Categories([], [])
 
     def split_files(self) -> dict[str, tuple[Path, Path]]:
-        """The annotation file and the image folder of each split that is there."""
+        """Annotation file and image folder of each annotated split."""
         found = {}
         for split in _SPLITS:
             for name in (split, split + _YEAR):
@@ -86,10 +98,10 @@ class CocoDetection(ImageData):
         return found
 
     def prepare_data(self) -> None:
-        """Checks that the images are there; nothing is written.
+        """Checks that all annotated images exist. Writes nothing.
 
         Raises:
-            UserError: Something is missing.
+            UserError: An image is missing, or an annotation file is not in COCO's format.
         """
         files = self.split_files()
         for split, annotations in self._read().items():
@@ -97,47 +109,48 @@ class CocoDetection(ImageData):
                 check_images(files[split][1], annotations.names)
 
     def setup(self, stage: str | None = None) -> None:
-        """Opens the images and works the budget out, as :meth:`ImageData.setup` does.
+        """Opens the images and converts the budget to steps, as :meth:`ImageData.setup` does.
 
         Raises:
-            UserError: There are no annotations, or no objects, to train on or to evaluate by.
+            UserError: There are no annotations or objects for the stage, or :meth:`ImageData.setup` raises it.
         """
         if stage != "predict" and not {"train", "val"} & self.split_files().keys():
             raise UserError(
-                f"{self.root} is not a folder in COCO's format: there is no annotations/instances_train.json nor "
-                "annotations/instances_train2017.json. Images belong into train/ and val/ beside annotations/."
+                f"{self.root} is not a folder in COCO's format: it has neither annotations/instances_train.json nor "
+                "annotations/instances_train2017.json. Put the images into train/ and val/, next to annotations/."
             )
         for split in {None: ("train", "val"), "fit": ("train", "val"), "validate": ("val",)}.get(stage, ()):
             self._check_objects(split)
         super().setup(stage)
 
     def _check_objects(self, split: str) -> None:
-        known = self._read().get(split)
-        if known is not None and not known.num_objects.any():
+        annotations = self._read().get(split)
+        if annotations is not None and not annotations.num_objects.any():
+            purpose = "train on" if split == "train" else "evaluate"
             raise UserError(
-                f"{known.path} has no object to {'train on' if split == 'train' else 'evaluate by'}, in {len(known):,} images"
-                " (objects without area, with polygons of fewer than 3 points, and crowds do not count)."
-                " Annotate some, or move the file away. Images alone are for lit-splitmask pretrain."
+                f"{annotations.path} has no object to {purpose} in {len(annotations):,} images (objects without area, objects "
+                "with polygons of fewer than 3 points, and crowds do not count). Annotate some, or remove the file. To pre-train "
+                "on images alone, use lit-splitmask pretrain."
             )
 
     def _read(self) -> dict[str, Annotations]:
-        """All annotation files, once."""
+        """The annotations by split; reads the files on the first call."""
         if self._annotations:
             return self._annotations
         rle.require()
         files = self.split_files()
         if not files:
-            self._annotations[_PLAIN] = without_objects(self.root)
+            self._annotations[_UNANNOTATED] = without_objects(self.root)
         stored = {path: read_file(path) for path, _ in files.values()}
         self._categories = categories_of(stored)
         for split, (path, _) in files.items():
             if self.masks:
-                _check_has_masks(path, stored[path])
+                _require_masks(path, stored[path])
             self._annotations[split] = Annotations(path, stored[path], self._categories, masks=self.masks)
         return self._annotations
 
     def open_source(self) -> Source:
-        """The splits; training images without objects are left out, and a test split without any is for predicting.
+        """The splits, without training images that have no objects; a test split without objects is only predicted on.
 
         Raises:
             UserError: A file is not in COCO's format.
@@ -145,38 +158,38 @@ class CocoDetection(ImageData):
         splits: dict[str, Samples] = {}
         annotations = self._read()
         folders = {split: folder.name for split, (_, folder) in self.split_files().items()}
-        for split, folder in (folders or {_PLAIN: _PLAIN}).items():
-            known = annotations[split]
-            places = np.arange(len(known))
+        for split, folder in (folders or {_UNANNOTATED: _UNANNOTATED}).items():
+            of_split = annotations[split]
+            positions = np.arange(len(of_split))
             if split == "train":
-                places = places[known.num_objects > 0]
-            names = [f"{folder}/{known.names[place]}" for place in places]
-            self._places |= dict(zip(names, places.tolist(), strict=True))
+                positions = positions[of_split.num_objects > 0]
+            names = [f"{folder}/{of_split.names[position]}" for position in positions]
+            self._positions |= dict(zip(names, positions.tolist(), strict=True))
             splits[split] = Samples(names, np.full(len(names), -1))
-        predict = next(splits[name] for name in ("test", "val", "train", _PLAIN) if name in splits)
+        predict = next(splits[name] for name in ("test", "val", "train", _UNANNOTATED) if name in splits)
         if "test" in splits and not annotations["test"].num_objects.any():
-            del splits["test"]  # to predict on
+            del splits["test"]  # only predicted on
         mean, std = FIXED["imagenet"]
         return Source(splits, predict, self._categories.names, partial(_read_image, str(self.root)), mean, std)
 
     @property
     def table_passes(self) -> float:
-        """Of the 3× schedule."""
+        """Passes of the 3× schedule."""
         return 36
 
     @property
     def category_ids(self) -> list[int]:
-        """The files' ids, by label."""
+        """Category ids in the annotation files, by label."""
         return self._categories.ids
 
     def image_ids(self, samples: Samples) -> list[int]:
-        """The files' ids of a split's images, by index."""
-        known, places = self._of(samples)
-        return [int(known.image_ids[place]) for place in places]
+        """Image ids in the annotation files, by index in ``samples``."""
+        annotations, positions = self._annotations_of(samples)
+        return annotations.image_ids[positions].tolist()
 
     @property
     def predict_image_ids(self) -> list[int]:
-        """Ids of the images that are predicted, by index."""
+        """Image ids of the images to predict, by index."""
         return self.image_ids(self.source.predict)
 
     @property
@@ -185,28 +198,29 @@ class CocoDetection(ImageData):
         return bool(self.split_files())
 
     def smallest_image(self) -> tuple[str, int]:
-        """Name and shorter side, in pixels, of the image of all splits whose shorter side is least, as stored or when resized."""
-        least: list[tuple[int, str]] = []
+        """Name and shorter side, in pixels, of the image of all splits whose shorter side is least, on disk or resized."""
+        sides: list[tuple[int, str]] = []
         for annotations in self._read().values():
             for name, (height, width) in zip(annotations.names, annotations.sizes.tolist(), strict=True):
-                least.append((min(height, width, *fit(height, width, self.image_size, self.max_size)), name))
-        side, name = min(least)
+                sides.append((min(height, width, *fit(height, width, self.image_size, self.max_size)), name))
+        side, name = min(sides)
         return name, side
 
-    def _of(self, samples: Samples) -> tuple[Annotations, np.ndarray]:
-        """The annotations of a split, and the places of its images among them."""
+    def _annotations_of(self, samples: Samples) -> tuple[Annotations, np.ndarray]:
+        """The annotations of a split, and the position of each image in them."""
         folder = samples.files[0].partition("/")[0] if len(samples) else "train"
-        return self._annotations[folder.removesuffix(_YEAR)], np.array([self._places[name] for name in samples.files])
+        positions = np.array([self._positions[name] for name in samples.files], dtype=np.int64)
+        return self._annotations[folder.removesuffix(_YEAR)], positions
 
     def _images(self, samples: Samples, *, training: bool) -> CocoImages:
-        annotations, places = self._of(samples)
+        annotations, positions = self._annotations_of(samples)
         whole = partial(whole_view, short=self.image_size, longest=self.max_size)
         augmented = partial(self.augment.build(self.image_size), longest=self.max_size)
         return CocoImages(
             samples,
             self.source.read,
             annotations=annotations,
-            places=places,
+            positions=positions,
             view=augmented if training else whole,
             training=training,
             masks=self.masks,
@@ -219,16 +233,16 @@ class CocoDetection(ImageData):
         return self._images(self.train_samples, training=True)
 
     def eval_images(self, samples: Samples) -> CocoImages:
-        """Whole images, not augmented, with the truth as in the file."""
+        """Whole images, not augmented, with their objects as in the file."""
         return self._images(samples, training=False)
 
 
-def _check_has_masks(path: Path, stored: dict[str, Any]) -> None:
-    """Refuses a file of boxes alone where masks are wanted."""
+def _require_masks(path: Path, stored: dict[str, Any]) -> None:
+    """Raises an error if a file has objects, but none with a mask."""
     entries = stored["annotations"]
     if entries and not any(entry.get("segmentation") for entry in entries):
         raise UserError(
-            f"{path} has boxes but no masks: no annotation has a 'segmentation'. Train on the boxes alone (data.masks=false)."
+            f"{path} has boxes but no masks: no annotation has a 'segmentation'. Train on boxes only (data.masks=false)."
         )
 
 

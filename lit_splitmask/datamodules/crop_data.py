@@ -1,4 +1,4 @@
-"""Datamodules whose images are cropped to squares: all but dense prediction."""
+"""The base of datamodules that crop images to squares: all except segmentation and detection."""
 
 from typing import Any
 
@@ -16,17 +16,18 @@ _MOST_EVAL_IMAGES = 256
 
 
 class CropData(ImageData):
-    """Training images are augmented crops, evaluation images centre crops.
+    """Augmented crops for training, centre crops for evaluation.
 
     Args:
-        augment: Augmentation of training images; None for the defaults of :class:`PretrainAugment`.
-        crop_ratio: Share of the short side that evaluation crops cover.
-        batch_size: Images that one optimizer step sees, over all processes and accumulated micro-batches.
-        eval_batch_size: Images that a process evaluates at once; None for ``batch_size``, at most 256.
-        **settings: Those of :class:`ImageData`.
+        augment: Augmentation of training images; None for :class:`PretrainAugment` with its defaults.
+        crop_ratio: Share of the short side that centre crops cover.
+        batch_size: Images per optimizer step, over all processes and accumulated micro-batches.
+        eval_batch_size: Images per evaluation batch of a process; None for ``batch_size``, at most 256.
+        **settings: Settings of :class:`ImageData`.
 
     Raises:
-        UserError: A setting is out of range.
+        UserError: ``eval_batch_size`` is less than 1, ``crop_ratio`` is outside (0, 1], or a setting of :class:`ImageData` is
+            out of range.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class CropData(ImageData):
 
     @property
     def repeats(self) -> int:
-        """Differently augmented copies of a training image in a row."""
+        """Number of differently augmented copies of a training image in a row."""
         return self.augment.repeats
 
     @property
@@ -69,6 +70,6 @@ class CropData(ImageData):
         )
 
     def eval_images(self, samples: Samples) -> IndexedImages:
-        """Centre crops, not augmented."""
+        """Centre crops."""
         transform = EvalTransform(self.image_size, self.crop_ratio)
         return IndexedImages(samples, self.source.read, transform=transform, channels=self.channels)

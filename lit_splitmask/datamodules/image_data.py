@@ -1,16 +1,16 @@
-"""What all image datamodules share: budget, epochs, samplers and loaders."""
+"""The base of all datamodules: training budget, epochs, samplers and loaders."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Literal
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from lit_splitmask.contract import TrainingData
+from lit_splitmask.datamodules.trainer_length import own_max_steps
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.split import nested_share
 from lit_splitmask.images.statistics import Colour
@@ -24,25 +24,32 @@ _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow converts
 
 
 class ImageData(LightningDataModule, ABC):
-    """Batches of ``image`` (B, C, H, W) uint8, ``label`` and ``index`` (B,) int64.
+    """Batches of ``image`` (B, C, H, W) uint8, ``label`` (B,) int64 and ``index`` (B,) int64.
 
-    Training is counted in optimizer steps: the budget is resolved to steps, which are cut into ``num_epochs`` trainer
-    epochs of equal length whatever the dataset's size. Use it with ``Trainer(max_epochs=-1)``, which gets the budget's
-    ``max_steps``; a trainer's own ``max_steps`` counts only where no budget is given. A resume is exact from any
-    checkpoint that was saved after an optimizer step.
+    The training budget is converted to optimizer steps and cut into ``num_epochs`` trainer epochs of equal length. Use
+    ``Trainer(max_epochs=-1)``: ``setup`` sets its ``max_steps`` from the budget. A trainer's own ``max_steps`` counts only if
+    no budget is given. Resuming is exact from any checkpoint saved after an optimizer step.
 
     Args:
-        image_size: Side of the crops.
-        channels: 3, or 1 for the luminance alone (X-rays, say; colours are lost).
-        batch_size: Images an optimizer step sees, over all processes and accumulated micro-batches.
+        image_size: Side of the crops, in pixels.
+        channels: 3, or 1 for luminance only (for X-rays, say).
+        batch_size: Images per optimizer step, over all processes and accumulated micro-batches.
         budget: How long to train; None for the paper's default.
-        num_epochs: Trainer epochs that the budget is cut into.
-        label_share: Share of the training images that are used, the same in each class.
-        seed: Of order, augmentation and the share of labels.
-        num_workers: Processes that read images; None for one less than the cores, at most 8.
+        num_epochs: Number of trainer epochs that the budget is cut into.
+        label_share: Share of the training images to use, the same in each class.
+        seed: Seed of the order, the augmentation and the choice of ``label_share``.
+        num_workers: Processes that read images; None for one less than the number of cores, at most 8.
 
     Raises:
-        UserError: A setting is out of its range.
+        UserError: A number is less than 1, or ``channels`` is neither 1 nor 3.
+
+    Example:
+        >>> from lit_splitmask.datamodules import Budget, ImageFolder
+        >>> data = ImageFolder("photos", image_size=32, batch_size=8, budget=Budget(passes=4), num_epochs=2, num_workers=0)
+        >>> data.prepare_data()
+        >>> data.setup("fit")
+        >>> data.num_train_images, data.schedule.steps, data.steps_per_epoch
+        (15, 8, 4)
     """
 
     def __init__(
@@ -60,7 +67,7 @@ class ImageData(LightningDataModule, ABC):
         super().__init__()
         check_counts(image_size=image_size, batch_size=batch_size, num_epochs=num_epochs)
         if channels not in (1, 3):
-            raise UserError(f"channels={channels}, but images have 3 channels, or 1 where their luminance is enough.")
+            raise UserError(f"channels={channels}, but it must be 3 (colour) or 1 (luminance only).")
         self.image_size = image_size
         self.channels = channels
         self.batch_size = batch_size
@@ -77,78 +84,64 @@ class ImageData(LightningDataModule, ABC):
 
     @abstractmethod
     def open_source(self) -> Source:
-        """Opens what :meth:`prepare_data` has prepared; called on every process."""
+        """Opens what :meth:`prepare_data` made. Called in every process."""
 
     def setup(self, stage: str | None = None) -> None:
-        """Opens the images and works the budget out; for ``fit``, hands it to the trainer.
+        """Opens the images and converts the budget to steps; for ``fit``, sets the trainer's ``max_steps``.
 
         Raises:
-            UserError: ``prepare_data`` has not run, or the batch cannot be shared among the processes.
+            UserError: ``prepare_data`` has not run, ``label_share`` is out of range, the batch cannot be divided among the
+                processes, or the trainer's own length contradicts the budget.
         """
         self._source = self.open_source()
         everything = self._source.splits.get("train", Samples([], []))
         self._train = everything.subset(nested_share(everything.labels.tolist(), self.label_share, self.seed))
         is_fit = stage in (None, "fit")
         if is_fit or len(self._train):
-            self._schedule = self._resolve_budget() if is_fit else self._plain_schedule(self.budget)
+            self._schedule = self._schedule_for_trainer() if is_fit else self._schedule_of(self.budget)
         if is_fit:
             check_divides(self.batch_size, self._world_size, self._accumulate)
             rank_zero_info(self.schedule.describe())
 
-    def _resolve_budget(self) -> Schedule:
-        schedule = self._plain_schedule(self.budget)
+    def _schedule_for_trainer(self) -> Schedule:
+        schedule = self._schedule_of(self.budget)
         if self.budget is None or self.budget.steps is None:
-            schedule = whole_epochs(schedule, self.num_epochs)  # Lightning does not validate after a part of an epoch
+            schedule = whole_epochs(schedule, self.num_epochs)  # Lightning does not validate after a partial epoch
         if self.trainer is None:
             return schedule
-        max_steps, max_epochs = self.trainer.max_steps, self.trainer.max_epochs
-        fast = getattr(self.trainer, "fast_dev_run", False)
-        if max_steps not in (-1, self._installed_steps):
-            if self.budget is not None and max_steps != schedule.steps and not fast:
-                self._contradiction(schedule, f"trainer.max_steps={max_steps:,}")
-            return self._plain_schedule(Budget(steps=max_steps))
-        epochs = ceil(schedule.steps / steps_per_epoch(schedule.steps, self.num_epochs))
-        if self.budget is not None and max_epochs is not None and -1 < max_epochs < epochs and not fast:
-            self._contradiction(
-                schedule, f"trainer.max_epochs={max_epochs:,}, of the {epochs:,} that the budget is cut into"
-            )
+        max_steps = own_max_steps(self.trainer, self.budget, schedule, self.num_epochs, self._installed_steps)
+        if max_steps is not None:
+            return self._schedule_of(Budget(steps=max_steps))
         self._installed_steps = schedule.steps
         self.trainer.fit_loop.epoch_loop.max_steps = schedule.steps
         return schedule
 
-    def _plain_schedule(self, budget: Budget | None) -> Schedule:
+    def _schedule_of(self, budget: Budget | None) -> Schedule:
         assert self._train is not None
         return resolve(
             budget, len(self._train), self.batch_size, table_passes=self.table_passes, max_passes=self.max_passes
         )
 
-    def _contradiction(self, schedule: Schedule, setting: str) -> NoReturn:
-        raise UserError(
-            f"The budget {self.budget} means {schedule.steps:,} steps, but the trainer was given {setting}. One of them must "
-            "go: set the length by data.budget alone (steps, passes, images or scale), and leave max_steps and max_epochs "
-            "at -1."
-        )
-
     @property
     def table_passes(self) -> float | None:
-        """Passes of the default budget where a table gives them; None for the rule."""
+        """Passes of the default budget, if the paper gives them; None for the rule."""
         return None
 
     @property
     def max_passes(self) -> float:
-        """Cap on the passes of the default budget."""
+        """Largest number of passes of the default budget."""
         return MAX_PASSES
 
     @property
     def schedule(self) -> Schedule:
-        """The budget, worked out."""
+        """The budget in images, passes and steps."""
         if self._schedule is None:
             raise UserError("The datamodule has no schedule yet: call prepare_data() and setup('fit') first.")
         return self._schedule
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps a trainer epoch."""
+        """Optimizer steps per trainer epoch."""
         return steps_per_epoch(self.schedule.steps, self.num_epochs)
 
     @property
@@ -160,7 +153,7 @@ class ImageData(LightningDataModule, ABC):
 
     @property
     def class_names(self) -> list[str]:
-        """Sorted; empty without labels."""
+        """Class names by label; empty without labels."""
         return self.source.class_names
 
     @property
@@ -170,27 +163,27 @@ class ImageData(LightningDataModule, ABC):
 
     @property
     def pixel_mean(self) -> tuple[float, ...]:
-        """Of each channel, of pixels in [0, 1]."""
-        return self._by_channel(self.source.mean)
+        """Mean of each channel, of pixels in [0, 1]."""
+        return self._per_channel(self.source.mean)
 
     @property
     def pixel_std(self) -> tuple[float, ...]:
-        """Of each channel, of pixels in [0, 1]."""
-        return self._by_channel(self.source.std)
+        """Standard deviation of each channel, of pixels in [0, 1]."""
+        return self._per_channel(self.source.std)
 
-    def _by_channel(self, colour: Colour) -> tuple[float, ...]:
+    def _per_channel(self, rgb: Colour) -> tuple[float, ...]:
         if self.channels == 3:
-            return colour
-        return (sum(weight * value for weight, value in zip(_LUMINANCE, colour, strict=True)),)
+            return rgb
+        return (sum(weight * value for weight, value in zip(_LUMINANCE, rgb, strict=True)),)
 
     @property
     def images_per_step(self) -> int:
-        """Images that an optimizer step sees, over all processes and accumulated micro-batches."""
+        """Images per optimizer step, over all processes and accumulated micro-batches."""
         return self.batch_size
 
     @property
     def num_train_images(self) -> int:
-        """Training images that are used."""
+        """Number of training images that are used."""
         return self.schedule.num_images
 
     @property
@@ -200,7 +193,7 @@ class ImageData(LightningDataModule, ABC):
 
     @property
     def pool(self) -> Sequence[Path]:
-        """Folders of more images without labels among the training images."""
+        """Folders whose images were added to the training images without labels."""
         return ()
 
     @property
@@ -224,7 +217,7 @@ class ImageData(LightningDataModule, ABC):
         return 0 if self.trainer is None else self.trainer.global_step
 
     def train_dataloader(self) -> DataLoader:
-        """One trainer epoch of augmented images, from the trainer's step on."""
+        """One trainer epoch of augmented images, starting at the trainer's global step."""
         sampler = WrapAroundSampler(
             len(self.train_samples),
             self.batch_size,
@@ -242,12 +235,12 @@ class ImageData(LightningDataModule, ABC):
 
     @property
     def repeats(self) -> int:
-        """Differently augmented copies of a training image in a row."""
+        """Number of differently augmented copies of a training image in a row."""
         return 1
 
     @abstractmethod
     def train_images(self) -> Dataset:
-        """The training images as a worker reads them, augmented."""
+        """The training images, augmented."""
 
     @property
     def crop_sizes(self) -> list[int]:
@@ -255,10 +248,10 @@ class ImageData(LightningDataModule, ABC):
         return [self.image_size]
 
     def fitting_dataloader(self, num_crops: int | None = None) -> DataLoader:
-        """Augmented training images for this process alone, apart from training: to fit or time things.
+        """Augmented training images for this process alone, outside training: to fit a tokenizer, or to time steps.
 
         Args:
-            num_crops: at least so many crops, over several passes if need be; by default one of each image.
+            num_crops: Smallest number of crops, from several passes if necessary; None for one crop of each image.
         """
         batch_size = min(self.batch_size // (self._world_size * self._accumulate), len(self.train_samples), 256)
         sampler = WrapAroundSampler(
@@ -271,7 +264,7 @@ class ImageData(LightningDataModule, ABC):
         return make_loader(self.train_images(), sampler, batch_size=batch_size, num_workers=self.num_workers)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """The validation images, each once; nothing if there is no such split."""
+        """The validation images, each once; an empty list without a val split."""
         samples = self.source.splits.get("val")
         return [] if samples is None else self.eval_loader(samples)
 
@@ -279,48 +272,48 @@ class ImageData(LightningDataModule, ABC):
         """The test images, each once.
 
         Raises:
-            UserError: There is no such split.
+            UserError: There is no test split.
         """
         if "test" not in self.source.splits:
             raise UserError(
-                "These images have no test split. Add a test folder, or set test_share above 0 before the first use."
+                "These images have no test split. Add a test folder, or set test_share above 0 before they are first split."
             )
         return self.eval_loader(self.source.splits["test"])
 
     def predict_dataloader(self) -> DataLoader:
-        """The test images if there are any, otherwise all; each once."""
+        """The images of ``source.predict``, each once: the test images, or all images without a test split."""
         return self.eval_loader(self.source.predict)
 
     @property
     def predict_paths(self) -> Sequence[str]:
-        """Names of the images that :meth:`predict_dataloader` gives, by index."""
+        """Names of the images of :meth:`predict_dataloader`, by index."""
         return self.source.predict.files
 
     @abstractmethod
     def eval_images(self, samples: Samples) -> Dataset:
-        """Images as they are evaluated, not augmented."""
+        """Images for evaluation, not augmented."""
 
     def split_images(self, split: str) -> Dataset | None:
-        """The images of a split as they are evaluated; None if there is no such split. ``train`` gives those that are used."""
+        """The images of a split, not augmented; None if there is no such split. ``train`` holds only the images that are used."""
         if split not in self.source.splits:
             return None
         return self.eval_images(self.train_samples if split == "train" else self.source.splits[split])
 
     def eval_sampler(self, samples: Samples) -> EvalSampler:
-        """This process's share of some images.
+        """Deals images to the processes for evaluation.
 
         Raises:
-            UserError: There are fewer images than processes, which Lightning does not allow.
+            UserError: There are fewer images than processes, which Lightning does not support.
         """
         if 0 < len(samples) < self._world_size:
             raise UserError(
-                f"{len(samples)} image(s) cannot be shared among {self._world_size} processes: evaluate or predict on fewer "
-                f"devices (trainer.devices={len(samples)} or 1)."
+                f"{len(samples)} image(s) cannot be divided among {self._world_size} processes: use fewer devices for evaluation "
+                f"and prediction (trainer.devices={len(samples)} or 1)."
             )
         return EvalSampler(len(samples), rank=self._rank, world_size=self._world_size)
 
     def eval_loader(self, samples: Samples) -> DataLoader:
-        """A loader of images as they are evaluated, each once over all processes."""
+        """A loader of images for evaluation, each once over all processes."""
         sampler = self.eval_sampler(samples)
         return make_loader(
             self.eval_images(samples), sampler, batch_size=self.eval_batch_size, num_workers=self.num_workers
@@ -328,10 +321,10 @@ class ImageData(LightningDataModule, ABC):
 
 
 def check_counts(**settings: int | None) -> None:
-    """Checks settings, by name, that must be at least 1.
+    """Checks that settings, given by name, are at least 1 or None.
 
     Raises:
-        UserError: One is not.
+        UserError: One is less than 1.
     """
     for name, value in settings.items():
         if value is not None and value < 1:

@@ -1,52 +1,56 @@
 """The user's own image folder."""
 
 from pathlib import Path
-from typing import Any
 
 from lit_splitmask.annotations.label_maps import looks_like_segmentation
-from lit_splitmask.datamodules.file_data import FileData
+from lit_splitmask.datamodules.own_data import OwnData
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.build_index import load_or_make
-from lit_splitmask.images.index import FolderIndex, SplitOptions, folder_in
+from lit_splitmask.images.index import FolderIndex, folder_in
 from lit_splitmask.images.scan import Storing
 
-DEFAULT_SPLITS = SplitOptions()
-
 MAP_FOLDERS = ("labels", "masks", "labelmaps", "gt")
-"""Names that label maps go by, beside images/."""
+"""Usual names of the folder of label maps next to images/."""
 
 
-class ImageFolder(FileData):
-    """Images in a folder: split folders with classes inside, class folders, or images without labels.
+class ImageFolder(OwnData):
+    """Images in a folder: split folders of class folders, class folders, or images without labels.
 
-    The splits are made once and kept under ``index_dir``; nothing is ever written into the image folder.
+    The splits are made once and stored under ``index_dir``; nothing is written into the image folder.
 
     Args:
-        root: The folder.
-        image_size: Side of the crops.
-        splits: How the folder is read and split.
-        **settings: Those of :class:`FileData` and :class:`ImageData`.
+        root: The image folder.
+        image_size: Side of the crops, in pixels.
+        splits: How labels are found and missing splits are cut.
+        pool: Folders of more images to pre-train on, without labels. Images with the same pixels as one of val or test are
+            left out.
+        **settings: Settings of :class:`FileData`, :class:`CropData` and :class:`ImageData`.
 
     Raises:
-        UserError: A setting is out of its range.
-    """
+        UserError: A setting of :class:`CropData` or :class:`ImageData` is out of range.
 
-    def __init__(
-        self, root: str, image_size: int = 224, *, splits: SplitOptions = DEFAULT_SPLITS, **settings: Any
-    ) -> None:
-        super().__init__(root, image_size, **settings)
-        self.split_options = splits
+    Example:
+        >>> from lit_splitmask.datamodules import ImageFolder
+        >>> data = ImageFolder("photos", image_size=32, batch_size=8, num_workers=0)
+        >>> data.prepare_data()
+        >>> data.setup("fit")
+        >>> data.class_names
+        ['disc', 'square', 'stripes']
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["image"].shape, batch["image"].dtype, batch["label"].shape
+        (torch.Size([8, 3, 32, 32]), torch.uint8, torch.Size([8]))
+    """
 
     @property
     def record(self) -> Path:
-        """Where the record of the files is kept."""
+        """Path of the index."""
         return folder_in(self.index_dir, self.root) / "splits.json"
 
     def load_or_make(self, storing: Storing | None = None) -> FolderIndex:
-        """Scans and splits the folder, the first time.
+        """The index of the folder; the first call scans and splits it.
 
         Raises:
-            UserError: The folder cannot be used, has changed, was split with other options, or has label maps beside its images.
+            UserError: The folder cannot be used, has changed, was split with other options, or holds label maps.
         """
         if looks_like_segmentation(self.root):
             images = self.root / "images"
@@ -59,7 +63,7 @@ class ImageFolder(FileData):
         maps = next((name for name in MAP_FOLDERS if folders == {"images", name}), None)
         if maps is not None:
             raise UserError(
-                f"{self.root} has images/ and {maps}/, which look like images and their label maps rather than two classes: for "
-                f"segmentation, call the folder of the maps annotations; to train on images alone, pass {self.root / 'images'}."
+                f"{self.root} has images/ and {maps}/, which look like images and label maps, not like two classes: for "
+                f"segmentation, rename {maps}/ to annotations/; to train on images alone, pass {self.root / 'images'}."
             )
         return load_or_make(self.root, self.index_dir, self.split_options, storing)

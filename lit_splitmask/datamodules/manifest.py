@@ -1,4 +1,4 @@
-"""Images that a CSV file lists, with label, split and group."""
+"""Images listed in a CSV file, with labels, splits and groups."""
 
 import csv
 import hashlib
@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_splitmask.datamodules.file_data import FileData
-from lit_splitmask.datamodules.image_folder import DEFAULT_SPLITS
+from lit_splitmask.datamodules.own_data import OwnData
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.build_index import make_from_lists
 from lit_splitmask.images.index import (
     FolderIndex,
-    SplitOptions,
     check_options,
     check_unchanged,
     folder_in,
@@ -28,13 +26,13 @@ COLUMNS = ("path", "label", "split", "group")
 
 @dataclass(frozen=True)
 class Rows:
-    """A manifest, read.
+    """The rows of a manifest.
 
     Attributes:
-        files: Paths relative to the root, in the file's order.
-        labels: Class name by path; empty where no image has one.
-        splits: ``train``, ``val`` or ``test`` by path; empty where none is given.
-        groups: Group by path; images without one are missing.
+        files: Paths relative to the root, in the order of the file.
+        labels: Class name by path; empty without labels.
+        splits: ``train``, ``val`` or ``test`` by path; empty if no splits are given.
+        groups: Group by path, for the images that have one.
     """
 
     files: list[str]
@@ -44,26 +42,39 @@ class Rows:
 
     @property
     def digest(self) -> str:
-        """Changes with anything that a row says; the order of the rows does not matter."""
-        said = [sorted(self.files), *(sorted(column.items()) for column in (self.labels, self.splits, self.groups))]
-        return hashlib.blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
+        """Hash of all rows, in any order."""
+        content = [sorted(self.files), *(sorted(column.items()) for column in (self.labels, self.splits, self.groups))]
+        return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
 
-class Manifest(FileData):
-    """Images listed in a CSV file: ``path``, and where they are known ``label``, ``split`` and ``group``.
+class Manifest(OwnData):
+    """Images listed in a CSV file with the columns ``path`` and, if known, ``label``, ``split`` and ``group``.
 
-    Images of one group (a patient, a site, a series of photos) never stand in two splits, no more than identical images do. A
-    split that the file does not give is cut from the training images, class by class and in whole groups.
+    Images of one group (a patient, a site, a series of photos) stay in one split, as identical images do. Splits that the file
+    does not give are cut from the training images, class by class and in whole groups.
 
     Args:
         manifest: The CSV file, with a header.
-        root: The folder that relative paths start from; by default that of the CSV file.
-        image_size: Side of the crops.
+        root: The folder that relative paths start from; None for the folder of the CSV file.
+        image_size: Side of the crops, in pixels.
         splits: How missing splits are cut; ``labels=none`` ignores the label column.
-        **settings: Those of :class:`FileData` and :class:`ImageData`.
+        pool: Folders of more images to pre-train on, without labels. Images with the same pixels as one of val or test are
+            left out.
+        **settings: Settings of :class:`FileData`, :class:`CropData` and :class:`ImageData`.
 
     Raises:
-        UserError: A setting is out of its range.
+        UserError: A setting of :class:`CropData` or :class:`ImageData` is out of range.
+
+    Example:
+        >>> from lit_splitmask.datamodules import Manifest
+        >>> data = Manifest("list.csv", image_size=32, batch_size=8, num_workers=0)
+        >>> data.prepare_data()
+        >>> data.setup("fit")
+        >>> data.class_names
+        ['disc', 'square', 'stripes']
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["image"].shape, batch["label"].shape
+        (torch.Size([8, 3, 32, 32]), torch.Size([8]))
     """
 
     def __init__(
@@ -71,21 +82,18 @@ class Manifest(FileData):
         manifest: str,
         root: str | None = None,
         image_size: int = 224,
-        *,
-        splits: SplitOptions = DEFAULT_SPLITS,
         **settings: Any,
     ) -> None:
         super().__init__(str(Path(manifest).parent) if root is None else root, image_size, **settings)
         self.manifest = Path(manifest).expanduser()
-        self.split_options = splits
 
     @property
     def record(self) -> Path:
-        """Where the record of the files is kept."""
+        """Path of the index."""
         return folder_in(self.index_dir, self.manifest) / "splits.json"
 
     def load_or_make(self, storing: Storing | None = None) -> FolderIndex:
-        """Reads the manifest, scans its images and cuts missing splits, the first time.
+        """The index of the images; the first call scans them and cuts missing splits.
 
         Raises:
             UserError: The manifest or its images cannot be used, or have changed.
@@ -98,7 +106,7 @@ class Manifest(FileData):
         if index.list_digest != rows.digest:
             raise UserError(
                 f"The manifest {self.manifest} has changed since its images were split. Restore it, or delete {self.record} to "
-                "make a new split; weights and selections made with the old one can't be compared then."
+                "make a new split; results of the old split cannot be compared with those of the new one."
             )
         return check_unchanged(index, {file for file in rows.files if (self.root / file).exists()})
 
@@ -127,32 +135,16 @@ def read_manifest(path: Path, *, use_labels: bool = True) -> Rows:
     """Reads a manifest.
 
     Raises:
-        UserError: It is missing, lacks a column or a value, or names an image twice.
+        UserError: The file is missing or not CSV in UTF-8, lacks the column ``path``, rows or a value, lists an image twice, or
+            has a split other than train, val and test.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            header = [(name or "").strip() for name in reader.fieldnames or []]
-            reader.fieldnames = header
-            rows = [{key: (value or "").strip() for key, value in row.items() if key in COLUMNS} for row in reader]
-    except FileNotFoundError:
-        raise UserError(f"The manifest {path} does not exist. Check the path.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"The manifest {path} is no CSV file in UTF-8 ({error}).") from error
-    if "path" not in header or not rows:
-        found = ", ".join(header) or "nothing"
-        raise UserError(
-            f"The manifest {path} needs a header with the column path (and label, split, group where they are known) and a row "
-            f"for each image; it has {found} and {len(rows)} rows."
-        )
+    rows = _read_rows(path)
     files = [row["path"].replace("\\", "/") for row in rows]
+    if "" in files:
+        raise UserError(f"Row {files.index('') + 2} of the manifest {path} has no path.")
     twice = [file for file, count in Counter(files).items() if count > 1]
-    if twice or "" in files:
-        raise UserError(
-            f"The manifest {path} names {twice[0] or 'no path'} in more than one row: give each image one row."
-            if twice
-            else f"Row {files.index('') + 2} of the manifest {path} has no path."
-        )
+    if twice:
+        raise UserError(f"The manifest {path} lists {twice[0]} in more than one row: give each image one row.")
 
     def column(name: str) -> dict[str, str]:
         return {file: row[name] for file, row in zip(files, rows, strict=True) if row.get(name)}
@@ -166,6 +158,27 @@ def read_manifest(path: Path, *, use_labels: bool = True) -> Rows:
         if given and len(given) < len(files):
             missing = next(file for file in files if file not in given)
             raise UserError(
-                f"The manifest {path} gives some images a {name}, but not {missing}: give all of them one, or none."
+                f"The manifest {path} gives some images a {name}, but not {missing}: give every image one, or none."
             )
     return Rows(files, labels, {file: SPLIT_NAMES[name] for file, name in splits.items()}, column("group"))
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    """The known columns of each row, stripped; at least one row, and the column ``path``."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            header = [(name or "").strip() for name in reader.fieldnames or []]
+            reader.fieldnames = header
+            rows = [{key: (value or "").strip() for key, value in row.items() if key in COLUMNS} for row in reader]
+    except FileNotFoundError:
+        raise UserError(f"The manifest {path} does not exist. Check the path.") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"The manifest {path} is not a CSV file in UTF-8 ({error}).") from error
+    if "path" not in header or not rows:
+        found = ", ".join(header) or "nothing"
+        raise UserError(
+            f"The manifest {path} needs a header with the column path (and label, split, group if known) and one row per image; "
+            f"it has {found} and {len(rows)} rows."
+        )
+    return rows

@@ -24,10 +24,9 @@ from lit_splitmask.augment.segment import SegmentAugment, scale_for
 from lit_splitmask.datamodules.image_data import ImageData, check_counts
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.decode import decode
-from lit_splitmask.images.index import FolderIndex, folder_in
-from lit_splitmask.images.scan import FileRecord
+from lit_splitmask.images.index import folder_in
 from lit_splitmask.images.split import check_shares, cut, drop_shared
-from lit_splitmask.images.statistics import FIXED, StatisticsKind, dataset_statistics
+from lit_splitmask.images.statistics import FIXED, Colour, StatisticsKind, dataset_statistics
 from lit_splitmask.loading.pairs import PairedCrops, WholeImages
 from lit_splitmask.loading.samples import Samples
 from lit_splitmask.loading.source import Source
@@ -38,33 +37,47 @@ USUAL_VOID, ADE20K_VOID, ADE20K_CLASSES = 255, 0, 150
 
 
 class SegmentationFolder(ImageData):
-    """A folder of images with PNG label maps: ``images/train/a.jpg`` and ``annotations/train/a.png``, also val and test.
+    """Images and PNG label maps: ``images/train/a.jpg`` and ``annotations/train/a.png``; the same for val and test.
 
-    A map has a value for each pixel of its image: grey or palette, 8 or 16 bits. The classes are the values in order without
-    void, so that values above void move down by one: ADE20K's own folders (``images/training``, ``images/validation``, also in
-    ``ADEChallengeData2016/``; 0 is void) are read as they are. Training gives crops, evaluation whole images one at a time.
-    A folder without ``images`` and ``annotations`` holds images to predict.
+    A map has one value per pixel of its image: grey or palette, 8 or 16 bits. The values, in order and without void, are the
+    classes 0, 1, …, so values above void move down by one. ADE20K's own folders (``images/training``, ``images/validation``,
+    also in ``ADEChallengeData2016/``; 0 is void) need no changes. Training uses crops, evaluation whole images one at a time. A
+    folder without ``images`` and ``annotations`` holds images to predict.
 
-    Nothing is decoded ahead or kept: the record under ``index_dir`` holds sizes and values of the files, and is renewed for
-    those that have changed.
+    Batches have ``image`` (B, C, H, W) uint8, ``index`` (B,) int64 and, except in prediction without maps, ``map`` (B, H, W)
+    int16, -1 without a label. No decoded images are stored: the record under ``index_dir`` holds the sizes and values of the
+    files, and is updated for those that change.
 
     Args:
         root: The folder.
-        image_size: Side of the crops, and of the windows of evaluation.
-        short_side: To which images are scaled, for training (scale 1) and evaluation; None leaves them as they are.
-        void: The value that means no label; None for 0 in ADE20K's folders, else 255. Where every pixel has a label, any value
-            above those in use will do.
-        classes: A file with the classes' names, one a line in the order of their values; None for ``classes.txt`` or ADE20K's
-            ``objectInfo150.txt`` in the folder, where there is one.
-        num_classes: Number of classes; None for that of the names, or what the training maps have.
-        val_share: Share of the training images for validation, where there is no folder for it.
-        augment: Of images and maps together; None for :class:`SegmentAugment` as it is.
-        statistics: Mean and standard deviation for normalisation: ImageNet's, the train images' own, or 0.5 and 0.5.
-        index_dir: Where the record is kept.
-        **settings: Those of :class:`ImageData`.
+        image_size: Side of the crops, and of the windows in evaluation, in pixels.
+        short_side: Short side of the images in training (at scale 1) and evaluation, in pixels; None for the size on disk.
+        void: The value that means no label; None for 0 in ADE20K's folders, and 255 in others. If every pixel has a label, give
+            a value above those in use.
+        classes: A file with the class names, one per line in the order of the values; None for ``classes.txt`` or ADE20K's
+            ``objectInfo150.txt`` in the folder, if there is one.
+        num_classes: Number of classes; None for the number of names, or of the values in the training maps.
+        val_share: Share of the training images for validation, if there is no val folder.
+        augment: Augmentation of images and maps together; None for :class:`SegmentAugment` with its defaults.
+        statistics: Mean and standard deviation for normalisation: ``imagenet``, ``dataset`` (measured on the training images)
+            or ``half`` (0.5 and 0.5).
+        index_dir: Folder of the record.
+        **settings: Settings of :class:`ImageData`.
 
     Raises:
-        UserError: A setting is out of its range.
+        UserError: ``val_share`` is outside [0, 1), ``short_side`` or ``num_classes`` is less than 1, ``void`` is not a possible
+            value, or a setting of :class:`ImageData` is out of range.
+
+    Example:
+        >>> from lit_splitmask.datamodules import SegmentationFolder
+        >>> data = SegmentationFolder("streets", image_size=32, batch_size=4, num_workers=0)
+        >>> data.prepare_data()
+        >>> data.setup("fit")
+        >>> data.num_classes, data.void
+        (3, 255)
+        >>> batch = next(iter(data.train_dataloader()))
+        >>> batch["image"].shape, batch["map"].shape, batch["map"].dtype
+        (torch.Size([4, 3, 32, 32]), torch.Size([4, 32, 32]), torch.int16)
     """
 
     def __init__(
@@ -87,8 +100,8 @@ class SegmentationFolder(ImageData):
         check_counts(short_side=short_side, num_classes=num_classes)
         if void is not None and not 0 <= void < MOST_VALUES:
             raise UserError(
-                f"void={void}, but a map's values are 0 to {MOST_VALUES - 1:,}: give the value without a label, or one that no "
-                "pixel has."
+                f"void={void}, but the values of label maps are 0 to {MOST_VALUES - 1:,}: give the value that means no label, or "
+                "one that no pixel has."
             )
         self.root = Path(root).expanduser()
         self.short_side = short_side
@@ -102,23 +115,23 @@ class SegmentationFolder(ImageData):
 
     @property
     def record(self) -> Path:
-        """Where the record of the files is kept."""
+        """Path of the record of the files."""
         return folder_in(self.index_dir, self.root) / "label_maps.json"
 
     @property
     def pairs(self) -> Pairs:
-        """Which images and maps there are."""
+        """The images and maps on disk."""
         if self._pairs is None:
             self._pairs = find_pairs(self.root)
         return self._pairs
 
     @property
     def void(self) -> int:
-        """The value of the maps that means no label."""
+        """The value that means no label in the maps."""
         return self._void if self._void is not None else ADE20K_VOID if self.pairs.is_ade20k else USUAL_VOID
 
     def smallest_image(self) -> tuple[str, int]:
-        """Path and shorter side, in pixels, of the image with the shortest side at the size of evaluation."""
+        """Path and shorter side, in pixels, of the image whose shorter side is least in evaluation."""
         sides = {
             file: round(min(self._record[file].shape) * scale_for(self._record[file].shape, self.short_side))
             for split in self.pairs.splits.values()
@@ -128,73 +141,73 @@ class SegmentationFolder(ImageData):
         return str(self.root / file), sides[file]
 
     def prepare_data(self) -> None:
-        """Reads sizes and values of all files, those that have not been read before, and measures pixels.
+        """Reads the sizes and values of new and changed files, and measures pixel statistics.
 
         Raises:
-            UserError: The images or maps cannot be used.
+            UserError: The images or maps cannot be used, or it is unclear which value is void.
         """
         self._pairs = find_pairs(self.root)
         self._record = scan_pairs(self.root, self.pairs, self.record)
         splits = self._splits()
         self._check_void()
-        self._names(splits)
+        self._class_names(splits)  # raises an error if they do not fit
         if self.statistics == "dataset":
-            dataset_statistics(self._index(splits))
+            self._dataset_statistics(splits)
 
     def _check_void(self) -> None:
-        """Refuses to take 255 for void, without being told to, where that is doubtful."""
+        """Raises an error if void was not given and may not be 255."""
         most = max((max(self._record[f].values, default=0) for f in self.pairs.maps.values()), default=0)
         as_ade20k = (self.root / "images" / "training").is_dir() and most <= ADE20K_CLASSES
         if as_ade20k and self._void is None and not self.pairs.is_ade20k:
             raise UserError(
                 f"{self.root} has the folders of ADE20K, but neither its name nor its table of classes ({ADE20K_NAMES}): set "
-                f"data.void to {ADE20K_VOID} if it is ADE20K, whose 0 means no label, or else to {USUAL_VOID}."
+                f"data.void to {ADE20K_VOID} if it is ADE20K, where 0 means no label, otherwise to {USUAL_VOID}."
             )
         file = next((f for f in self.pairs.maps.values() if max(self._record[f].values, default=0) > USUAL_VOID), None)
         if file is not None and self._void is None and not self.pairs.is_ade20k:
             raise UserError(
                 f"The label map {self.root / file} has values above {USUAL_VOID}, so {USUAL_VOID} may be a class or mean "
-                "no label: set data.void to the value without a label, or to one that no pixel has."
+                "no label: set data.void to the value that means no label, or to one that no pixel has."
             )
 
     def open_source(self) -> Source:
-        """Opens what :meth:`prepare_data` has read.
+        """Opens what :meth:`prepare_data` read.
 
         Raises:
             UserError: It has not run.
         """
         if not self.record.exists():
             raise UserError(
-                f"The folder {self.root} has not been read yet ({self.record} is missing): call prepare_data()."
+                f"The folder {self.root} has not been read yet ({self.record} is missing): call prepare_data() first."
             )
         self._record = load_record(self.record)
         files = self._splits()
         samples = {name: Samples(found, [-1] * len(found)) for name, found in files.items() if name != "unlabelled"}
-        wanted = files.get("test") or files.get("unlabelled") or sorted({f for found in files.values() for f in found})
-        mean, std = dataset_statistics(self._index(files)) if self.statistics == "dataset" else FIXED[self.statistics]
-        names = self._names(files)
-        return Source(samples, Samples(wanted, [-1] * len(wanted)), names, partial(_read, self.root), mean, std)
+        predict = files.get("test") or files.get("unlabelled") or sorted({f for found in files.values() for f in found})
+        mean, std = self._dataset_statistics(files) if self.statistics == "dataset" else FIXED[self.statistics]
+        names = self._class_names(files)
+        return Source(samples, Samples(predict, [-1] * len(predict)), names, partial(_read, self.root), mean, std)
 
     def setup(self, stage: str | None = None) -> None:
-        """Opens the images and works the budget out.
+        """Opens the images and converts the budget to steps, as :meth:`ImageData.setup` does.
 
         Raises:
-            UserError: There is nothing to train on, ``prepare_data`` has not run, or the batch cannot be shared.
+            UserError: There are no images with label maps to train on, or :meth:`ImageData.setup` raises it.
         """
         if stage in (None, "fit") and "train" not in self.pairs.splits:
             raise UserError(
-                f"{self.root} holds no images with label maps to train on: put them into images/train/ and annotations/train/, "
-                "the maps as PNG files of the same names."
+                f"{self.root} holds no images with label maps to train on: put images into images/train/, and label maps, as PNG "
+                "files of the same names, into annotations/train/."
             )
         super().setup(stage)
 
     def _splits(self) -> dict[str, list[str]]:
-        """Images by split: val is cut off where it is missing, and no image stands in two splits."""
+        """Images by split: a missing val is cut from train, and no image is in two splits."""
         hashes = {file: self._record[file].hash for split in self.pairs.splits.values() for file in split}
         labelled = {name: files for name, files in self.pairs.splits.items() if name != "unlabelled"}
         splits, dropped = drop_shared(labelled, hashes)
         for entry in dropped:
-            log.warning("%s, so it is left out.", entry.describe())
+            log.warning("%s and is left out.", entry.describe())
         if "val" not in splits and self.val_share and "train" in splits:
             train = splits["train"]
             splits |= cut(train, hashes, dict.fromkeys(train, -1), shares={"val": self.val_share}, seed=0)
@@ -202,7 +215,7 @@ class SegmentationFolder(ImageData):
             splits["unlabelled"] = self.pairs.splits["unlabelled"]
         return {name: files for name, files in splits.items() if files}
 
-    def _names(self, splits: dict[str, list[str]]) -> list[str]:
+    def _class_names(self, splits: dict[str, list[str]]) -> list[str]:
         return classes_of(
             self.root,
             self.pairs,
@@ -213,14 +226,9 @@ class SegmentationFolder(ImageData):
             num_classes=self._num_classes,
         )
 
-    def _index(self, splits: dict[str, list[str]]) -> FolderIndex:
-        """The images as the statistics know a folder."""
-        files = {
-            file: FileRecord(facts.size, facts.mtime_ns, facts.hash, facts.shape)
-            for file, facts in self._record.items()
-            if facts.hash
-        }
-        return FolderIndex(self.root, self.record, {}, "label maps", [], 0, files, {}, splits)
+    def _dataset_statistics(self, splits: dict[str, list[str]]) -> tuple[Colour, Colour]:
+        hashes = {file: facts.hash for file, facts in self._record.items()}
+        return dataset_statistics(self.root, splits.get("train", []), hashes, self.record.parent)
 
     def _read_classes(self) -> partial[np.ndarray]:
         return partial(_read_classes, self.root, self.pairs.maps, self.void)
@@ -238,7 +246,7 @@ class SegmentationFolder(ImageData):
         )
 
     def eval_images(self, samples: Samples) -> WholeImages:
-        """Whole images, with their maps if all have one."""
+        """Whole images, with their maps if all images have one."""
         labelled = all(file in self.pairs.maps for file in samples.files)
         return WholeImages(
             samples,

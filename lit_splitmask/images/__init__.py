@@ -1,1 +1,1 @@
-"""Images on disk: decoded, laid out, scanned, split, recorded, cached."""
+"""Image folders on disk: decoding, layout, scan, splits, index, pixel cache, statistics."""

@@ -1,4 +1,4 @@
-"""Makes the record of a folder, once: scans its images, cuts the splits that are missing, reports what is odd."""
+"""Makes the index of a folder once: scans the images, cuts missing splits, reports duplicates and conflicts."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,10 @@ from lit_splitmask.images.index import (
     SplitOptions,
     check_options,
     check_unchanged,
-    deciding,
     folder_in,
     load_index,
     save_index,
+    split_settings,
 )
 from lit_splitmask.images.layout import list_images, understand
 from lit_splitmask.images.scan import Storing, scan
@@ -28,28 +28,28 @@ def load_or_make(
     storing: Storing | None = None,
     name: str = "splits.json",
 ) -> FolderIndex:
-    """The record of a folder; only the first call decodes anything.
+    """Loads the index of a folder; the first call makes it, which decodes every image.
 
     Args:
         root: The folder.
-        index_dir: Where the records of all folders are kept.
+        index_dir: Directory of the indexes of all folders.
         options: How the folder is read and split.
-        storing: Gets the images when they are decoded.
-        name: Of the record.
+        storing: Receives the images as they are decoded.
+        name: File name of the index.
 
     Raises:
-        UserError: The folder cannot be used, has changed since, or was split with other options.
+        UserError: The folder cannot be used, has changed since it was split, or was split with other options.
     """
     path = folder_in(index_dir, Path(root)) / name
     if not path.exists():
         return make_index(Path(root), path, options, storing)
     index = load_index(path)
     check_options(index, options)
-    return check_unchanged(index, _known_or_inside(index, list_images(index.root)))
+    return check_unchanged(index, _in_split_folders(index, list_images(index.root)))
 
 
 def make_index(root: Path, path: Path, options: SplitOptions, storing: Storing | None = None) -> FolderIndex:
-    """Scans a folder, splits it, reports what is odd about it, and keeps the record at ``path``.
+    """Scans and splits a folder, and saves its index at ``path``.
 
     Raises:
         UserError: The folder cannot be used.
@@ -84,24 +84,24 @@ def make_from_lists(
     list_digest: str = "",
     storing: Storing | None = None,
 ) -> FolderIndex:
-    """Scans listed images, cuts the splits that are missing, reports what is odd, and keeps the record at ``path``.
+    """Scans listed images, cuts missing splits, and saves the index at ``path``.
 
     Args:
-        root: What the paths are relative to.
-        path: Where the record is kept.
+        root: Folder that the paths are relative to.
+        path: File of the index.
         options: How missing splits are cut.
-        files: Sorted.
-        layout: What was understood, in one line.
+        files: Sorted paths of the images.
+        layout: Description of the layout, in one line.
         classes: Sorted class names; empty without labels.
-        labels: By file; not looked at without classes.
-        given: The images of each split that is given.
-        groups: By file; images of one group stay in one split.
-        class_level: Which part of a path names the class; None to keep ``labels`` in the record.
-        list_digest: Of the list, for the record.
-        storing: Gets the images when they are decoded.
+        labels: Label by file; ignored without classes.
+        given: Images of each split that exists already.
+        groups: Group by file; images of one group stay in one split.
+        class_level: Which part of a path names the class; None to store ``labels`` in the index.
+        list_digest: Digest of the list that names the images.
+        storing: Receives the images as they are decoded.
 
     Raises:
-        UserError: The images cannot be used.
+        UserError: A share is out of range, or the images cannot be used.
     """
     check_shares(options.val_share, options.test_share or 0.0)
     records = scan(root, files, options.max_bad_share, storing)
@@ -110,16 +110,16 @@ def make_from_lists(
     labels = labels if classes else dict.fromkeys(files, -1)
     present = {name: [file for file in members if file in readable] for name, members in given.items()}
     splits, dropped = drop_shared(present, hashes)
-    _warn_of_torn(splits, groups or {})
+    _warn_about_divided_groups(splits, groups or {})
     test_share = options.test_share if options.test_share is not None else (0.2 if classes else 0.0)
-    wanted = {"test": test_share, "val": options.val_share}
-    shares = {name: share for name, share in wanted.items() if share > 0 and name not in splits}
-    together = join(hashes, groups or {})
-    splits |= cut(splits.get("train", list(readable)), together, labels, shares=shares, seed=options.seed)
+    shares = {"test": test_share, "val": options.val_share}
+    missing = {name: share for name, share in shares.items() if share > 0 and name not in splits}
+    keys = join(hashes, groups or {})
+    splits |= cut(splits.get("train", list(readable)), keys, labels, shares=missing, seed=options.seed)
     index = FolderIndex(
         root=root.resolve(),
         path=path,
-        options=deciding(options),
+        options=split_settings(options),
         layout=layout,
         classes=classes,
         class_level=class_level or 0,
@@ -136,24 +136,24 @@ def make_from_lists(
     return index
 
 
-def _warn_of_torn(splits: Splits, groups: Mapping[str, str]) -> None:
-    """Tells of groups that the given splits tear apart."""
-    places: dict[str, set[str]] = {}
+def _warn_about_divided_groups(splits: Splits, groups: Mapping[str, str]) -> None:
+    """Warns about groups with images in several of the given splits."""
+    splits_of: dict[str, set[str]] = {}
     for name, files in splits.items():
         for file in files:
             if file in groups:
-                places.setdefault(groups[file], set()).add(name)
-    torn = sorted(group for group, names in places.items() if len(names) > 1)
-    if torn:
+                splits_of.setdefault(groups[file], set()).add(name)
+    divided = sorted(group for group, names in splits_of.items() if len(names) > 1)
+    if divided:
         log.warning(
-            "%d group(s) stand in more than one of the given splits, such as %s: scores will be too good.",
-            len(torn),
-            ", ".join(torn[:3]),
+            "%d group(s) have images in more than one of the given splits, such as %s: scores will be too optimistic.",
+            len(divided),
+            ", ".join(divided[:3]),
         )
 
 
-def _known_or_inside(index: FolderIndex, files: list[str]) -> set[str]:
-    """Leaves out files beside the split folders, which were never part of the record."""
+def _in_split_folders(index: FolderIndex, files: list[str]) -> set[str]:
+    """Leaves out files next to the split folders, which the index does not cover."""
     if index.class_level == 0:
         return set(files)
     folders = {file.split("/")[0] for file in index.files | index.unreadable}
@@ -162,9 +162,9 @@ def _known_or_inside(index: FolderIndex, files: list[str]) -> set[str]:
 
 def _report(index: FolderIndex) -> None:
     for entry in index.dropped:
-        log.warning("%s: taken out of %s.", entry.describe(), entry.split)
+        log.warning("%s: removed from %s.", entry.describe(), entry.split)
     if index.dropped:
-        log.warning("%d image(s) were taken out, because another split holds the same pixels.", len(index.dropped))
+        log.warning("%d image(s) were removed because another split holds the same pixels.", len(index.dropped))
     for group in index.conflicts:
-        log.warning("These train images are identical, but carry different labels: %s.", ", ".join(group))
+        log.warning("These training images are identical but have different labels: %s.", ", ".join(group))
     log.info("%s", index.describe())

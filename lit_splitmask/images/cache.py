@@ -1,4 +1,4 @@
-"""Decodes once: all images of a folder, made small enough, in one memory-mapped file shared by workers and runs."""
+"""Reads the pixel cache: all images of a folder, decoded and shrunk once, in one memory-mapped file."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ from lit_splitmask.images.decode import decode
 from lit_splitmask.images.index import FolderIndex
 from lit_splitmask.images.names import Names
 
-# Above four times the crop a larger image is of no use: a crop of 8 % of the area is still as large as the input.
+# More than four times the crop size gains nothing: there, a crop of 8 % of the area already has the size of the input.
 STORE_FACTORS = (4.0, 3.0, 2.0, 1.5, 1.15)
 
-VERSION = 2  # of the way pixels are decoded, shrunk and laid out
-WRITTEN = 946_684_800  # the time of change that a finished file is given, in seconds; any change of it shows
+VERSION = 2  # changes with how pixels are decoded, shrunk or laid out
+FINISHED_MTIME = 946_684_800  # seconds; modification time of a complete file, so that any later change shows
 
 
 def stored_shape(shape: tuple[int, int], store_size: int) -> tuple[int, int]:
-    """The height and width at which an image is kept: short side at most ``store_size``, never enlarged."""
+    """Height and width at which an image is stored: short side at most ``store_size``, never enlarged."""
     short = min(shape)
     if short <= store_size:
         return shape
@@ -32,20 +32,29 @@ def read_shrunk(path: Path, shape: tuple[int, int], store_size: int) -> np.ndarr
 
     Args:
         path: The image.
-        shape: Its height and width.
+        shape: Height and width of the image.
         store_size: See :func:`stored_shape`.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        DecodeError: It cannot be decoded any more.
+        DecodeError: The image is missing or damaged.
     """
     return shrink(decode(path, draft_size=store_size), shape, store_size)
 
 
 def shrink(image: np.ndarray, shape: tuple[int, int], store_size: int) -> np.ndarray:
-    """An image (H, W, 3) uint8 of a height and width, decoded perhaps smaller, as it is kept."""
+    """Resizes an image to its stored size.
+
+    Args:
+        image: (H, W, 3) uint8, possibly decoded at a reduced size.
+        shape: Height and width of the image on disk.
+        store_size: See :func:`stored_shape`.
+
+    Returns:
+        (h, w, 3) uint8.
+    """
     height, width = stored_shape(shape, store_size)
     if image.shape[:2] == (height, width):
         return image
@@ -53,9 +62,9 @@ def shrink(image: np.ndarray, shape: tuple[int, int], store_size: int) -> np.nda
 
 
 def choose_store_size(shapes: Sequence[tuple[int, int]], image_size: int, cache_bytes: float) -> int | None:
-    """The largest store size whose file fits into ``cache_bytes``; None if none does.
+    """Chooses the largest store size whose file fits into ``cache_bytes``; None if none does.
 
-    It depends on nothing else, so that two machines with the same images and settings train on the same pixels.
+    The choice depends on nothing else: with the same images and settings, two machines train on the same pixels.
     """
     for factor in STORE_FACTORS:
         store_size = round(factor * image_size)
@@ -65,7 +74,7 @@ def choose_store_size(shapes: Sequence[tuple[int, int]], image_size: int, cache_
 
 
 def num_bytes(shapes: Sequence[tuple[int, int]], store_size: int) -> int:
-    """Of the pixels that are stored of images of these heights and widths."""
+    """Size of the file that stores images of these heights and widths."""
     return sum(height * width * 3 for height, width in (stored_shape(shape, store_size) for shape in shapes))
 
 
@@ -73,9 +82,9 @@ class PixelCache:
     """The stored pixels of a folder.
 
     Args:
-        path: The file of all pixels, one image after the other.
-        names: Names of the images, sorted.
-        shapes: Stored height and width of each, (n, 2).
+        path: File of all pixels, one image after the other.
+        names: Sorted names of the images.
+        shapes: (n, 2) stored heights and widths.
     """
 
     def __init__(self, path: Path, names: Names, shapes: np.ndarray) -> None:
@@ -86,28 +95,28 @@ class PixelCache:
         self._pixels: np.ndarray | None = None
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_pixels": None}  # a worker maps the file anew, rather than getting a copy
+        return {**self.__dict__, "_pixels": None}  # a worker maps the file again instead of receiving a copy
 
     @property
     def is_whole(self) -> bool:
-        """Whether the file has its full length, and nobody has changed it since it was written."""
+        """Whether the file has its full length and has not changed since it was written."""
         if not self.path.is_file():
             return False
         status = self.path.stat()
-        return status.st_size == self.num_bytes and int(status.st_mtime) == WRITTEN
+        return status.st_size == self.num_bytes and int(status.st_mtime) == FINISHED_MTIME
 
     def read(self, file: str) -> np.ndarray:
-        """An image: (H, W, 3) uint8, a read-only view of the mapped file."""
+        """Reads an image: (H, W, 3) uint8, a read-only view of the mapped file."""
         if self._pixels is None:
             self._pixels = np.memmap(self.path, dtype=np.uint8, mode="r")
-        place = self._names.index(file)
-        height, width = self._shapes[place]
-        end = self._ends[place]
+        index = self._names.index(file)
+        height, width = self._shapes[index]
+        end = self._ends[index]
         return self._pixels[end - height * width * 3 : end].reshape(height, width, 3)
 
 
 def cache_of(index: FolderIndex, store_size: int) -> PixelCache:
-    """The cache of a folder at a store size, whether it exists yet or not."""
+    """The cache of a folder at a store size; its file need not exist yet."""
     digest = hashlib.blake2b(f"version {VERSION}".encode(), digest_size=6)
     for file, record in index.files.items():
         digest.update(f"{file}\0{record.hash}\n".encode("utf-8", "surrogatepass"))
@@ -116,11 +125,11 @@ def cache_of(index: FolderIndex, store_size: int) -> PixelCache:
 
 
 class Reader:
-    """Reads a folder's images: from the cache if there is one, else the same pixels from the files.
+    """Reads a folder's images from the cache, or the same pixels from the files if there is no cache.
 
     Args:
         index: The folder.
-        image_size: Side of the crops that will be made.
+        image_size: Side of the crops to be made, in pixels.
         store_size: From :func:`choose_store_size`; None to read the files at their own size.
     """
 
@@ -134,10 +143,10 @@ class Reader:
         self.cache = cache if cache is not None and cache.is_whole else None
 
     def __call__(self, file: str) -> np.ndarray:
-        """An image by its path relative to the root: (H, W, 3) uint8.
+        """Reads an image by its path relative to the root: (H, W, 3) uint8.
 
         Raises:
-            DecodeError: It is gone or damaged.
+            DecodeError: The image is missing or damaged.
         """
         if self.cache is not None:
             return self.cache.read(file)

@@ -1,4 +1,4 @@
-"""Writes the cache of decoded images: while a folder is scanned, or after it."""
+"""Writes the pixel cache, during the scan of a folder or after it."""
 
 import json
 import logging
@@ -13,28 +13,28 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lit_splitmask.files import partial_name, write_atomically
-from lit_splitmask.images.cache import WRITTEN, cache_of, choose_store_size, num_bytes, read_shrunk, shrink
+from lit_splitmask.images.cache import FINISHED_MTIME, cache_of, choose_store_size, num_bytes, read_shrunk, shrink
 from lit_splitmask.images.decode import DecodeError, read_shape
 from lit_splitmask.images.index import FolderIndex
 from lit_splitmask.images.scan import in_threads
 
 log = logging.getLogger(__name__)
 
-_SYNCED_AT_ONCE = 2**26  # bytes
-_LOOKED_AT = 200  # images whose sizes are looked at to guess that of the file
+_SYNC_EVERY = 2**26  # bytes
+_MAX_SAMPLED = 200  # images whose headers are read to estimate the size of the file
 
 
 def build(index: FolderIndex, store_size: int) -> None:
-    """Builds the cache, unless it is there and whole; a full disk costs a warning and the speed only.
+    """Builds the cache unless a complete one exists; if the disk is full, warns and leaves images to be decoded each time.
 
     Raises:
-        UserError: An image cannot be decoded any more.
+        DecodeError: An image is missing or damaged.
     """
     cache = cache_of(index, store_size)
     if cache.is_whole:
         return
     if cache.path.exists():
-        log.warning("The pixel cache %s is damaged, and is built again.", cache.path)
+        log.warning("The pixel cache %s is damaged and will be rebuilt.", cache.path)
     with PartialCache(cache.path.parent, store_size, cache.num_bytes) as partial:
         if partial.is_open:
             for image in _stored_images(index, store_size):
@@ -51,18 +51,20 @@ def _stored_images(index: FolderIndex, store_size: int) -> Iterator[np.ndarray]:
 
 
 class PartialCache:
-    """A cache that is being written, under a name of its own; trouble with the disk costs a warning and the speed only.
+    """A cache that is being written, under a temporary name.
+
+    If the disk fails or fills up, a warning is logged, the file is removed, and images are decoded each time.
 
     Args:
-        folder: Where it will be.
+        folder: Folder of the cache.
         store_size: See :func:`stored_shape`.
-        num_bytes: How large it will be, about; it is not begun where that is more than half of the free space.
+        num_bytes: Estimated size; if it exceeds half of the free space, nothing is written.
     """
 
     def __init__(self, folder: Path, store_size: int, num_bytes: int) -> None:
         self.store_size = store_size
         self._num_written = 0
-        self._pool = ThreadPoolExecutor(1)  # brings the file to the disk while it is being written
+        self._pool = ThreadPoolExecutor(1)  # flushes the file to disk while more is being written
         self._synced_to = 0
         self._syncing: Future[None] | None = None
         self._path = partial_name(folder / f"pixels-{store_size}")
@@ -77,8 +79,8 @@ class PartialCache:
             return
         if self._stream is None:
             log.warning(
-                "The pixel cache would take %.1f GiB, more than half of the %.1f GiB free in %s: images are decoded each "
-                "time instead, which is slower. Free some space, or lower cache_gb.",
+                "The pixel cache would take %.1f GiB, more than half of the %.1f GiB free in %s, so images are decoded each "
+                "time, which is slower. Free some space, or lower cache_gb.",
                 num_bytes / 2**30,
                 free / 2**30,
                 folder,
@@ -92,18 +94,16 @@ class PartialCache:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is being written."""
+        """Whether images can still be written."""
         return self._stream is not None
 
     def write(self, image: np.ndarray) -> None:
-        """Takes the next image, (H, W, 3) uint8; nothing once it is closed."""
+        """Writes the next image, (H, W, 3) uint8; does nothing once closed."""
         if self._stream is None:
             return
         try:
             self._num_written += self._stream.write(np.ascontiguousarray(image).data)
-            if self._num_written > self._synced_to + _SYNCED_AT_ONCE and (
-                self._syncing is None or self._syncing.done()
-            ):
+            if self._num_written > self._synced_to + _SYNC_EVERY and (self._syncing is None or self._syncing.done()):
                 self._wait_for_disk()
                 self._synced_to = self._num_written
                 self._syncing = self._pool.submit(os.fsync, self._stream.fileno())
@@ -111,7 +111,7 @@ class PartialCache:
             self._give_up(error)
 
     def keep(self, index: FolderIndex) -> None:
-        """Gives the file its name, if it holds all images of the folder; older ones of the same kind are removed."""
+        """Publishes the file under its final name if it holds all images of the folder, and removes outdated caches."""
         cache = cache_of(index, self.store_size)
         if self._stream is None or self._num_written != cache.num_bytes:
             return
@@ -121,25 +121,25 @@ class PartialCache:
             self._wait_for_disk()
             os.fsync(self._stream.fileno())
             self._stream.close()
-            os.utime(self._path, (WRITTEN, WRITTEN))
+            os.utime(self._path, (FINISHED_MTIME, FINISHED_MTIME))
             os.replace(self._path, cache.path)
             write_atomically(cache.path.with_suffix(".json"), json.dumps(about).encode())
-            _remove_older(cache.path, about)
+            _remove_outdated(cache.path, about)
         except OSError as error:
             self._give_up(error)
             return
         log.info(
-            "Pixel cache: %s, %.2f GiB, short sides of at most %d px.",
+            "Pixel cache: %s, %.2f GiB, short sides at most %d px.",
             cache.path,
             cache.num_bytes / 2**30,
             self.store_size,
         )
 
     def close(self) -> None:
-        """Removes what has not been kept."""
+        """Removes the file unless :meth:`keep` has published it."""
         self._pool.shutdown()
         if self._stream is not None:
-            with suppress(OSError):  # of what a full disk did not take
+            with suppress(OSError):  # a full disk refuses the rest of the buffer
                 self._stream.close()
             self._stream = None
         self._path.unlink(missing_ok=True)
@@ -150,30 +150,30 @@ class PartialCache:
 
     def _give_up(self, error: OSError) -> None:
         log.warning(
-            "The pixel cache in %s cannot be written (%s): images are decoded each time.", self._path.parent, error
+            "The pixel cache in %s cannot be written (%s), so images are decoded each time.", self._path.parent, error
         )
         self.close()
 
 
-def _remove_older(path: Path, about: Mapping[str, Any]) -> None:
-    """Removes caches of the same record and size: of images as they were before, or of another version."""
+def _remove_outdated(path: Path, about: Mapping[str, Any]) -> None:
+    """Removes other caches of the same index and store size: of earlier images, or of another version."""
     for other in path.parent.glob(f"pixels-{about['store_size']}-*.json"):
         try:
-            is_older = json.loads(other.read_text(encoding="utf-8")).get("record", "splits.json") == about["record"]
+            same_index = json.loads(other.read_text(encoding="utf-8")).get("record", "splits.json") == about["record"]
         except (ValueError, AttributeError):
             continue
-        if is_older and other != path.with_suffix(".json"):
+        if same_index and other != path.with_suffix(".json"):
             other.with_suffix(".bin").unlink(missing_ok=True)
             other.unlink(missing_ok=True)
 
 
 class StoreWhileScanning:
-    """Stores a folder's images while they are scanned, so that none is decoded twice.
+    """Stores a folder's images during the scan, so that none is decoded twice.
 
-    The store size is guessed from some of the images. Where all of them together mean another, nothing is kept.
+    The store size is estimated from a sample of the images. If all of them call for another size, the file is discarded.
 
     Args:
-        folder: Where the cache will be.
+        folder: Folder of the cache.
         image_size, cache_bytes: See :func:`choose_store_size`.
     """
 
@@ -189,8 +189,8 @@ class StoreWhileScanning:
             self._partial.close()
 
     def start(self, root: Path, files: Sequence[str]) -> None:
-        """Guesses the store size, and opens the file."""
-        step = -(-len(files) // _LOOKED_AT)
+        """Estimates the store size and opens the file."""
+        step = -(-len(files) // _MAX_SAMPLED)
         shapes = []
         for file in files[::step]:
             with suppress(DecodeError):
@@ -200,22 +200,22 @@ class StoreWhileScanning:
             self._partial = PartialCache(self._folder, store_size, num_bytes(shapes, store_size) * step)
 
     def shrink(self, path: Path, image: np.ndarray) -> np.ndarray | None:
-        """What is stored of an image: the pixels that :func:`read_shrunk` gives."""
+        """The pixels to store of an image, the same that :func:`read_shrunk` gives; None if nothing is stored."""
         if self._partial is None or not self._partial.is_open:
             return None
         shape, store_size = (image.shape[0], image.shape[1]), self._partial.store_size
-        if min(shape) >= 2 * store_size:  # read_shrunk lets a JPEG be decoded smaller
+        if min(shape) >= 2 * store_size:  # read_shrunk decodes a JPEG at a reduced size, which gives other pixels
             return read_shrunk(path, shape, store_size)
         return shrink(image, shape, store_size)
 
     def write(self, image: np.ndarray) -> None:
-        """Takes one shrunk image after the other."""
+        """Writes the next shrunk image."""
         if self._partial is not None:
             self._partial.write(image)
 
     def keep(self, index: FolderIndex) -> None:
-        """Keeps the file, if the guess was right."""
+        """Publishes the file if the estimated store size was right."""
         shapes = [record.shape for record in index.files.values()]
-        right = choose_store_size(shapes, self._image_size, self._cache_bytes)
-        if self._partial is not None and self._partial.store_size == right:
+        store_size = choose_store_size(shapes, self._image_size, self._cache_bytes)
+        if self._partial is not None and self._partial.store_size == store_size:
             self._partial.keep(index)

@@ -1,45 +1,46 @@
-"""Images that are the same, or nearly: perceptual hashes, and groups of them. Pure functions."""
+"""Near-duplicate images: perceptual hashes, and groups of similar ones. Pure functions."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from lit_splitmask.images.split import DisjointSets
+from lit_splitmask.images.split import components
 
 HASH_SIDE = 8
 THUMBNAIL_SIDE = 16
 _GREY_SIDE = 32
 
 MAX_DISTANCE = 6
-"""Bits out of 64 in which the hashes of near-duplicates may differ."""
+"""Largest number of bits, out of 64, in which the hashes of near-duplicates differ."""
 
 MIN_CORRELATION = 0.96
-"""Of the thumbnails of near-duplicates; hashes alone also join unlike things on the same plain background."""
+"""Least correlation of near-duplicates' thumbnails; hashes alone also match different objects on the same plain background."""
 
 MIN_CONTRAST = 2.0
-"""Standard deviation, in grey levels, below which a thumbnail is plain and resembles nothing in particular."""
+"""Standard deviation in grey levels; a thumbnail below it is plain and matches nothing."""
 
 ALL_PAIRS_UP_TO = 50_000
-"""More images than this are compared within buckets only."""
+"""With more images than this, only those in the same bucket are compared."""
 
 _MIN_DOT = 64 - 2 * MAX_DISTANCE
-_ROWS_AT_A_TIME = 256
-_BANDS = 4  # of 16 bits: hashes that differ in at most 3 bits agree in one of them
+_BLOCK_ROWS = 256
+_BANDS = 4  # of 16 bits each: hashes that differ in at most 3 bits agree in at least one band
 _NEIGHBOURS = 32
 
 Pairs = np.ndarray
-"""(m, 2) int64: places i < j."""
+"""(m, 2) int64: indices i < j."""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What remains of an image for comparison.
+    """A summary of an image for comparison.
 
     Attributes:
-        hash: 64 bits.
-        thumbnail: (16, 16) uint8, grey.
+        hash: 64-bit perceptual hash.
+        thumbnail: (16, 16) uint8, greyscale.
     """
 
     hash: int
@@ -47,7 +48,7 @@ class Fingerprint:
 
 
 def fingerprint(image: np.ndarray) -> Fingerprint:
-    """The fingerprint of an image, whatever its size and aspect ratio: (H, W, 3) uint8."""
+    """The fingerprint of an image (H, W, 3) uint8 of any size."""
     grey = Image.fromarray(image).convert("L").resize((_GREY_SIDE, _GREY_SIDE), Image.Resampling.BOX)
     pixels = np.asarray(grey)
     step = _GREY_SIDE // THUMBNAIL_SIDE
@@ -56,10 +57,12 @@ def fingerprint(image: np.ndarray) -> Fingerprint:
 
 
 def dct_hash(grey: np.ndarray) -> int:
-    """64 bits, one a frequency: is it above the median of the 8 x 8 lowest ones of the cosine transform?
+    """Hashes an image: one bit for each of the 8 x 8 lowest frequencies of its cosine transform, 1 above their median.
+
+    The median leaves out the constant term, whose bit is 0.
 
     Args:
-        grey: (n, n) of any type, n at least 8. The mean grey does not count, and its bit is 0.
+        grey: (n, n) of any type, n at least 8.
     """
     basis = _cosines(len(grey))
     frequencies = (basis @ grey.astype(np.float64) @ basis.T).flatten()
@@ -69,7 +72,7 @@ def dct_hash(grey: np.ndarray) -> int:
 
 
 def _cosines(length: int) -> np.ndarray:
-    """(8, length): the lowest cosines of the DCT-II, orthonormal."""
+    """The lowest 8 basis vectors of the orthonormal DCT-II: (8, length)."""
     angles = np.pi / length * np.outer(np.arange(HASH_SIDE), np.arange(length) + 0.5)
     basis = np.cos(angles) * np.sqrt(2 / length)
     basis[0] /= np.sqrt(2)
@@ -77,18 +80,18 @@ def _cosines(length: int) -> np.ndarray:
 
 
 def near_pairs(hashes: np.ndarray, thumbnails: np.ndarray) -> Pairs:
-    """Pairs of images that look the same: close hashes and correlated thumbnails.
+    """Finds pairs of images that look the same: close hashes and correlated thumbnails.
 
-    Up to 50,000 images, every pair is compared. Above, only hashes that agree in one of four bands of 16 bits, each with
-    the 32 that follow it in the band's order: time and memory stay linear, and pairs that differ in more than 3 bits may
-    be missed.
+    Up to 50,000 images, every pair is compared. Above that, a hash is compared with the 32 that follow it in the order of
+    each of four 16-bit bands, if they agree in the band. Time and memory stay linear, but pairs that differ in more than
+    3 bits may be missed.
 
     Args:
         hashes: (n,) uint64.
         thumbnails: (n, 16, 16) uint8.
 
     Returns:
-        (m, 2) int64, sorted, the smaller place first.
+        (m, 2) int64, sorted, the smaller index first.
     """
     signs = _signs(hashes)
     unit, has_contrast = _unit_thumbnails(thumbnails)
@@ -102,19 +105,19 @@ def near_pairs(hashes: np.ndarray, thumbnails: np.ndarray) -> Pairs:
 
 
 def _dots(vectors: np.ndarray, pairs: Pairs) -> np.ndarray:
-    """(m,) dot products of pairs of rows."""
+    """Dot products of pairs of rows: (m,)."""
     products: np.ndarray = np.einsum("nd,nd->n", vectors[pairs[:, 0]], vectors[pairs[:, 1]])
     return products
 
 
 def _signs(hashes: np.ndarray) -> np.ndarray:
-    """(n, 64) float32, -1 for a bit that is 0: the dot product of two rows is 64 less twice the bits that differ."""
+    """The bits as 1 and -1: (n, 64) float32. The dot product of two rows is 64 minus twice the number of differing bits."""
     bits = np.unpackbits(hashes.astype("<u8").view(np.uint8).reshape(-1, 8), axis=1)
     return bits.astype(np.float32) * 2 - 1
 
 
 def _unit_thumbnails(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Thumbnails of mean 0 and length 1, (n, 256) float32, and whether each has contrast, (n,) bool."""
+    """Thumbnails with mean 0 and length 1, (n, 256) float32, and whether each has contrast, (n,) bool."""
     flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     flat -= flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
@@ -123,18 +126,18 @@ def _unit_thumbnails(thumbnails: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _all_pairs(signs: np.ndarray) -> Iterator[Pairs]:
-    """All pairs with close hashes, a block of rows at a time."""
-    for start in range(0, len(signs), _ROWS_AT_A_TIME):
-        close = signs[start : start + _ROWS_AT_A_TIME] @ signs[start:].T >= _MIN_DOT
+    """All pairs with close hashes, one block of rows at a time."""
+    for start in range(0, len(signs), _BLOCK_ROWS):
+        close = signs[start : start + _BLOCK_ROWS] @ signs[start:].T >= _MIN_DOT
         first, second = np.nonzero(np.triu(close, k=1))
         yield np.stack([first, second], axis=1) + start
 
 
 def bucketed_pairs(hashes: np.ndarray) -> Iterator[Pairs]:
-    """Pairs that agree in 16 neighbouring bits, a band and a distance in its order at a time; some come more than once."""
+    """Pairs that agree in one band of 16 bits, one band and distance at a time; a pair may occur more than once."""
     for band in range(_BANDS):
         rotated = (hashes << np.uint64(16 * band)) | (hashes >> np.uint64((64 - 16 * band) % 64))
-        order = np.argsort(rotated, kind="stable")  # the band leads: its buckets lie together, alike ones side by side
+        order = np.argsort(rotated, kind="stable")  # the band comes first, so that its buckets are contiguous
         bucket = rotated[order] >> np.uint64(48)
         for distance in range(1, min(_NEIGHBOURS, len(hashes) - 1) + 1):
             same = bucket[distance:] == bucket[:-distance]
@@ -143,18 +146,18 @@ def bucketed_pairs(hashes: np.ndarray) -> Iterator[Pairs]:
 
 
 def connected_groups(pairs: Pairs) -> list[list[int]]:
-    """Places that pairs connect, directly or over others; each group sorted, groups by their first."""
-    sets: DisjointSets[int] = DisjointSets()
-    for first, second in pairs.tolist():
-        sets.unite(first, second)
-    groups: dict[int, list[int]] = {}
-    for place in sorted(sets):
-        groups.setdefault(sets.find(place), []).append(place)
+    """Groups of indices that pairs connect, directly or through others; each sorted, and ordered by their first index."""
+    if not len(pairs):
+        return []
+    component = components(pairs, int(pairs.max()) + 1)
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index in np.unique(pairs).tolist():
+        groups[component[index]].append(index)
     return list(groups.values())
 
 
 def near_groups(fingerprints: Sequence[Fingerprint]) -> list[list[int]]:
-    """Groups of near-duplicates, as places in ``fingerprints``."""
+    """Groups of near-duplicates, as indices into ``fingerprints``."""
     if not fingerprints:
         return []
     hashes = np.array([entry.hash for entry in fingerprints], dtype=np.uint64)

@@ -1,4 +1,4 @@
-"""The record of a folder: its images, classes and splits, as it is kept and compared with the folder."""
+"""The index of a folder: its images, classes and splits; saved, loaded, and compared with the folder."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from lit_splitmask.images.split import Dropped, Splits
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # 1 hashed pixels otherwise
+VERSION = 2  # version 1 hashed pixels differently
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class SplitOptions:
     """How a folder is read and split.
 
     Args:
-        labels: ``folders`` insists on class folders, ``none`` ignores them, ``auto`` looks.
-        val_share: Share of the images for validation, where no folder for it is given.
-        test_share: The same for the test; None means 0.2 with labels and 0 without.
-        max_bad_share: Share of files that may be unreadable before it is an error.
-        seed: Of the splits alone, so that runs with other seeds share them.
+        labels: ``folders`` requires class folders, ``none`` ignores them, ``auto`` uses them if there are any.
+        val_share: Share of the images for validation, if there is no folder for it.
+        test_share: Share of the images for the test, if there is no folder for it; None for 0.2 with labels and 0 without.
+        max_bad_share: Largest share of files that may be unreadable.
+        seed: Seed of the splits only, so that runs with different seeds share them.
     """
 
     labels: LabelsMode = "auto"
@@ -45,19 +45,19 @@ class FolderIndex:
     """A folder's images, classes and splits.
 
     Args:
-        root: The resolved folder.
-        path: Where this record is kept.
-        options: What decides the splits: seed, val_share, test_share, labels.
-        layout: What was understood of the folder, in one line.
+        root: The folder, resolved.
+        path: File of this index.
+        options: The options that determine the splits: seed, val_share, test_share, labels.
+        layout: Description of the layout, in one line.
         classes: Sorted class names; empty without labels.
         class_level: Which part of a relative path names the class.
-        files: All readable images by POSIX path relative to the root, sorted.
-        unreadable: Those that cannot be decoded.
+        files: Records of all readable images by POSIX path relative to the root, sorted.
+        unreadable: Records of the images that cannot be decoded.
         splits: The images of ``train``, ``val`` and ``test``; a split may be missing.
-        dropped: Images taken out of a split, because another holds the same pixels.
-        conflicts: Groups of identical train images under different labels.
-        given_labels: Labels by file, where a list gives them; empty where folders name the classes.
-        list_digest: Of the list that names the files, with all that it says of them; empty without one.
+        dropped: Images removed from a split because another split holds the same pixels.
+        conflicts: Groups of identical training images with different labels.
+        given_labels: Label by file, if a list gives the labels; empty if folders name the classes.
+        list_digest: Digest of the list that names the images, with its labels, splits and groups; empty without a list.
     """
 
     root: Path
@@ -75,7 +75,7 @@ class FolderIndex:
     list_digest: str = ""
 
     def labels(self, files: Sequence[str]) -> list[int]:
-        """The labels of images, all -1 without labels."""
+        """Labels of the given images; all -1 if the folder has no labels."""
         if not self.classes:
             return [-1] * len(files)
         if self.given_labels:
@@ -98,16 +98,16 @@ class FolderIndex:
 
 
 def folder_in(index_dir: str | Path, root: Path) -> Path:
-    """Where everything that is derived from a folder is kept: ``<index_dir>/<name>-<8 digits of its path's hash>``."""
+    """Directory of everything derived from a folder: ``<index_dir>/<name>-<8 digits of its path's hash>``."""
     resolved = root.resolve()
     return Path(index_dir) / f"{resolved.name}-{hashlib.blake2b(str(resolved).encode(), digest_size=4).hexdigest()}"
 
 
 def load_index(path: Path) -> FolderIndex:
-    """Reads a record, without looking at the images.
+    """Loads an index without looking at the images.
 
     Raises:
-        UserError: It is damaged, or of another version.
+        UserError: The file is damaged, or of another version.
     """
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -118,11 +118,11 @@ def load_index(path: Path) -> FolderIndex:
         index = FolderIndex(**{**stored, "root": Path(stored["root"]), "path": path})
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(
-            f"The split record {path} is damaged ({type(error).__name__}: {error}). Delete it; the same seed and "
-            "images give the same split again."
+            f"The index {path} is damaged ({type(error).__name__}: {error}). Delete it; the same seed and images give the "
+            "same split again."
         ) from error
     if version != VERSION:
-        raise UserError(f"The split record {path} has version {version}, this program reads {VERSION}. Delete it.")
+        raise UserError(f"The index {path} has version {version}, but this program reads version {VERSION}. Delete it.")
     return index
 
 
@@ -132,74 +132,78 @@ def _record(entry: dict[str, Any]) -> FileRecord:
 
 
 def save_index(index: FolderIndex) -> None:
-    """Writes a record to its ``path``."""
+    """Writes an index to its ``path``."""
     stored = {"version": VERSION, **vars(index), "root": str(index.root)}
     del stored["path"]
-    write_atomically(index.path, json.dumps(stored, default=vars).encode())  # of the dataclasses inside
+    write_atomically(index.path, json.dumps(stored, default=vars).encode())  # vars serialises the nested dataclasses
 
 
-def deciding(options: SplitOptions) -> dict[str, Any]:
-    """The options that decide the splits."""
+def split_settings(options: SplitOptions) -> dict[str, Any]:
+    """The options that determine the splits."""
     return {name: value for name, value in asdict(options).items() if name != "max_bad_share"}
 
 
 def check_options(index: FolderIndex, options: SplitOptions) -> None:
-    """Checks that the record was made with these options.
+    """Checks that an index was made with these options.
 
     Raises:
-        UserError: It was not.
+        UserError: An option that determines the splits differs.
     """
-    asked = deciding(options)
-    differing = [name for name in asked if asked[name] != index.options.get(name)]
+    requested = split_settings(options)
+    differing = [name for name in requested if requested[name] != index.options.get(name)]
     if differing:
-        told = ", ".join(f"{name}={asked[name]} (stored: {index.options.get(name)})" for name in differing)
+        listed = ", ".join(f"{name}={requested[name]} (stored: {index.options.get(name)})" for name in differing)
         raise UserError(
-            f"The folder {index.root} was split with other options: {told}. Pass the stored values, or delete "
-            f"{index.path} to make a new split; weights and selections made with the old one can't be compared then."
+            f"The folder {index.root} was split with other options: {listed}. Pass the stored values, or delete {index.path} "
+            "to make a new split; weights and scores from the old split can't be compared with those from the new one."
         )
 
 
 def check_unchanged(index: FolderIndex, present: set[str]) -> FolderIndex:
-    """Compares the images with their record by names, sizes and times of change.
+    """Compares the images of a folder with its index, by names, sizes and modification times.
 
-    A copied folder has new times; images with the same pixels as before are the same, and the record takes their times.
+    An image with a new time but the same pixels, as in a copied folder, is unchanged; the index is saved with the new time.
 
     Args:
-        index: The record.
-        present: The images that there are now.
+        index: The index.
+        present: The images in the folder now.
+
+    Returns:
+        The index, with current modification times.
 
     Raises:
-        UserError: They are not the same.
+        UserError: Images were added, removed or changed.
     """
     known = index.files | index.unreadable
-    touched = [file for file in sorted(present & known.keys()) if _differs(index.root / file, known[file])]
+    touched = [file for file in sorted(present & known.keys()) if _is_touched(index.root / file, known[file])]
     examined = in_threads(lambda file: examine(index.root / file)[0], touched, f"Reading {index.root.name} again")
-    now = dict(zip(touched, examined, strict=True))
+    current = dict(zip(touched, examined, strict=True))
     changes = {
         "added": sorted(present - known.keys()),
         "missing": sorted(known.keys() - present),
-        "changed": [file for file in touched if now[file].hash != known[file].hash],
+        "changed": [file for file in touched if current[file].hash != known[file].hash],
     }
     if not any(changes.values()):
         if not touched:
             return index
-        files = {file: now.get(file, record) for file, record in index.files.items()}
-        unreadable = {file: now.get(file, record) for file, record in index.unreadable.items()}
+        files = {file: current.get(file, record) for file, record in index.files.items()}
+        unreadable = {file: current.get(file, record) for file, record in index.unreadable.items()}
         index = replace(index, files=files, unreadable=unreadable)
         save_index(index)
         return index
-    told = "; ".join(
+    listed = "; ".join(
         f"{len(files)} {kind} ({', '.join(files[:3])}{', …' if len(files) > 3 else ''})"
         for kind, files in changes.items()
         if files
     )
     raise UserError(
-        f"The images in {index.root} are not those that were split before: {told}. Restore them, or delete "
-        f"{index.path} to make a new split; weights and selections made with the old one can't be compared then."
+        f"The images in {index.root} have changed since they were split: {listed}. Restore them, or delete {index.path} to "
+        "make a new split; weights and scores from the old split can't be compared with those from the new one."
     )
 
 
-def _differs(path: Path, record: FileRecord) -> bool:
+def _is_touched(path: Path, record: FileRecord) -> bool:
+    """Whether a file's size or modification time differs from its record."""
     try:
         status = os.stat(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""Very many file names in little memory."""
+"""File names in little memory, for datasets of millions of images."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
@@ -8,10 +8,10 @@ import numpy as np
 
 
 class Names(Sequence[str]):
-    """An immutable sequence of strings, kept as one block of UTF-8.
+    """An immutable sequence of strings, stored as one block of UTF-8.
 
-    A list of Python strings costs about 100 bytes a name, and every worker that reads it gets a copy of its own, because
-    reading changes reference counts; an array stays shared.
+    A list of Python strings takes about 100 bytes per name, and every worker that reads it ends up with its own copy, because
+    reading changes reference counts. An array stays shared.
 
     Args:
         names: The strings; any that a file system can hold.
@@ -26,19 +26,19 @@ class Names(Sequence[str]):
         return len(self._ends)
 
     @overload
-    def __getitem__(self, place: int) -> str: ...
+    def __getitem__(self, index: int) -> str: ...
 
     @overload
-    def __getitem__(self, place: slice) -> "Names": ...
+    def __getitem__(self, index: slice) -> "Names": ...
 
-    def __getitem__(self, place: int | slice) -> "str | Names":
-        if isinstance(place, slice):
-            return Names(self[number] for number in range(*place.indices(len(self))))
-        if not -len(self) <= place < len(self):
-            raise IndexError(place)
-        place %= len(self)
-        start = self._ends[place - 1] if place else 0
-        return self._text[start : self._ends[place]].tobytes().decode("utf-8", "surrogatepass")
+    def __getitem__(self, index: int | slice) -> "str | Names":
+        if isinstance(index, slice):
+            return Names(self[number] for number in range(*index.indices(len(self))))
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        start = self._ends[index - 1] if index else 0
+        return self._text[start : self._ends[index]].tobytes().decode("utf-8", "surrogatepass")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and not isinstance(other, str) and list(self) == list(other)
@@ -46,12 +46,12 @@ class Names(Sequence[str]):
     __hash__ = None  # type: ignore[assignment]
 
     def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
-        """The place of a name, by bisection: the names must be sorted.
+        """The index of a name, by bisection: the names must be sorted.
 
         Raises:
-            ValueError: It is not among them.
+            ValueError: It is not among the names.
         """
-        place = bisect_left(self, value, start, len(self) if stop is None else stop)
-        if place == len(self) or self[place] != value:
+        index = bisect_left(self, value, start, len(self) if stop is None else stop)
+        if index == len(self) or self[index] != value:
             raise ValueError(f"{value!r} is not among the names")
-        return place
+        return index

@@ -1,4 +1,4 @@
-"""Reads every image of a folder once: is it whole, how large is it, which others is it identical to."""
+"""Decodes every image of a folder once: whether it is intact, its size, and a hash of its pixels."""
 
 import hashlib
 import logging
@@ -19,8 +19,8 @@ from lit_splitmask.images.decode import DecodeError, decode
 
 log = logging.getLogger(__name__)
 
-PROGRESS_FROM = 1_000  # fewer images are read before a progress bar would be of use
-_AHEAD = 64  # images that may be under way or wait for those before them, so that they do not fill the memory
+PROGRESS_FROM = 1_000  # images; fewer are read too quickly for a progress bar
+_MAX_PENDING = 64  # images in progress or waiting for earlier ones, to limit memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -28,12 +28,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class FileRecord:
-    """What is known about an image file.
+    """The record of one image file.
 
     Args:
-        size, mtime_ns: By which a change is noticed.
-        hash: Of the decoded pixels; empty if they cannot be decoded.
-        shape: Height and width; (0, 0) if it cannot be decoded.
+        size, mtime_ns: Size in bytes and modification time in nanoseconds, to detect changes.
+        hash: Hash of the decoded pixels; empty if the file cannot be decoded.
+        shape: Height and width; (0, 0) if the file cannot be decoded.
     """
 
     size: int
@@ -43,23 +43,23 @@ class FileRecord:
 
 
 class Storing(Protocol):
-    """Keeps images while they are scanned, so that none is decoded twice."""
+    """Stores images while they are scanned, so that none is decoded twice."""
 
     def start(self, root: Path, files: Sequence[str]) -> None:
-        """Before the first image."""
+        """Called before the first image."""
 
     def shrink(self, path: Path, image: np.ndarray) -> np.ndarray | None:
-        """What is kept of an image; called in threads."""
+        """The pixels to store of an image; called in threads."""
 
     def write(self, image: np.ndarray) -> None:
-        """Takes one shrunk image after the other."""
+        """Writes the next shrunk image; called in order."""
 
 
 def hash_pixels(image: np.ndarray) -> str:
-    """The same for the same pixels, however they are stored: 32 hexadecimal digits.
+    """Hashes pixels, whatever the file format: 32 hexadecimal digits.
 
-    A checksum of all pixels, and a hash of every eighth row: much faster than a hash of all, and images that differ in other
-    rows only are taken for the same once in four thousand million.
+    A checksum of all pixels and a hash of every eighth row: much faster than a hash of all rows. Two images that differ only in
+    the other rows collide with a probability of 1 in 4 billion.
     """
     checksum = zlib.crc32(np.ascontiguousarray(image).data)
     digest = hashlib.blake2b(f"{image.shape} {checksum}".encode(), digest_size=16)
@@ -72,16 +72,19 @@ def scan(
 ) -> dict[str, FileRecord]:
     """Decodes every image once.
 
-    A file that cannot be decoded is reported by name and gets an empty hash.
+    A file that cannot be decoded is named in a warning and gets an empty hash.
 
     Args:
-        root: What the paths are relative to.
+        root: Folder that the paths are relative to.
         files: The images.
-        max_bad_share: Share of them that may be unreadable.
-        storing: Gets the readable ones, in order.
+        max_bad_share: Largest share of the files that may be unreadable.
+        storing: Receives the readable images, in order.
+
+    Returns:
+        The record of each file.
 
     Raises:
-        UserError: More than ``max_bad_share`` of the files cannot be decoded, or all of them.
+        UserError: More than ``max_bad_share`` of the files cannot be decoded, or none can.
     """
     records = {}
     unreadable = []
@@ -89,34 +92,34 @@ def scan(
         storing.start(root, files)
     shrink = None if storing is None else storing.shrink
     outcomes = in_threads(lambda file: _examine(root / file, shrink), files, f"Reading {root.name}")
-    for file, (record, trouble, shrunk) in zip(files, outcomes, strict=True):
+    for file, (record, error, shrunk) in zip(files, outcomes, strict=True):
         records[file] = record
         if storing is not None and shrunk is not None:
             storing.write(shrunk)
-        if trouble is not None:
+        if error is not None:
             unreadable.append(file)
-            log.warning("%s It is left out.", trouble)
+            log.warning("%s It is left out.", error)
     if len(unreadable) > max_bad_share * len(files) or len(unreadable) == len(files):
         shown = ", ".join(unreadable[:5]) + (", …" if len(unreadable) > 5 else "")
         raise UserError(
             f"{len(unreadable)} of the {len(files)} images in {root} cannot be decoded, more than "
-            f"max_bad_share={max_bad_share} allows: {shown}. Replace or remove them, or raise max_bad_share."
+            f"max_bad_share={max_bad_share} allows: {shown}. Replace or remove them, or increase max_bad_share."
         )
     return records
 
 
 def examine(path: Path) -> tuple[FileRecord, DecodeError | None]:
-    """Decodes one file: its record, and the trouble if that fails."""
+    """Decodes one file; returns its record, and the error if that failed."""
     return _examine(path, None)[:2]
 
 
 def _examine(
     path: Path, shrink: Callable[[Path, np.ndarray], np.ndarray | None] | None
 ) -> tuple[FileRecord, DecodeError | None, np.ndarray | None]:
-    """Decodes one file: its record, the trouble if that fails, and what is kept of it."""
+    """Decodes one file; returns its record, the error if that failed, and the pixels to store."""
     try:
         status = os.stat(path)
-    except OSError as error:  # a link that leads nowhere
+    except OSError as error:  # a broken link
         return FileRecord(0, 0, "", (0, 0)), DecodeError(f"The image {path} cannot be opened ({error.strerror})."), None
     try:
         image = decode(path)
@@ -128,7 +131,7 @@ def _examine(
 
 
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item], title: str) -> Iterator[Result]:
-    """Maps in a thread pool, in order, with a progress bar on the terminal if it is long."""
+    """Maps a function in a thread pool, in order; with 1,000 items or more, shows a progress bar on a terminal."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
         results = _in_order(pool, function, items)
         if len(items) >= PROGRESS_FROM and sys.stderr.isatty():
@@ -141,10 +144,10 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item], title:
 
 
 def _in_order(pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    waiting: deque[Future[Result]] = deque()
+    pending: deque[Future[Result]] = deque()
     for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) > _AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+        pending.append(pool.submit(function, item))
+        if len(pending) > _MAX_PENDING:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()

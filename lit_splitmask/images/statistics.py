@@ -2,46 +2,57 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from lit_splitmask.errors import UserError
 from lit_splitmask.files import write_atomically
 from lit_splitmask.images.decode import decode
-from lit_splitmask.images.index import FolderIndex
 from lit_splitmask.images.scan import in_threads
+from lit_splitmask.views import IMAGENET_MEAN, IMAGENET_STD
 
 Colour = tuple[float, float, float]
 StatisticsKind = Literal["imagenet", "dataset", "half"]
 
 FIXED: dict[str, tuple[Colour, Colour]] = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
-_MOST_IMAGES = 2_000
-_LEAST_STD = 1 / 255
+_MAX_IMAGES = 2_000
+_MIN_STD = 1 / 255
 
 
-def dataset_statistics(index: FolderIndex) -> tuple[Colour, Colour]:
-    """Per-channel mean and standard deviation over up to 2,000 train images, in units of [0, 1] pixels.
+def dataset_statistics(
+    root: Path, files: Sequence[str], hashes: Mapping[str, str], folder: Path
+) -> tuple[Colour, Colour]:
+    """Per-channel mean and standard deviation over up to 2,000 training images, of pixels in [0, 1].
 
-    Every image weighs the same. The result is kept beside the folder's record, and measured once.
+    All images have equal weight. The result is measured once and saved in ``folder``.
+
+    Args:
+        root: Folder that the paths are relative to.
+        files: The training images.
+        hashes: Hash of the pixels, by file.
+        folder: Where the result is saved, under a name that depends on the hashes.
 
     Raises:
-        UserError: An image cannot be decoded any more.
+        UserError: There are no training images, or one is missing or damaged.
     """
-    train = index.splits.get("train", [])
-    files = [
-        train[place] for place in np.linspace(0, len(train) - 1, min(len(train), _MOST_IMAGES)).round().astype(int)
-    ]
-    digest = hashlib.blake2b("\n".join(index.files[file].hash for file in files).encode(), digest_size=8).hexdigest()
-    path = index.path.with_name(f"statistics-{digest}.json")
+    if not files:
+        raise UserError("statistics=dataset measures the training images, but there are none. Use statistics=imagenet.")
+    sample = np.linspace(0, len(files) - 1, min(len(files), _MAX_IMAGES)).round().astype(int)
+    files = [files[index] for index in sample]
+    digest = hashlib.blake2b("\n".join(hashes[file] for file in files).encode(), digest_size=8).hexdigest()
+    path = folder / f"statistics-{digest}.json"
     if path.exists():
         stored = json.loads(path.read_text(encoding="utf-8"))
         return _colour(stored["mean"]), _colour(stored["std"])
-    moments = np.array(list(in_threads(lambda file: _moments(decode(index.root / file)), files, "Measuring pixels")))
+    moments = np.array(list(in_threads(lambda file: _moments(decode(root / file)), files, "Measuring pixels")))
     first, second = moments.mean(axis=0)
-    std = np.sqrt(np.maximum(second - first**2, 0)).clip(_LEAST_STD)
+    std = np.sqrt(np.maximum(second - first**2, 0)).clip(_MIN_STD)
     mean_values, std_values = [round(float(value), 4) for value in first], [round(float(value), 4) for value in std]
     write_atomically(path, json.dumps({"mean": mean_values, "std": std_values, "images": len(files)}).encode())
     return _colour(mean_values), _colour(std_values)

@@ -1,1 +1,1 @@
-"""From samples to batches: the budget, samplers, loaders, and what a worker does for one sample."""
+"""From samples to batches: the training budget, samplers, loaders, and the datasets that workers read from."""

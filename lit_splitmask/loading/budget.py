@@ -1,7 +1,6 @@
-"""How long to train, in images seen: the arithmetic between images, passes and optimizer steps.
+"""How long to train: conversions between images seen, passes and optimizer steps. Pure functions.
 
-The unit of the paper (Section 5.1, Table 3) is the number of images seen, 300 passes over ImageNet by default, whatever
-the size of the dataset. Everything here is pure.
+The paper (Section 5.1, Table 3) counts images seen: 300 passes over ImageNet by default, for a dataset of any size.
 """
 
 from dataclasses import dataclass, replace
@@ -16,16 +15,16 @@ MAX_PASSES = 5_000.0
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to train; at most one of the four, and the paper's default if none is given.
+    """How long to train: at most one of four numbers; the paper's default if none is given.
 
     Args:
-        images: Images seen in all.
-        passes: Passes over the training images.
-        steps: Optimizer steps.
+        images: Total number of images seen.
+        passes: Number of passes over the training images.
+        steps: Number of optimizer steps.
         scale: Multiple of the default, such as 0.1.
 
     Raises:
-        UserError: More than one is given, or one is not positive.
+        UserError: More than one number is given, or one is not positive.
     """
 
     images: int | None = None
@@ -37,7 +36,7 @@ class Budget:
         given = {name: value for name, value in vars(self).items() if value is not None}
         listed = " and ".join(f"{name}={value:,}" for name, value in given.items())
         if len(given) > 1:
-            raise UserError(f"The training budget was given by {listed}. Each alone sets its length: pass one of them.")
+            raise UserError(f"The training budget was given by {listed}. Each sets the length: pass only one of them.")
         if any(value <= 0 for value in given.values()):
             raise UserError(f"The training budget is {listed}, but it must be more than 0. Pass a positive number.")
 
@@ -47,14 +46,14 @@ class Budget:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A budget worked out for one dataset and batch size.
+    """A budget resolved for one dataset and batch size.
 
     Args:
-        images: Images seen in all.
-        passes: Passes over the training images.
-        steps: Optimizer steps.
-        batch_size: Images an optimizer step sees, over all processes and accumulated micro-batches.
-        num_images: Training images.
+        images: Total number of images seen.
+        passes: Number of passes over the training images.
+        steps: Number of optimizer steps.
+        batch_size: Images per optimizer step, over all processes and accumulated micro-batches.
+        num_images: Number of training images.
         capped: Whether the cap on the number of passes shortened the default budget.
     """
 
@@ -82,27 +81,29 @@ def resolve(
     table_passes: float | None = None,
     max_passes: float = MAX_PASSES,
 ) -> Schedule:
-    """Works a budget out.
+    """Resolves a budget for a dataset and batch size.
+
+    The default is ``table_passes`` if given, or else the images seen in 300 passes over ImageNet, but at most ``max_passes``
+    passes over these images.
 
     Args:
-        budget: What the user asked for. Without it, or with an empty one: ``table_passes``, or else as many images as 300
-            passes over ImageNet see, but at most ``max_passes`` passes over these images; ``scale`` times that. What the
-            user asked for is never capped.
-        num_images: Training images.
-        batch_size: Images an optimizer step sees.
+        budget: The requested budget, which is never capped; ``scale`` multiplies the default, and None or an empty budget means
+            the default.
+        num_images: Number of training images.
+        batch_size: Images per optimizer step.
         table_passes: Passes that Table 3 gives for this dataset.
-        max_passes: The cap on the default.
+        max_passes: Cap on the passes of the default.
 
     Raises:
         UserError: There are no training images, or the batch size is not positive.
     """
     if num_images < 1:
         raise UserError(
-            f"There are {num_images} training images; training needs at least one. Check the folder of training images; those "
-            "that val or test holds too are taken out of it."
+            f"There are {num_images} training images, but training needs at least one. Check the folder of training images; "
+            "images that are also in val or test are removed from it."
         )
     if batch_size < 1:
-        raise UserError(f"batch_size={batch_size}, but an optimizer step must see at least one image.")
+        raise UserError(f"batch_size={batch_size}, but an optimizer step needs at least one image.")
     budget = budget or Budget()
     capped = False
     if budget.steps is not None:
@@ -121,12 +122,12 @@ def resolve(
 
 
 def steps_per_epoch(steps: int, num_epochs: int) -> int:
-    """The length of a trainer epoch, if ``steps`` optimizer steps are cut into ``num_epochs``."""
+    """Optimizer steps per trainer epoch when ``steps`` are cut into ``num_epochs`` epochs."""
     return max(1, ceil(steps / num_epochs))
 
 
 def whole_epochs(schedule: Schedule, num_epochs: int) -> Schedule:
-    """The schedule with its steps rounded up to whole trainer epochs; more images are seen by less than one epoch's."""
+    """Rounds the steps of a schedule up to whole trainer epochs, which adds less than one epoch."""
     length = steps_per_epoch(schedule.steps, num_epochs)
     steps = ceil(schedule.steps / length) * length
     if steps == schedule.steps:

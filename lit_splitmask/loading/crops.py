@@ -1,4 +1,4 @@
-"""Crops of images by (pass, index): what a worker does for one image."""
+"""The dataset of image crops: reads, crops and augments an image by its key (pass, index)."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,10 @@ class IndexedImages(KeyedDataset):
     """The images of a split, cropped.
 
     Args:
-        samples: The split.
+        samples: Images of the split.
         read: Reads an image by its name.
         transform: Makes the first crop.
-        more: Make further crops of each image.
+        more: Transforms for further crops of each image.
         channels: 3, or 1 for luminance only.
         seed: Seed of the augmentation.
     """
@@ -37,11 +37,11 @@ class IndexedImages(KeyedDataset):
         self._buffers = [Buffers() for _ in self.transforms]
 
     def __getitems__(self, keys: Sequence[Key | int]) -> dict[str, Tensor]:
-        """A batch of crops.
+        """Makes a batch of crops.
 
         Returns:
-            ``image`` (B, C, H, W) uint8 in the channels-last memory format, ``label`` and ``index`` (B,) int64; further crops as
-            ``image_1``, ``image_2``, …. A worker overwrites the pixels of an earlier batch, see :class:`Buffers`.
+            ``image`` (B, C, H, W) uint8 in channels-last memory format, ``label`` and ``index`` (B,) int64, and further crops as
+            ``image_1``, ``image_2``, …. A worker reuses the memory of earlier batches, see :class:`Buffers`.
 
         Raises:
             DecodeError: A file is missing or damaged.

@@ -1,4 +1,4 @@
-"""Images with their objects by (pass, index): what a worker does for one image of a COCO folder."""
+"""The dataset of images with objects: reads an image by its key (pass, index), and maps its boxes and masks to a view."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,23 +14,23 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.loading.sampler import Key
 from lit_splitmask.loading.samples import KeyedDataset, Read, Samples, parse_key, writable_tensor
 
-LEAST_SIDE = 1.0
-"""Pixels; objects that are smaller in a training view are left out of it."""
+MIN_SIDE = 1.0
+"""Pixels; smaller objects are left out of a training view."""
 
 
 class CocoImages(KeyedDataset):
-    """The images of a split, each seen through a view; the same key gives the same pixels, boxes and masks everywhere.
+    """Views of the images of a split; the same key gives the same pixels, boxes and masks in every process and run.
 
     Args:
-        samples: The split.
-        read: Gives an image by its name, (H, W, 3) uint8.
-        annotations: Of the split, or more.
-        places: (N,) of the samples among the annotations.
+        samples: Images of the split.
+        read: Reads an image by its name: (H, W, 3) uint8.
+        annotations: Annotations of at least these images.
+        positions: (N,) integers, index of each sample in the annotations.
         view: Makes the view of an image.
-        training: Give ``target`` as seen through the view, else ``truth`` as in the file.
+        training: Whether to return ``target``, in the view, instead of ``truth``, as in the file.
         masks: Whether objects have masks.
-        channels: 3, or 1 for the luminance alone.
-        seed: Of the augmentation.
+        channels: 3, or 1 for luminance only.
+        seed: Seed of the augmentation.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class CocoImages(KeyedDataset):
         read: Read,
         *,
         annotations: Annotations,
-        places: np.ndarray,
+        positions: np.ndarray,
         view: MakeView,
         training: bool,
         masks: bool,
@@ -47,43 +47,45 @@ class CocoImages(KeyedDataset):
         seed: int = 0,
     ) -> None:
         super().__init__(samples, read, channels=channels, seed=seed)
-        self.annotations, self.places, self.view = annotations, places, view
+        self.annotations, self.positions, self.view = annotations, positions, view
         self.training, self.masks = training, masks
 
     def __getitems__(self, keys: Sequence[Key | int]) -> dict[str, Any]:
-        """A batch.
+        """Makes a batch of views.
 
         Returns:
-            ``image``, a list of (C, h, w) uint8 of different sizes; ``size``, the originals' heights and widths; ``index`` (B,)
-            int64; and lists of ``target`` in training (``boxes`` (n, 4) float32 of left, top, right, bottom, ``labels`` (n,)
-            int64, ``masks`` (n, h, w) bool; crowds are left out), of ``truth`` in evaluation (``boxes`` (n, 4) float64 of
-            left, top, width, height, ``labels``, ``iscrowd``, ``area``, ``masks`` as run lengths).
+            ``image``, a list of (C, h, w) uint8 of different sizes; ``size``, a list of heights and widths on disk; ``index``
+            (B,) int64. In training also ``target``, a list of dictionaries of ``boxes`` (n, 4) float32 (left, top, right,
+            bottom), ``labels`` (n,) int64 and ``masks`` (n, h, w) bool, without crowds. In evaluation also ``truth``, a list of
+            dictionaries of ``boxes`` (n, 4) float64 (left, top, width, height), ``labels``, ``iscrowd``, ``area``, and
+            ``masks`` as run lengths.
 
         Raises:
-            UserError: A file is gone, damaged, or of another size than the annotations say.
+            UserError: A file is missing or damaged, or its size differs from the annotations.
         """
         items = [self._item(*parse_key(key)) for key in keys]
         batch: dict[str, Any] = {name: [item[name] for item in items] for name in items[0]}
         return batch | {"index": torch.tensor(batch["index"])}
 
     def _item(self, pass_number: int, index: int) -> dict[str, Any]:
-        name, place = self.samples.files[index], int(self.places[index])
+        name, row = self.samples.files[index], int(self.positions[index])
         pixels = self.read(name)
-        size = (int(self.annotations.sizes[place, 0]), int(self.annotations.sizes[place, 1]))
+        size = (int(self.annotations.sizes[row, 0]), int(self.annotations.sizes[row, 1]))
         if pixels.shape[:2] != size:
             raise UserError(
                 f"The image {name} has {pixels.shape[0]}×{pixels.shape[1]} pixels (height × width), but {self.annotations.path} "
-                f"says {size[0]}×{size[1]}, so its boxes would not fit: replace the image, or correct the file."
+                f"says {size[0]}×{size[1]}, so its boxes would not fit. Replace the image, or correct the file."
             )
         view = self.view(*size, self.augment_seed(pass_number, index))
         image = writable_tensor(self.to_channels(view.image(pixels)))
         item = {"image": image.permute(2, 0, 1), "size": size, "index": index}
-        objects = self.annotations.objects(place)
+        objects = self.annotations.objects(row)
         if self.training:
             return item | {"target": self._target(objects, view, size)}
         return item | {"truth": self._truth(objects, size)}
 
     def _truth(self, objects: list[dict[str, Any]], size: tuple[int, int]) -> dict[str, Any]:
+        """The objects as in the file."""
         truth: dict[str, Any] = {
             "boxes": torch.tensor([one["bbox"] for one in objects], dtype=torch.float64).reshape(-1, 4),
             "labels": torch.tensor([one["label"] for one in objects], dtype=torch.int64),
@@ -95,20 +97,21 @@ class CocoImages(KeyedDataset):
         return truth
 
     def _target(self, objects: list[dict[str, Any]], view: View, size: tuple[int, int]) -> dict[str, Tensor]:
+        """The objects in the view, without crowds and those that are too small or outside."""
         objects = [one for one in objects if not one["iscrowd"]]
         edges = np.array([one["bbox"] for one in objects], dtype=np.float64).reshape(-1, 4)
-        whole = view.boxes(np.concatenate([edges[:, :2], edges[:, :2] + edges[:, 2:]], axis=1))
-        clipped = np.clip(whole, 0, [view.out_width, view.out_height] * 2)
+        full = view.boxes(np.concatenate([edges[:, :2], edges[:, :2] + edges[:, 2:]], axis=1))
+        clipped = np.clip(full, 0, [view.out_width, view.out_height] * 2)
         boxes, labels, masks = [], [], []
-        for one, box, full in zip(objects, clipped, whole, strict=True):
-            if not _large_enough(box):
+        for one, box, full_box in zip(objects, clipped, full, strict=True):
+            if not _is_large_enough(box):
                 continue
             if self.masks:
                 mask = view.mask(one["segmentation"], size)
                 if not mask.any():
                     continue
-                if np.abs(box - full).max() > LEAST_SIDE:  # of an object that is cut, the rest of the box may be empty
-                    box = _box_of(mask)
+                if np.abs(box - full_box).max() > MIN_SIDE:  # the view cuts the object
+                    box = _bounding_box(mask)
                 masks.append(torch.from_numpy(mask))
             boxes.append(box)
             labels.append(one["label"])
@@ -122,11 +125,11 @@ class CocoImages(KeyedDataset):
         return target
 
 
-def _large_enough(box: np.ndarray) -> bool:
-    return bool((box[2:] - box[:2] >= LEAST_SIDE).all())
+def _is_large_enough(box: np.ndarray) -> bool:
+    return bool((box[2:] - box[:2] >= MIN_SIDE).all())
 
 
-def _box_of(mask: np.ndarray) -> np.ndarray:
-    """Left, top, right, bottom of what is set in (H, W)."""
+def _bounding_box(mask: np.ndarray) -> np.ndarray:
+    """Left, top, right and bottom of the pixels that are set in a mask (H, W)."""
     xs, ys = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     return np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1], dtype=np.float64)

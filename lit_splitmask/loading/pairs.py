@@ -1,4 +1,4 @@
-"""Images with their label maps by (pass, index): what a worker does for one pair."""
+"""The datasets of images with label maps: reads a pair by its key (pass, index), as crops or whole."""
 
 from collections.abc import Sequence
 
@@ -17,8 +17,8 @@ class PairedCrops(KeyedDataset):
     Args:
         samples: The images.
         read: Reads an image by its name.
-        read_classes: Reads its map by the image's name: (H, W) int16, -1 without a label.
-        transform: Crops both.
+        read_classes: Reads the label map by the image's name: (H, W) int16, -1 without a label.
+        transform: Crops and augments both.
         channels: 3, or 1 for luminance only.
         seed: Seed of the augmentation.
     """
@@ -31,7 +31,11 @@ class PairedCrops(KeyedDataset):
         self._buffers = Buffers()
 
     def __getitems__(self, keys: Sequence[Key | int]) -> dict[str, Tensor]:
-        """A batch: ``image`` (B, C, S, S) uint8 in channels-last format, ``map`` (B, S, S) int16, ``index`` (B,) int64.
+        """Makes a batch of crops.
+
+        Returns:
+            ``image`` (B, C, S, S) uint8 in channels-last memory format, ``map`` (B, S, S) int16, and ``index`` (B,) int64. A
+            worker reuses the memory of earlier batches, see :class:`Buffers`.
 
         Raises:
             DecodeError: A file is missing or damaged.
@@ -55,13 +59,13 @@ class PairedCrops(KeyedDataset):
 
 
 class WholeImages(KeyedDataset):
-    """Whole images, one at a time, with their maps where they have one.
+    """Whole images, one at a time, with their label maps if there are any.
 
     Args:
         samples: The images.
         read: Reads an image by its name.
-        read_classes: Reads its map by the image's name, (H, W) int16; None if there are no maps.
-        short_side: Size that the short side of an image is scaled to; None keeps the size. Maps always keep theirs.
+        read_classes: Reads the label map by the image's name, (H, W) int16; None if there are no maps.
+        short_side: Short side after scaling, in pixels; None for the size on disk. Label maps keep their size.
         channels: 3, or 1 for luminance only.
     """
 
@@ -72,13 +76,15 @@ class WholeImages(KeyedDataset):
         self.read_classes, self.short_side = read_classes, short_side
 
     def __getitems__(self, keys: Sequence[Key | int]) -> dict[str, Tensor]:
-        """A batch of one: ``image`` (1, C, h, w) uint8, ``size`` (1, 2), ``index`` (1,) int64, ``map`` (1, H, W) int16.
+        """Makes a batch of one image.
 
-        ``size`` holds the height and width on disk, which are those of the map.
+        Returns:
+            ``image`` (1, C, h, w) uint8, ``size`` (1, 2) int64, the height and width on disk, ``index`` (1,) int64, and, if there
+            are label maps, ``map`` (1, H, W) int16 at the size on disk.
 
         Raises:
             DecodeError: A file is missing or damaged.
-            ValueError: More than one image is asked for.
+            ValueError: The batch has more than one key.
         """
         (key,) = keys
         _, index = parse_key(key)
@@ -87,7 +93,7 @@ class WholeImages(KeyedDataset):
         height, width = image.shape[:2]
         scale = scale_for((height, width), self.short_side)
         scaled = resize_to(image, (max(1, round(height * scale)), max(1, round(width * scale))))
-        pixels = np.array(self.to_channels(scaled))  # a copy: the reader may return a view of memory that it keeps
+        pixels = np.array(self.to_channels(scaled))  # copied: the reader may return a view of its own memory
         item = {
             "image": torch.from_numpy(pixels).permute(2, 0, 1)[None],
             "size": torch.tensor([[height, width]]),

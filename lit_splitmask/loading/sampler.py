@@ -1,4 +1,4 @@
-"""Which images a process reads, and in which order, as pure functions of the optimizer step."""
+"""Samplers: which images a process reads, and in which order, as a function of the optimizer step."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,35 +8,36 @@ from torch.utils.data import DistributedSampler
 from lit_splitmask.errors import UserError
 from lit_splitmask.seeding import derive_seed
 
-Key = tuple[int, int]  # (number of the pass, which keys the augmentation, and index of the image)
+Key = tuple[int, int]
+"""``(pass, index)``: the number of the pass, which seeds the augmentation, and the index of the image."""
 
 
 class WrapAroundSampler(DistributedSampler):
-    """Passes over the images without end, in a fresh order each, cut into trainer epochs of equally many steps.
+    """Endless passes over the images, each in a new order, cut into trainer epochs of equally many steps.
 
-    The position p = step · batch_size + offset decides everything: p // num_images is the pass, p % num_images the
-    place in that pass's permutation. No tail is dropped, a batch may be larger than the dataset, and a resume is exact
-    at every optimizer step. Within a step, the first ``batch_size / accumulate`` positions are the first micro-batch,
-    of which rank r reads the r-th block.
+    The position p = step · batch_size + offset determines the image: p // num_images is the pass, and p % num_images the index
+    into the permutation of that pass. No images are dropped at the end of a pass, a batch may be larger than the dataset, and
+    resuming is exact at every optimizer step. Within a step, the first ``batch_size / accumulate`` positions are the first
+    micro-batch, of which rank r reads the r-th block.
 
-    With ``repeats`` (repeated augmentation, Table 9), each image comes so many times in a row, under as many keys; the
-    positions stay what they are, so that a pass over the images takes ``repeats`` times as long, on any number of ranks.
+    With ``repeats`` (repeated augmentation, Table 9), each image occupies that many consecutive positions, with a different key
+    at each. A pass over the images is then ``repeats`` times as long, on any number of ranks.
 
-    It is a ``DistributedSampler``, so that Lightning leaves it in place.
+    The class is a ``DistributedSampler`` so that Lightning does not replace it.
 
     Args:
-        num_images: Images to choose from.
-        batch_size: Images an optimizer step sees, over all processes and micro-batches.
-        steps_per_epoch: Optimizer steps that one iteration covers.
-        seed: Decides the permutations.
-        rank: This process.
+        num_images: Number of images to choose from.
+        batch_size: Images per optimizer step, over all processes and micro-batches.
+        steps_per_epoch: Optimizer steps per iteration over the sampler.
+        global_step: Returns the number of optimizer steps taken; called when an iteration starts.
+        seed: Seed of the permutations.
+        repeats: Number of differently augmented copies of each image in a row.
+        rank: Index of this process.
         world_size: Number of processes.
-        accumulate: Micro-batches an optimizer step.
-        global_step: Gives the number of optimizer steps taken; asked when an iteration starts.
-        repeats: Differently augmented copies of each image in a row.
+        accumulate: Micro-batches per optimizer step.
 
     Raises:
-        UserError: The batch cannot be shared out evenly.
+        UserError: The batch cannot be divided evenly among processes and micro-batches.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class WrapAroundSampler(DistributedSampler):
 
     @property
     def loader_batch_size(self) -> int:
-        """Images a process reads at once: one micro-batch."""
+        """Images per micro-batch of one process."""
         return self.batch_size // (self.num_replicas * self.accumulate)
 
     def __len__(self) -> int:
@@ -81,15 +82,21 @@ class WrapAroundSampler(DistributedSampler):
     def key_at(self, position: int) -> Key:
         """The key at a position of the endless sequence."""
         number, copy = divmod(position, self.repeats)
-        pass_number, place = divmod(number, self.num_images)
+        pass_number, index = divmod(number, self.num_images)
         if self._order[0] != pass_number:
             generator = np.random.default_rng(derive_seed(self.order_seed, "order", pass_number))
             self._order = (pass_number, generator.permutation(self.num_images))
-        return pass_number * self.repeats + copy, int(self._order[1][place])
+        return pass_number * self.repeats + copy, int(self._order[1][index])
 
 
 class EvalSampler(DistributedSampler):
-    """Every image once, in order; rank r reads r, r + world_size, …, and none is repeated to even the ranks out."""
+    """Every image once, in order: rank r reads r, r + world_size, …, and no image is repeated to give ranks equal numbers.
+
+    Args:
+        num_images: Number of images.
+        rank: Index of this process.
+        world_size: Number of processes.
+    """
 
     def __init__(self, num_images: int, *, rank: int = 0, world_size: int = 1) -> None:
         super().__init__(range(num_images), num_replicas=world_size, rank=rank, shuffle=False)  # type: ignore[arg-type]
@@ -104,10 +111,10 @@ class EvalSampler(DistributedSampler):
 
 
 def check_divides(batch_size: int, world_size: int, accumulate: int) -> None:
-    """Checks that processes and micro-batches get equally many images of a batch.
+    """Checks that a batch can be divided evenly among processes and micro-batches.
 
     Raises:
-        UserError: They do not; names the nearest sizes that would do.
+        UserError: It cannot; the message names the nearest possible sizes.
     """
     parts = world_size * accumulate
     if batch_size >= parts and batch_size % parts == 0:
@@ -115,6 +122,6 @@ def check_divides(batch_size: int, world_size: int, accumulate: int) -> None:
     below, above = batch_size // parts * parts, -(-batch_size // parts) * parts
     near = f"{below} or {above}" if below > 0 and below != above else f"{max(above, parts)}"
     raise UserError(
-        f"batch_size={batch_size} is what one optimizer step sees, and cannot be shared evenly among {world_size} "
+        f"batch_size={batch_size} is the number of images per optimizer step, which cannot be divided evenly among {world_size} "
         f"process(es) x {accumulate} accumulated micro-batch(es). Use a multiple of {parts}, such as {near}."
     )

@@ -1,4 +1,4 @@
-"""The samples of a split, and what all datasets that a worker reads from share."""
+"""The samples of a split, and the base class of the datasets that workers read from."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -17,15 +17,18 @@ from lit_splitmask.seeding import derive_seed
 NUM_BUFFERS = 3
 
 Read = Callable[[str], np.ndarray]
-"""Reads an image by its name: (H, W, 3) uint8. Must survive pickling."""
+"""Reads an image by its name: (H, W, 3) uint8. Must be picklable."""
 
 
 class Samples:
-    """The images of one split, in little memory however many there are.
+    """The images of one split, stored compactly.
 
     Args:
-        files: Names that the reader understands.
-        labels: One for each file; -1 without labels.
+        files: Names of the images, as the reader expects them.
+        labels: Label of each image; -1 without a label.
+
+    Raises:
+        ValueError: The numbers of files and labels differ.
     """
 
     def __init__(self, files: Iterable[str], labels: Sequence[int] | np.ndarray) -> None:
@@ -48,26 +51,26 @@ class Samples:
 
 
 class Buffers:
-    """Where a worker puts its batches: a few blocks of memory shared with the main process, used in turn.
+    """A worker's memory for batches: a few blocks shared with the main process, used in turn.
 
-    Allocating new shared memory for every batch, as is usual, takes as long as a crop. A loader may prefetch one batch less
-    than there are buffers, and must copy a batch before it asks for the next.
+    Allocating new shared memory for every batch, as PyTorch does, takes as long as a crop. A loader may prefetch one batch
+    fewer than there are buffers, and must copy a batch before it requests the next.
     """
 
     def __init__(self) -> None:
         self._buffers: list[Tensor] = []
-        self._turn = 0
+        self._next = 0
 
     def next(self, shape: tuple[int, ...]) -> Tensor:
-        """A uint8 tensor to write to; a new one outside workers, or for a shape other than the first."""
+        """A uint8 tensor to write to; a new one outside workers, or if the shape differs from the first."""
         if get_worker_info() is None:
             return torch.empty(shape, dtype=torch.uint8)
         if len(self._buffers) < NUM_BUFFERS:
             self._buffers.append(torch.empty(shape, dtype=torch.uint8).share_memory_())
-        buffer = self._buffers[self._turn % NUM_BUFFERS]
+        buffer = self._buffers[self._next % NUM_BUFFERS]
         if buffer.shape != shape:
             return torch.empty(shape, dtype=torch.uint8)
-        self._turn += 1
+        self._next += 1
         return buffer
 
 
@@ -75,7 +78,7 @@ class KeyedDataset(Dataset):
     """The images of a split by key; the same key gives the same result in every process and run.
 
     Args:
-        samples: The split.
+        samples: Images of the split.
         read: Reads an image by its name.
         channels: 3, or 1 for luminance only.
         seed: Seed of the augmentation.
@@ -89,15 +92,15 @@ class KeyedDataset(Dataset):
         return len(self.samples)
 
     def __getitem__(self, key: Key | int) -> dict[str, Any]:
-        """One sample, as :meth:`__getitems__` gives a batch of them, without the batch dimension."""
+        """One sample: an entry of :meth:`__getitems__` without the batch dimension."""
         return {name: values[0] for name, values in self.__getitems__([key]).items()}
 
     @abstractmethod
     def __getitems__(self, keys: Sequence[Key | int]) -> dict[str, Any]:
-        """A batch.
+        """Makes a batch.
 
         Args:
-            keys: Pass numbers with indices into the split; an index alone means pass 0.
+            keys: Pass numbers and indices into the split; an index alone means pass 0.
         """
 
     def augment_seed(self, pass_number: int, index: int, *more: int) -> int:
@@ -105,7 +108,7 @@ class KeyedDataset(Dataset):
         return derive_seed(self.seed, "augment", pass_number, index, *more)
 
     def to_channels(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 to (H, W, channels): unchanged, or the luminance (ITU-R 601)."""
+        """Converts (H, W, 3) uint8 to (H, W, channels) uint8: unchanged, or the luminance (ITU-R 601)."""
         return image if self.channels == 3 else np.asarray(Image.fromarray(image).convert("L"))[:, :, None]
 
 

@@ -1,4 +1,4 @@
-"""What a datamodule reads from."""
+"""The data that a datamodule opens: splits, classes, a reader, pixel statistics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from lit_splitmask.loading.samples import Read, Samples
 
 @dataclass(frozen=True)
 class Source:
-    """What a datamodule reads from.
+    """The data that a datamodule opens.
 
     Args:
-        splits: ``train``, and ``val`` and ``test`` where they exist.
-        predict: What ``predict`` runs over.
-        class_names: Sorted; empty without labels.
-        read: Gives an image by its name, (H, W, 3) uint8. Must survive pickling.
-        mean, std: Of pixels in [0, 1].
+        splits: Samples of ``train``, and of ``val`` and ``test`` if they exist.
+        predict: Samples that ``predict`` runs over.
+        class_names: Class names by label; empty without labels.
+        read: Reads an image by its name: (H, W, 3) uint8. Must be picklable.
+        mean, std: Mean and standard deviation of the pixels, in [0, 1].
     """
 
     splits: Mapping[str, Samples]

@@ -1,4 +1,4 @@
-"""The shared backbone, the decoder and the heads."""
+"""The backbone that all methods share, the decoder, and the parts for prediction, segmentation and detection."""
 
 from lit_splitmask.models.decoder import Decoder
 from lit_splitmask.models.heads import WordHead

@@ -1,4 +1,4 @@
-"""The shallow decoder that sees both the encoded patches and mask tokens (Section 4.2).
+"""The shallow decoder over encoded patches and mask tokens (Section 4.2).
 
 B images, N patches, n visible patches, D width.
 """
@@ -9,21 +9,21 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from lit_splitmask.masking import put
+from lit_splitmask.masking import put, take
 from lit_splitmask.models.vit import sincos_positions
 
 
 class Decoder(nn.Module):
-    """Transformer blocks over a full sequence in which hidden patches are mask tokens that carry their position.
+    """Transformer blocks over the full sequence, in which mask tokens with positions stand for the hidden patches.
 
     Args:
-        grid: rows and columns of patches.
-        embed_dim: D, the encoder's width.
-        num_heads: attention heads.
-        depth: number of blocks; the paper's 2.
-        positions: learned or fixed sin-cos positions of the mask tokens.
-        reposition_visible: add the positions to the encoded patches as well (MAE does; the paper adds them to the mask
-            tokens only).
+        grid: Rows and columns of patches.
+        embed_dim: Width D of its input and blocks.
+        num_heads: Attention heads.
+        depth: Number of blocks (2 in the paper).
+        positions: Learned or fixed sin-cos positions of the mask tokens.
+        reposition_visible: Whether the positions are added to the encoded patches as well (MAE does; the paper adds them to the
+            mask tokens only).
     """
 
     def __init__(
@@ -50,10 +50,9 @@ class Decoder(nn.Module):
         self.apply(_init_linear)
 
     def forward(self, encoded: Tensor, keep: Tensor) -> Tensor:
-        """Fills the hidden places with mask tokens and decodes: (B, n, D) at ``keep`` (B, n) -> (B, N, D)."""
+        """Adds mask tokens for the hidden patches and decodes: (B, n, D) at ``keep`` (B, n) -> (B, N, D)."""
         if self.reposition_visible:
-            positions = self.pos_embed.expand(len(keep), -1, -1)
-            encoded = encoded + positions.gather(1, keep[:, :, None].expand(-1, -1, positions.shape[-1]))
+            encoded = encoded + take(self.pos_embed.expand(len(keep), -1, -1), keep)
         masked = (self.mask_token + self.pos_embed).expand(len(keep), -1, -1).to(encoded.dtype)
         tokens = put(encoded, keep, masked)
         for block in self.blocks:

@@ -1,6 +1,6 @@
-"""Mask R-CNN, or Faster R-CNN without masks, over the shared ViT (Section 5.2.1, Table 4); parts of torchvision's.
+"""Mask R-CNN, or Faster R-CNN without masks, on the shared ViT (Section 5.2.1, Table 4), with parts of torchvision's.
 
-B images, D width of the ViT, P patch size in pixels, K classes.
+B images, D width of the ViT, P patch size in pixels, K classes. Boxes are left, top, right, bottom in pixels.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,24 +22,31 @@ from lit_splitmask.models.roi import Float32RPNHead, Heads, LevelRoIAlign, Propo
 from lit_splitmask.models.vit import ViT
 
 RATIOS = (0.5, 1.0, 2.0)
+"""Aspect ratios of the anchors, height over width."""
+
 BOX_CELLS, MASK_CELLS = 7, 14
+"""Sides of the pooled regions of the box head and the mask head, in cells."""
 
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """The parts after the backbone; defaults are the reference's (Mask R-CNN of the Swin repository).
+    """Settings of the parts after the backbone; defaults are the reference's (Mask R-CNN of the Swin repository).
 
     Attributes:
-        channels: of the feature pyramid, the proposals' and the mask head.
-        box_features: width of the box head's two layers.
-        anchor_scale: side of the anchors over the stride of their map.
-        proposals: kept after suppression, in training and evaluation.
-        anchors_per_image: of which the proposals' loss is made, half of them positive at most.
-        regions_per_image: of which the heads' losses are made, a quarter of them positive at most.
-        score_threshold: below which detections are left out.
-        nms_threshold: overlap of two detections of a class above which the weaker one is left out.
-        detections: most of an image.
-        grad_checkpointing: computes the ViT's blocks once more in the backward pass, which keeps less in memory.
+        channels: Channels of the feature pyramid, the proposal head and the mask head.
+        box_features: Width of the two layers of the box head.
+        anchor_scale: Side of the anchors divided by the stride of their map.
+        proposals: Most proposals per image after non-maximum suppression, in training and evaluation.
+        anchors_per_image: Anchors sampled per image for the loss of the proposals, at most half of them positive.
+        regions_per_image: Regions sampled per image for the losses of the heads, at most a quarter of them positive.
+        score_threshold: Least score of a detection, in [0, 1).
+        nms_threshold: Overlap (IoU) with a higher-scoring detection of the same class above which a detection is dropped, in
+            [0, 1).
+        detections: Most detections per image.
+        grad_checkpointing: Whether the ViT's blocks are computed again in the backward pass, to save memory.
+
+    Raises:
+        UserError: ``score_threshold`` or ``nms_threshold`` is outside [0, 1), or another number is not positive.
     """
 
     channels: int = 256
@@ -54,7 +61,8 @@ class DetectorConfig:
     grad_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("channels", "box_features", "anchor_scale", "proposals", "regions_per_image", "detections"):
+        counts = ("channels", "box_features", "proposals", "anchors_per_image", "regions_per_image", "detections")
+        for name in (*counts, "anchor_scale"):
             if getattr(self, name) <= 0:
                 raise UserError(f"detector.{name} is {getattr(self, name)}; it must be positive.")
         for name in ("score_threshold", "nms_threshold"):
@@ -63,11 +71,11 @@ class DetectorConfig:
 
 
 class LevelAnchors(AnchorGenerator):
-    """Anchors at the strides of the maps; torchvision divides the image's side by a map's, which rounding makes another one.
+    """Anchors spaced by the strides of the maps; torchvision divides the sides of image and map, and rounding changes the stride.
 
     Args:
-        strides: Of the maps, in pixels.
-        scale: Side of the anchors over the stride.
+        strides: Strides of the maps in pixels.
+        scale: Side of the anchors divided by the stride of their map.
     """
 
     def __init__(self, strides: list[int], scale: float) -> None:
@@ -75,11 +83,19 @@ class LevelAnchors(AnchorGenerator):
         self.strides = strides
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        """(N, 4) of left, top, right, bottom for each image, N over all maps."""
+        """Makes the anchors of a batch.
+
+        Args:
+            image_list: The batch; only the number of images counts.
+            feature_maps: A map (B, C, H_i, W_i) for each stride.
+
+        Returns:
+            For each image the same boxes of all maps, (N, 4) of the maps' type.
+        """
         like = feature_maps[0]
         self.set_cell_anchors(like.dtype, like.device)
         steps = [[torch.tensor(stride, device=like.device)] * 2 for stride in self.strides]
-        anchors = torch.cat(self.grid_anchors([list(one.shape[-2:]) for one in feature_maps], steps))
+        anchors = torch.cat(self.grid_anchors([list(feature_map.shape[-2:]) for feature_map in feature_maps], steps))
         return [anchors] * len(image_list.image_sizes)
 
 
@@ -87,8 +103,15 @@ class PyramidBackbone(nn.Module):
     """The ViT's four maps through a feature pyramid network, and a fifth, coarser one for the proposals.
 
     Args:
-        vit: The backbone; its final norm has no part in the maps and is frozen, so that every parameter gets a gradient.
-        channels: Of the result.
+        vit: The backbone. The maps do not use its final norm, which is frozen, since DDP needs a gradient of every trainable
+            parameter.
+        channels: Channels of the maps.
+
+    Attributes:
+        strides: Strides of the five maps in pixels, from fine to coarse.
+
+    Raises:
+        UserError: The backbone has fewer than four blocks, or P is not divisible by 4.
     """
 
     def __init__(self, vit: ViT, channels: int) -> None:
@@ -99,10 +122,17 @@ class PyramidBackbone(nn.Module):
         self.strides = [*self.pyramid.strides, 2 * self.pyramid.strides[-1]]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(B, C, H, W), sides multiples of 2P -> five maps (B, channels, H/stride, W/stride) float32."""
-        maps = self.pyramid(images)
-        # float32: anchors take the maps' type, and bfloat16 cannot tell one pixel from the next
-        return {name: one.float() for name, one in self.fpn({str(i): one for i, one in enumerate(maps)}).items()}
+        """The maps by name, from fine to coarse.
+
+        Args:
+            images: (B, C, H, W) float, normalised; H and W multiples of 2P.
+
+        Returns:
+            Five maps (B, channels, H/stride, W/stride) float32.
+        """
+        maps = self.fpn({str(i): feature_map for i, feature_map in enumerate(self.pyramid(images))})
+        # Anchors have the maps' type, and bfloat16 cannot tell neighbouring pixels apart.
+        return {name: feature_map.float() for name, feature_map in maps.items()}
 
 
 class MaskRCNN(nn.Module):
@@ -111,8 +141,11 @@ class MaskRCNN(nn.Module):
     Args:
         vit: The backbone.
         num_classes: K, without the background.
-        config: The parts after it.
-        masks: With the mask head; without it, it is Faster R-CNN.
+        config: Settings of the parts after the backbone.
+        masks: Whether there is a mask head; without it, this is Faster R-CNN.
+
+    Raises:
+        UserError: The backbone has fewer than four blocks, or P is not divisible by 4.
     """
 
     def __init__(
@@ -127,15 +160,15 @@ class MaskRCNN(nn.Module):
         vit.set_grad_checkpointing(config.grad_checkpointing)
         self.config, self.num_classes, self.with_masks = config, num_classes, masks
         self.backbone = PyramidBackbone(vit, config.channels)
-        self.rpn = self._proposals()
-        self.roi_heads = self._heads(masks)
+        self.rpn = self._make_proposals()
+        self.roi_heads = self._make_heads(masks)
 
     @property
     def vit(self) -> ViT:
         """The shared backbone."""
         return self.backbone.pyramid.vit
 
-    def _proposals(self) -> Proposals:
+    def _make_proposals(self) -> Proposals:
         config, strides = self.config, self.backbone.strides
         anchors = LevelAnchors(strides, config.anchor_scale)
         number = config.proposals
@@ -151,7 +184,7 @@ class MaskRCNN(nn.Module):
             nms_thresh=0.7,
         )
 
-    def _heads(self, masks: bool) -> Heads:
+    def _make_heads(self, masks: bool) -> Heads:
         config, strides, outputs = self.config, self.backbone.strides[:4], self.num_classes + 1
         channels = config.channels
         heads = Heads(
@@ -174,32 +207,41 @@ class MaskRCNN(nn.Module):
         return heads
 
     def batch(self, images: list[Tensor]) -> ImageList:
-        """One tensor of normalised images of different sizes, zeros at the right and bottom up to multiples of 2P."""
+        """Puts images of different sizes into one tensor, padded with zeros at the right and bottom to multiples of 2P.
+
+        Args:
+            images: At least one, each (C, H_i, W_i) float, normalised.
+        """
         step = 2 * self.vit.config.patch_size
         sizes = [(int(image.shape[1]), int(image.shape[2])) for image in images]
         height, width = (-(-max(sides) // step) * step for sides in zip(*sizes, strict=True))
-        together = images[0].new_zeros(len(images), len(images[0]), height, width)
-        for canvas, image, (h, w) in zip(together, images, sizes, strict=True):
+        padded = images[0].new_zeros(len(images), len(images[0]), height, width)
+        for canvas, image, (h, w) in zip(padded, images, sizes, strict=True):
             canvas[:, :h, :w] = image
-        return ImageList(together, sizes)
+        return ImageList(padded, sizes)
 
     def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
         """The terms of the training loss, unweighted.
 
         Args:
-            images: (C, H, W) float each, normalised.
-            targets: For each ``boxes`` (n, 4) float32 (left, top, right, bottom, in pixels, of positive area), ``labels``
-                (n,) int64 in [0, K), and with masks ``masks`` (n, H, W) bool or uint8.
+            images: Each (C, H_i, W_i) float, normalised.
+            targets: For each image ``boxes`` (n, 4) float32 of positive area, ``labels`` (n,) int64 in [0, K), and with a mask
+                head ``masks`` (n, H_i, W_i) bool or uint8.
+
+        Returns:
+            Float32 scalars: ``objectness``, ``proposal``, ``class``, ``box``, and with a mask head ``mask``.
         """
         batch = self.batch(images)
-        shifted = [{**target, "labels": target["labels"] + 1} for target in targets]  # 0 is the background inside
+        shifted = [
+            {**target, "labels": target["labels"] + 1} for target in targets
+        ]  # torchvision's 0 is the background
         features = self.backbone(batch.tensors)
-        proposals, of_proposals = self.rpn(batch, features, shifted)
-        _, losses = self.roi_heads(features, proposals, batch.image_sizes, shifted)
+        proposals, proposal_losses = self.rpn(batch, features, shifted)
+        _, head_losses = self.roi_heads(features, proposals, batch.image_sizes, shifted)
         return {
-            "objectness": of_proposals["loss_objectness"],
-            "proposal": of_proposals["loss_rpn_box_reg"],
-            **losses,
+            "objectness": proposal_losses["loss_objectness"],
+            "proposal": proposal_losses["loss_rpn_box_reg"],
+            **head_losses,
         }
 
     @torch.no_grad()
@@ -209,17 +251,17 @@ class MaskRCNN(nn.Module):
         sizes: list[tuple[int, int]],
         of_masks: Callable[[Iterator[Tensor], tuple[int, int]], Any] | None = None,
     ) -> list[Target]:
-        """What is in images; switches to evaluation for it.
+        """Detects objects, in evaluation mode.
 
         Args:
-            images: (C, H, W) float each, normalised.
-            sizes: Heights and widths of the originals, to which the result is scaled.
-            of_masks: Makes of an image's masks, which come one by one as (H, W) bool, and of its size what is returned as
-                ``masks``; by default all of them, stacked.
+            images: Each (C, H_i, W_i) float, normalised.
+            sizes: Heights and widths of the original images, to which boxes and masks are scaled.
+            of_masks: Makes the returned ``masks`` from an iterator over an image's masks, each (H, W) bool, and from the size
+                (H, W); None stacks them.
 
         Returns:
-            For each ``boxes`` (n, 4), ``scores`` (n,) falling, ``labels`` (n,) in [0, K), and with masks ``masks`` (n, H, W)
-            bool.
+            For each image ``boxes`` (n, 4) float32, ``scores`` (n,) float32 in [0, 1], the highest first, ``labels`` (n,) int64
+            in [0, K), and with a mask head ``masks``, by default (n, H, W) bool.
         """
         training = self.training
         self.eval()
@@ -230,25 +272,25 @@ class MaskRCNN(nn.Module):
             found, _ = self.roi_heads(features, proposals, batch.image_sizes)
         finally:
             self.train(training)
-        of_masks = of_masks or _stacked
-        return [_to_original(*one, of_masks) for one in zip(found, batch.image_sizes, sizes, strict=True)]
+        of_masks = of_masks or _stack
+        return [_scale(*image, of_masks) for image in zip(found, batch.image_sizes, sizes, strict=True)]
 
 
-def _stacked(masks: Iterator[Tensor], size: tuple[int, int]) -> Tensor:
-    """(n, H, W) bool."""
-    found = list(masks)
-    return torch.stack(found) if found else torch.zeros(0, *size, dtype=torch.bool)
+def _stack(masks: Iterator[Tensor], size: tuple[int, int]) -> Tensor:
+    """Stacks an image's masks: (n, H, W) bool."""
+    stacked = list(masks)
+    return torch.stack(stacked) if stacked else torch.zeros(0, *size, dtype=torch.bool)
 
 
-def _to_original(
+def _scale(
     found: Target,
     size: tuple[int, int],
     original: tuple[int, int],
     of_masks: Callable[[Iterator[Tensor], tuple[int, int]], Any],
 ) -> Target:
-    """Boxes and masks of an image of ``size`` on its original."""
-    down, right = original[0] / size[0], original[1] / size[1]
-    boxes = found["boxes"] * found["boxes"].new_tensor([right, down, right, down])
+    """Scales the detections in an image of ``size`` (H, W) to its ``original`` size."""
+    vertical, horizontal = original[0] / size[0], original[1] / size[1]
+    boxes = found["boxes"] * found["boxes"].new_tensor([horizontal, vertical, horizontal, vertical])
     result = {"boxes": boxes, "scores": found["scores"], "labels": found["labels"] - 1}
     if "masks" in found:
         result["masks"] = of_masks(paste_masks(found["masks"][:, 0], boxes, original), original)

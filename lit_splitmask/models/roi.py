@@ -1,10 +1,11 @@
-"""Regions of interest as in the reference recipe (mmdetection's), where torchvision differs.
+"""Proposals, heads and masks of Mask R-CNN as in the reference recipe (mmdetection's), where torchvision differs.
 
-torchvision's Mask R-CNN has a smooth L1 loss, RoIAlign that is half a cell off (``aligned=False``, two samples a cell) and
-masks that are pasted at whole pixels; the reference has an L1 loss, aligned RoIs with as many samples as a cell has pixels,
-binary mask targets, and pastes at subpixels. Everything is in float32: in bfloat16, coordinates would be off by pixels.
+torchvision has a smooth L1 loss, RoIAlign that is off by half a cell (``aligned=False``) with two samples per cell, and masks
+pasted at whole pixels. The reference has an L1 loss, aligned RoIAlign with one sample per pixel of a cell, binary mask targets,
+and masks pasted at subpixels. Everything is in float32; in bfloat16, coordinates would be off by pixels.
 
-R regions, K classes, C channels.
+R regions, K classes, A anchors per position, C channels, M side of the mask head's output in cells. Boxes are left, top, right,
+bottom in pixels.
 """
 
 import math
@@ -18,16 +19,18 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import roi_align
 
 Target = dict[str, Tensor]
+"""Tensors of an image's objects by name, such as ``boxes``, ``labels`` and ``masks``."""
+
 FINEST_SIDE = 14
-"""Regions of up to twice so many cells of the finest map are taken from it: 112 px at stride 4 (FPN's Eq. 1)."""
+"""Regions below twice this side, in cells of the finest map, are pooled from that map: 112 px at stride 4 (FPN's Eq. 1)."""
 
 
 class LevelRoIAlign(nn.Module):
-    """Aligned RoIAlign from the map that fits a region's size.
+    """Aligned RoIAlign that pools each region from the map that fits its size.
 
     Args:
-        strides: Of the maps, from fine to coarse, each twice the one before.
-        output_size: Side of the result, in cells.
+        strides: Strides of the maps in pixels, from fine to coarse, each twice the one before.
+        output_size: Side of the pooled regions in cells.
     """
 
     def __init__(self, strides: list[int], output_size: int) -> None:
@@ -35,44 +38,63 @@ class LevelRoIAlign(nn.Module):
         self.strides, self.output_size = strides, output_size
 
     def levels(self, boxes: Tensor) -> Tensor:
-        """Which map each box (R, 4) is taken from: (R,) int64."""
+        """Index of the map that each box is pooled from: (R, 4) float -> (R,) int64."""
         sides = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).clamp(min=0).sqrt()
         levels = torch.log2(sides / (FINEST_SIDE * self.strides[0]) + 1e-6).floor()
         return levels.clamp(0, len(self.strides) - 1).long()
 
     def forward(self, features: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]) -> Tensor:
-        """Pools boxes (R_i, 4) of each image: (R, C, output_size, output_size) float32."""
-        numbers = torch.repeat_interleave(
+        """Pools the boxes of a batch.
+
+        Args:
+            features: Maps (B, C, H_i, W_i) from fine to coarse; those beyond ``strides`` are ignored.
+            boxes: For each image (R_i, 4) float.
+            image_shapes: Unused; torchvision passes it.
+
+        Returns:
+            (R, C, output_size, output_size) of the maps' type, the images one after the other.
+        """
+        image_indices = torch.repeat_interleave(
             torch.arange(len(boxes), device=boxes[0].device),
             torch.tensor([len(b) for b in boxes], device=boxes[0].device),
         )
-        regions = torch.cat([numbers[:, None].float(), torch.cat(boxes).float()], dim=1)  # (R, 5)
+        regions = torch.cat([image_indices[:, None].float(), torch.cat(boxes).float()], dim=1)  # (R, 5)
         levels = self.levels(regions[:, 1:])
         maps = list(features.values())[: len(self.strides)]
         pooled = maps[0].new_zeros(len(regions), maps[0].shape[1], self.output_size, self.output_size)
-        for level, (one, stride) in enumerate(zip(maps, self.strides, strict=True)):
-            here = torch.where(levels == level)[0]
-            found = roi_align(one, regions[here], self.output_size, 1 / stride, sampling_ratio=0, aligned=True)
-            pooled = pooled.index_put((here,), found.to(pooled.dtype))
+        for level, (feature_map, stride) in enumerate(zip(maps, self.strides, strict=True)):
+            rows = torch.where(levels == level)[0]
+            part = roi_align(feature_map, regions[rows], self.output_size, 1 / stride, sampling_ratio=0, aligned=True)
+            pooled = pooled.index_put((rows,), part.to(pooled.dtype))
         return pooled
 
 
 class Float32RPNHead(RPNHead):
-    """Objectness and offsets in float32 whatever the precision: anchors and boxes are computed from them."""
+    """torchvision's proposal head with float32 outputs in any precision, since boxes are computed from them."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Maps (B, C, H, W) each -> objectness (B, A, H, W) and offsets (B, 4A, H, W) each."""
+        """For each map (B, C, H, W) float: objectness (B, A, H, W) and offsets (B, 4A, H, W), float32."""
         objectness, offsets = super().forward(x)
-        return [one.float() for one in objectness], [one.float() for one in offsets]
+        return [scores.float() for scores in objectness], [deltas.float() for deltas in offsets]
 
 
 class Proposals(RegionProposalNetwork):
-    """torchvision's region proposals with the reference's L1 loss of boxes."""
+    """torchvision's region proposal network with the reference's L1 loss of boxes."""
 
     def compute_loss(
         self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Binary cross-entropy of sampled anchors, L1 of the positive ones, both over the number sampled."""
+        """Losses of sampled anchors.
+
+        Args:
+            objectness: (N, 1) float32 logits of the anchors of all images.
+            pred_bbox_deltas: (N, 4) float32 offsets.
+            labels: For each image (N_i,) float32: 1 object, 0 background, −1 ignored.
+            regression_targets: For each image (N_i, 4) float32 offsets; only those of objects count.
+
+        Returns:
+            Binary cross-entropy of the sampled anchors, and L1 of the positive ones, both divided by the number sampled.
+        """
         positive, negative = (torch.where(torch.cat(masks))[0] for masks in self.fg_bg_sampler(labels))
         sampled = torch.cat([positive, negative])
         targets, known = torch.cat(regression_targets), torch.cat(labels)
@@ -81,7 +103,7 @@ class Proposals(RegionProposalNetwork):
 
 
 class Heads(RoIHeads):
-    """torchvision's box and mask heads with the reference's losses, in float32."""
+    """torchvision's box and mask heads with the reference's losses, computed in float32."""
 
     def forward(
         self,
@@ -90,32 +112,46 @@ class Heads(RoIHeads):
         image_shapes: list[tuple[int, int]],
         targets: list[Target] | None = None,
     ) -> tuple[list[Target], dict[str, Tensor]]:
-        """Losses in training, detections in evaluation (``masks`` (n, 1, M, M) in [0, 1], within their boxes)."""
+        """Computes the losses in training and the detections in evaluation.
+
+        Args:
+            features: Maps (B, C, H_i, W_i) float32 from fine to coarse.
+            proposals: For each image (R_i, 4) float32.
+            image_shapes: Heights and widths of the images without padding.
+            targets: Objects of each image as in torchvision, classes from 1; needed in training.
+
+        Returns:
+            In training an empty list and the losses ``class``, ``box`` and, with a mask head, ``mask``. In evaluation, for each
+            image ``boxes`` (n, 4), ``scores`` (n,) in [0, 1], ``labels`` (n,) from 1, and with a mask head ``masks`` (n, 1, M, M)
+            in [0, 1] within their boxes; and no losses.
+        """
         if self.training:
             assert targets is not None
             return [], self._losses(features, proposals, image_shapes, targets)
         logits, offsets = self._classify(features, proposals, image_shapes)
-        found = self.postprocess_detections(logits, offsets, proposals, image_shapes)
+        detections = self.postprocess_detections(logits, offsets, proposals, image_shapes)
         results = [
-            {"boxes": boxes, "scores": scores, "labels": labels} for boxes, scores, labels in zip(*found, strict=True)
+            {"boxes": boxes, "scores": scores, "labels": labels}
+            for boxes, scores, labels in zip(*detections, strict=True)
         ]
         if self.has_mask():
-            masks = self._mask_logits(features, [one["boxes"] for one in results], image_shapes)
-            for one, mask in zip(results, maskrcnn_inference(masks, [o["labels"] for o in results]), strict=True):
-                one["masks"] = mask
+            masks = self._mask_logits(features, [found["boxes"] for found in results], image_shapes)
+            probabilities = maskrcnn_inference(masks, [found["labels"] for found in results])
+            for found, mask in zip(results, probabilities, strict=True):
+                found["masks"] = mask
         return results, {}
 
     def _classify(
         self, features: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
     ) -> tuple[Tensor, Tensor]:
-        """Logits (R, K + 1) and offsets (R, 4 (K + 1)), float32."""
+        """Class logits (R, K + 1) and box offsets (R, 4 (K + 1)), float32."""
         logits, offsets = self.box_predictor(self.box_head(self.box_roi_pool(features, boxes, image_shapes)))
         return logits.float(), offsets.float()
 
     def _mask_logits(
         self, features: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
     ) -> Tensor:
-        """(R, K + 1, M, M) float32."""
+        """Mask logits, (R, K + 1, M, M) float32."""
         return self.mask_predictor(self.mask_head(self.mask_roi_pool(features, boxes, image_shapes))).float()
 
     def _losses(
@@ -133,30 +169,35 @@ class Heads(RoIHeads):
         box = F.l1_loss(chosen, torch.cat(list(offset_targets))[positive], reduction="sum") / known.numel()
         losses = {"class": F.cross_entropy(logits, known), "box": box}
         if self.has_mask():
-            inside = [torch.where(of_image > 0)[0] for of_image in labels]
-            mask_boxes = [b[i] for b, i in zip(boxes, inside, strict=True)]
+            with_object = [torch.where(image_labels > 0)[0] for image_labels in labels]
+            mask_boxes = [b[i] for b, i in zip(boxes, with_object, strict=True)]
             mask_logits = self._mask_logits(features, mask_boxes, image_shapes)
             side = mask_logits.shape[-1]
-            truth = torch.cat(
+            mask_targets = torch.cat(
                 [
                     crop_masks(target["masks"], match[i], box, side)
-                    for target, match, i, box in zip(targets, matched, inside, mask_boxes, strict=True)
+                    for target, match, i, box in zip(targets, matched, with_object, mask_boxes, strict=True)
                 ]
             )
-            own = mask_logits[torch.arange(len(positive), device=known.device), known[positive]]
-            # without regions the mean would be nan; the sum keeps the head in the graph, as several processes need
-            losses["mask"] = F.binary_cross_entropy_with_logits(own, truth) if len(positive) else mask_logits.sum()
+            predicted = mask_logits[torch.arange(len(positive), device=known.device), known[positive]]
+            # Without regions the mean would be NaN; the sum is zero, with the gradient of the mask head that DDP needs.
+            losses["mask"] = (
+                F.binary_cross_entropy_with_logits(predicted, mask_targets) if len(positive) else mask_logits.sum()
+            )
         return losses
 
 
 def crop_masks(masks: Tensor, which: Tensor, boxes: Tensor, side: int) -> Tensor:
-    """The parts of masks (n, H, W) within boxes (R, 4), as (R, side, side) float32 of 0 and 1.
+    """Cuts boxes out of an image's masks and resamples them to squares.
 
     Args:
-        masks: Of the objects in an image.
-        which: (R,) int64, the mask that a box is of; no mask is copied for it.
-        boxes: Left, top, right, bottom.
-        side: Of the result.
+        masks: (n, H, W) bool, uint8 or float of 0 and 1.
+        which: Index of the mask of each box, (R,) int64 in [0, n).
+        boxes: (R, 4) float32.
+        side: Side of the result in cells.
+
+    Returns:
+        (R, side, side) float32 of 0 and 1.
     """
     if not len(boxes):
         return boxes.new_zeros(0, side, side)
@@ -165,10 +206,16 @@ def crop_masks(masks: Tensor, which: Tensor, boxes: Tensor, side: int) -> Tensor
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float = 0.5) -> Iterator[Tensor]:
-    """Masks (n, M, M) in [0, 1] of boxes (n, 4) on an image of ``size`` (H, W), interpolated at subpixels.
+    """Pastes masks into their boxes on an image, interpolated at subpixels.
+
+    Args:
+        masks: (n, M, M) float in [0, 1].
+        boxes: (n, 4) float32; parts outside the image are cut off.
+        size: Height and width of the image, H and W.
+        threshold: Least value of a pixel of the mask.
 
     Yields:
-        (H, W) bool of each: all masks of a large photo together would take gigabytes.
+        The masks one by one, (H, W) bool; all masks of a large photo together would take gigabytes.
     """
     height, width = size
     for mask, (x0, y0, x1, y1) in zip(masks.float(), boxes.tolist(), strict=True):

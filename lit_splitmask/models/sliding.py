@@ -1,4 +1,4 @@
-"""Logits of an image of any size from a network that sees windows."""
+"""Logits of an image of any size from a network that takes windows of one size."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """First pixels of windows that cover ``length``: every ``stride``, and the last one ends where the image ends."""
+    """First pixels of the windows that cover ``length`` pixels: one every ``stride``; the last window ends at the edge."""
     count = -(-max(0, length - window) // stride) + 1
     return [min(number * stride, max(0, length - window)) for number in range(count)]
 
@@ -22,20 +22,20 @@ def sliding_logits(
     patch_size: int,
     most_windows: int = 16,
 ) -> Tensor:
-    """Means of the logits of overlapping windows.
+    """Averages the logits of overlapping windows.
 
-    A side shorter than the window is padded with zeros to whole patches, and the window is as short as that.
+    A side shorter than the window is padded with zeros to whole patches, and the window gets the same length.
 
     Args:
-        network: (B, C, h, w) -> (B, K, h, w).
+        network: Maps images (B, C, h, w) to logits (B, K, h, w).
         image: (1, C, H, W) float, normalised.
-        window: Side of the windows, a multiple of the patch size.
-        stride: From window to window.
-        patch_size: Of the network.
-        most_windows: That the network sees at once.
+        window: Side of the windows in pixels, a multiple of the patch size.
+        stride: Distance between windows in pixels, at least 1.
+        patch_size: Patch size of the network in pixels.
+        most_windows: Most windows in a batch of the network.
 
     Returns:
-        (1, K, H, W) float32.
+        Logits, (1, K, H, W) float32.
     """
     height, width = image.shape[-2:]
     down, right = (-side % patch_size if side < window else 0 for side in (height, width))
@@ -49,9 +49,9 @@ def sliding_logits(
     total: Tensor | None = None
     count = padded.new_zeros(padded.shape[-2:], dtype=torch.float32)
     for first in range(0, len(corners), most_windows):
-        some = corners[first : first + most_windows]
-        crops = torch.cat([padded[:, :, top : top + high, left : left + wide] for top, left in some])
-        for (top, left), logits in zip(some, network(crops).float(), strict=True):
+        batch = corners[first : first + most_windows]
+        crops = torch.cat([padded[:, :, top : top + high, left : left + wide] for top, left in batch])
+        for (top, left), logits in zip(batch, network(crops).float(), strict=True):
             if total is None:
                 total = logits.new_zeros(len(logits), *padded.shape[-2:])
             total[:, top : top + high, left : left + wide] += logits

@@ -1,4 +1,4 @@
-"""A slowly following copy of a network, as DINO's teacher and MoCo v3's momentum encoder."""
+"""A moving average of a network: DINO's teacher, MoCo v3's momentum encoder."""
 
 import copy
 from typing import Any, Self
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 
 class Teacher(nn.Module):
-    """A copy of a network whose weights are a moving average of the network's; it gets no gradient and drops no paths.
+    """A copy of a network whose weights are a moving average of the network's, without gradients or drop path.
 
-    Its buffers (statistics of batch norms) are its own.
+    It has its own buffers, such as the statistics of batch norms.
 
     Args:
-        student: What is followed.
+        student: The network to copy and follow.
     """
 
     def __init__(self, student: nn.Module) -> None:
@@ -22,7 +22,7 @@ class Teacher(nn.Module):
         self.network = copy.deepcopy(student).requires_grad_(False)
 
     def forward(self, *inputs: Any) -> Any:
-        """What the copy says."""
+        """The output of the copy."""
         return self.network(*inputs)
 
     def train(self, mode: bool = True) -> Self:
@@ -34,7 +34,7 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def follow(self, student: nn.Module, momentum: float) -> None:
-        """Weights become ``momentum`` times themselves plus the rest times the student's."""
+        """Moves the weights: ``momentum`` × teacher + (1 − ``momentum``) × student."""
         ours: list[Tensor] = list(self.network.parameters())
         theirs: list[Tensor] = list(student.parameters())
         torch._foreach_lerp_(ours, theirs, 1 - momentum)

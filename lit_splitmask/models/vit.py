@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lit_splitmask.errors import UserError
+from lit_splitmask.masking import put, take
 
 SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
 """Width, depth and heads (DeiT's ViT-Ti/S/B and ViT-L; ViT-S has 6 heads, not MoCo v3's 12)."""
@@ -23,14 +24,14 @@ class ViTConfig:
     """The original ViT (Dosovitskiy et al.): absolute positions, no relative bias, no layer scale.
 
     Attributes:
-        size: tiny, small, base or large; the next three override its numbers.
-        embed_dim, depth, num_heads: width, blocks and attention heads.
-        patch_size: side of a patch in pixels.
-        image_size: side of the input in pixels, a multiple of ``patch_size``.
-        in_chans: input channels.
-        class_token: keep a CLS token (none by default: descriptors are pooled).
-        positions: learned embeddings, or fixed two-dimensional sin-cos ones, which any image size can use.
-        drop_path: stochastic depth of the last block; earlier blocks have linearly less.
+        size: Named width, depth and heads: tiny, small, base or large.
+        embed_dim, depth, num_heads: Width, number of blocks and attention heads, where they differ from those of ``size``.
+        patch_size: Side of a patch in pixels.
+        image_size: Side of the input in pixels, a multiple of ``patch_size``.
+        in_chans: Input channels.
+        class_token: Whether there is a CLS token; without one, descriptors are pooled.
+        positions: Learned embeddings, or fixed two-dimensional sin-cos ones, which suit any image size.
+        drop_path: Stochastic depth of the last block; it grows linearly from block to block.
     """
 
     size: Literal["tiny", "small", "base", "large"] = "small"
@@ -45,7 +46,12 @@ class ViTConfig:
     num_heads: int | None = None
 
     def resolved(self) -> "ViTConfig":
-        """The same with width, depth and heads filled in; raises a :class:`UserError` on impossible values."""
+        """The same configuration with width, depth and heads filled in.
+
+        Raises:
+            UserError: ``size`` is unknown; ``patch_size`` is not positive; ``image_size`` is not a positive multiple of it; the
+                width is not divisible by the heads, or, with sin-cos positions, by 4.
+        """
         if self.size not in SIZES:
             raise UserError(f"There is no backbone size {self.size!r}: choose one of {', '.join(SIZES)}.")
         if self.patch_size <= 0:
@@ -72,7 +78,7 @@ class ViTConfig:
         return full
 
     def timm_args(self, num_classes: int = 0) -> dict[str, Any]:
-        """Arguments with which ``timm.create_model`` builds this model (with a head: mean pooling, then a norm)."""
+        """Arguments for ``timm.create_model`` that build this model (with a head: mean pooling, then a norm)."""
         config = self.resolved()
         return {
             "model_name": f"vit_{config.size}_patch16_224",
@@ -92,12 +98,15 @@ class ViTConfig:
 class ViT(VisionTransformer):
     """timm's Vision Transformer that can also encode a subset of the patches; its state dict is timm's.
 
-    Without classes its output is the mean of the normalised patch tokens. With ``num_classes`` it pools first, then
+    Without classes, its output is the mean of the normalised patch tokens. With ``num_classes``, it pools first, then
     normalises and classifies (BEiT's and MAE's fine-tuning); the norm is then called ``fc_norm``.
 
     Args:
-        config: its shape.
-        num_classes: classes of the linear head; 0 for none.
+        config: Shape of the network.
+        num_classes: Classes of the linear head; 0 for no head.
+
+    Raises:
+        UserError: ``config`` is impossible (see :meth:`ViTConfig.resolved`).
     """
 
     pos_embed: nn.Parameter
@@ -118,7 +127,7 @@ class ViT(VisionTransformer):
 
     @property
     def num_patches(self) -> int:
-        """N, without prefix tokens."""
+        """Number of patches N, without prefix tokens."""
         return self.grid[0] * self.grid[1]
 
     def embed(self, images: Tensor) -> Tensor:
@@ -128,12 +137,12 @@ class ViT(VisionTransformer):
     def encode(self, tokens: Tensor) -> Tensor:
         """Runs the blocks and the final norm over any set of embedded patches: (B, n, D) -> (B, n, D).
 
-        A CLS token, where the model has one, takes part and is left out of the result.
+        A CLS token, if the model has one, takes part but is left out of the result.
         """
         return self._run(tokens)[:, self.num_prefix_tokens :]
 
     def pooled(self, images: Tensor) -> Tensor:
-        """One descriptor an image, of any size: the CLS token where the model has one, else the mean of the patch features.
+        """One descriptor per image of any size: the CLS token if the model has one, else the mean of the patch features.
 
         Args:
             images: (B, C, H, W) float, normalised; H and W are multiples of the patch size.
@@ -145,7 +154,7 @@ class ViT(VisionTransformer):
         return tokens[:, 0] if self.cls_token is not None else tokens.mean(dim=1)
 
     def _embed_any(self, images: Tensor) -> Tensor:
-        """As :meth:`embed`, for images of any size."""
+        """Does what :meth:`embed` does, for images of any size."""
         patch = self.config.patch_size
         grid = (images.shape[-2] // patch, images.shape[-1] // patch)
         return self.patch_embed.proj(images).flatten(2).transpose(1, 2) + self.positions_on(grid)
@@ -165,22 +174,35 @@ class ViT(VisionTransformer):
         return self.norm(tokens)
 
     def features(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Patch features of all patches or of an index subset.
+        """Features of all patches or of a subset, encoded without the others.
 
         Args:
             images: (B, C, H, W) float, normalised.
-            keep: (B, n) int64, the patches to encode; ``None`` for all.
+            keep: (B, n) int64, the patches to encode; None for all.
 
         Returns:
             (B, n, D).
         """
         tokens = self.embed(images)
-        if keep is not None:
-            tokens = tokens.gather(1, keep[:, :, None].expand(-1, -1, tokens.shape[-1]))
-        return self.encode(tokens)
+        return self.encode(tokens if keep is None else take(tokens, keep))
+
+    def masked_features(self, images: Tensor, keep: Tensor, mask_token: Tensor) -> Tensor:
+        """Features of all patches, with mask tokens at the positions of the hidden ones (BEiT, SimMIM).
+
+        Args:
+            images: (B, C, H, W) float, normalised.
+            keep: (B, n) int64, the visible patches.
+            mask_token: (1, 1, D), stands for the embedding of a hidden patch, before positions are added.
+
+        Returns:
+            (B, N, D).
+        """
+        embedded = self.embed(images)
+        masked = (mask_token + self.positions_on(self.grid)).expand(len(images), -1, -1).to(embedded.dtype)
+        return self.encode(put(take(embedded, keep), keep, masked))
 
     def blocks_features(self, images: Tensor, indices: list[int]) -> list[Tensor]:
-        """Outputs of the blocks ``indices`` (0-based; negative from the end), not normalised: (B, N, D) each."""
+        """Outputs of the blocks ``indices`` (0-based; negative ones count from the end), not normalised: (B, N, D) each."""
         return list(self.get_intermediate_layers(images, n=[i % len(self.blocks) for i in indices]))
 
     def block_maps(self, images: Tensor, indices: list[int]) -> list[Tensor]:
@@ -188,6 +210,7 @@ class ViT(VisionTransformer):
 
         Args:
             images: (B, C, H, W) float, normalised; H and W are multiples of the patch size.
+            indices: Numbers of the blocks.
 
         Returns:
             (B, D, H / patch size, W / patch size) each, not normalised.
@@ -215,7 +238,11 @@ class ViT(VisionTransformer):
         return resample_abs_pos_embed(known, list(grid), list(self.grid), num_prefix_tokens=0)
 
     def resize(self, image_size: int) -> None:
-        """Changes the input size in place: learned positions are interpolated, fixed ones computed anew."""
+        """Changes the input size in place: learned positions are interpolated, fixed ones computed.
+
+        Raises:
+            UserError: ``image_size`` is not a positive multiple of the patch size.
+        """
         self.config = replace(self.config, image_size=image_size).resolved()
         self.set_input_size(img_size=(image_size, image_size))
         if self.config.positions == "sincos":
@@ -228,9 +255,9 @@ class ViT(VisionTransformer):
 
 
 def use_fused_attention(module: nn.Module, enabled: bool) -> None:
-    """Switches torch's fused attention on or off in all of timm's blocks in ``module``; the result is the same.
+    """Switches torch's fused attention on or off in all timm blocks of ``module``; the result is the same.
 
-    On a CPU the fused kernel's backward pass takes longer than plain matrix products for a ViT's short sequences.
+    On a CPU, the fused kernel's backward pass is slower than plain matrix products for a ViT's short sequences.
     """
     for part in module.modules():
         if hasattr(part, "fused_attn"):

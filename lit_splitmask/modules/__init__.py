@@ -1,4 +1,4 @@
-"""The LightningModules: any pre-training method, classification, segmentation, detection."""
+"""The LightningModules: pre-training with any method, classification, segmentation, detection."""
 
 from lit_splitmask.modules.classify import Classify
 from lit_splitmask.modules.detect import Detect

@@ -1,4 +1,4 @@
-"""COCO's average precision of boxes and masks, equal on any number of processes."""
+"""COCO's average precision of boxes and masks, the same on any number of processes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -16,13 +16,16 @@ NAMES |= {"map_large": "AP_large", "mar_100": "AR100"}
 
 
 class CocoAP(MeanAveragePrecision):
-    """torchmetrics' mean average precision on pycocotools, fed with run lengths and gathered by image.
+    """torchmetrics' mean average precision on pycocotools, with masks as run lengths and any number of images per process.
 
-    torchmetrics takes masks as pixels and needs equally many images on every process; this takes run lengths as they are in
-    annotations and results, and any number of images a process, each image by its index.
+    torchmetrics takes masks as pixels and needs the same number of images on every process. This class takes the run lengths of
+    annotations and results, and gathers the images of all processes in the order of their indices.
 
     Args:
-        masks: Evaluate masks beside boxes.
+        masks: Evaluate masks as well as boxes.
+
+    Raises:
+        UserError: pycocotools is not installed.
     """
 
     indices: list[Tensor]
@@ -33,7 +36,7 @@ class CocoAP(MeanAveragePrecision):
         super().__init__(
             box_format="xywh",
             iou_type=types,
-            iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),  # pycocotools' own; torchmetrics' are float32's
+            iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),  # as pycocotools; torchmetrics computes them in float32
             rec_thresholds=np.linspace(0.0, 1.0, 101).tolist(),
             class_metrics=True,
             backend="pycocotools",
@@ -44,14 +47,14 @@ class CocoAP(MeanAveragePrecision):
     def update(  # type: ignore[override]
         self, found: Sequence[dict[str, Any]], truth: Sequence[dict[str, Any]], indices: Sequence[int]
     ) -> None:
-        """Takes images in.
+        """Adds images.
 
         Args:
-            found: For each ``boxes`` (n, 4) of left, top, right, bottom, ``scores`` (n,), ``labels`` (n,), and with masks
-                ``masks``, n run lengths.
-            truth: For each ``boxes`` (m, 4) of left, top, width, height, ``labels``, ``iscrowd``, ``area`` (m,), and with masks
-                ``masks``, m run lengths.
-            indices: Of the images; ties between scores are broken in their order.
+            found: Detections per image: ``boxes`` (n, 4) of left, top, right, bottom, ``scores`` (n,), ``labels`` (n,) and, with
+                masks, ``masks``, n run lengths.
+            truth: Ground truth per image: ``boxes`` (m, 4) of left, top, width, height, ``labels``, ``iscrowd``, ``area`` (m,)
+                and, with masks, ``masks``, m run lengths.
+            indices: Indices of the images; ties between scores are broken in their order.
         """
         for one, known, index in zip(found, truth, indices, strict=True):
             self.indices.append(torch.tensor(index))
@@ -67,7 +70,7 @@ class CocoAP(MeanAveragePrecision):
                 self.groundtruth_mask.append(_pairs(known["masks"]))  # type: ignore[arg-type]
 
     def _sync_dist(self, dist_sync_fn: Callable | None = None, process_group: Any | None = None) -> None:
-        """Gathers the images of all processes and puts them in order."""
+        """Gathers the images of all processes and sorts them by index."""
         own = {name: getattr(self, name) for name in self._defaults}
         parts: list[Any] = [None] * dist.get_world_size(process_group)
         dist.all_gather_object(parts, own, group=process_group)
@@ -75,12 +78,12 @@ class CocoAP(MeanAveragePrecision):
         order = sorted(range(len(indices)), key=indices.__getitem__)
         for name in own:
             rows = [row for part in parts for row in part[name]]
-            setattr(self, name, [rows[place] for place in order] if rows else [])
+            setattr(self, name, [rows[position] for position in order] if rows else [])
 
     def summary(self, class_names: Sequence[str]) -> dict[str, float]:
         """``box/AP``, ``box/AP50``, …, ``mask/AP``, …, and ``box/AP/<class>`` of each class that occurs, in [0, 1].
 
-        What has no objects, of a size or a class, has no AP and is left out.
+        A size or a class without objects has no AP and is left out.
         """
         values = self.compute()
         classes = values["classes"].reshape(-1).tolist()
@@ -93,11 +96,11 @@ class CocoAP(MeanAveragePrecision):
 
 
 def xywh(boxes: Tensor) -> Tensor:
-    """(n, 4) of left, top, right, bottom -> left, top, width, height, float64."""
+    """Converts boxes: (n, 4) of left, top, right, bottom -> (n, 4) of left, top, width, height, float64."""
     boxes = boxes.to(torch.float64)
     return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
 
 
 def _pairs(masks: Sequence[rle.Rle]) -> tuple[tuple[tuple[int, int], bytes], ...]:
-    """As torchmetrics keeps them."""
+    """Run lengths in the form that torchmetrics stores."""
     return tuple((tuple(mask["size"]), mask["counts"]) for mask in masks)

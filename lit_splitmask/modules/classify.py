@@ -22,26 +22,37 @@ from lit_splitmask.seeding import generator_for
 class Classify(DownstreamModule):
     """A ViT with mean pooling, a norm and a linear head, trained with soft targets (Table 9).
 
-    The network is built when the number of classes is known: at once if ``num_classes`` is given, else when a trainer
-    attaches a datamodule that has ``num_classes``.
+    The network is built when the number of classes is known: in the constructor if ``num_classes`` is given, otherwise when a
+    trainer attaches a datamodule that has ``num_classes``.
 
     Args:
-        weights: a pre-trained backbone (a file of this project or of timm); ``None``: random initialisation.
-        keep_head: use the head and the class names of ``weights`` too, to evaluate or predict with a trained classifier.
-        backbone: shape of the ViT; ``None``: that of ``weights``, or ViT-S/16.
-        num_classes: classes; ``None``: the datamodule's.
-        optim: optimizer and schedule; ``layer_decay`` is the layer-wise decay of the learning rate.
-        drop_path: stochastic depth.
-        mixup, cutmix: their alphas; 0 switches one off.
-        label_smoothing: share of the target that is spread over all classes.
-        relative_localisation: makes Liu et al.'s auxiliary loss from the network, such as the class
+        weights: A pre-trained backbone (a file of this project or of timm); ``None`` for random initialisation.
+        keep_head: Use the head and the class names of ``weights`` too, to evaluate or predict with a trained classifier.
+        backbone: Shape of the ViT; ``None`` for that of ``weights``, or ViT-S/16.
+        num_classes: Number of classes; ``None`` for that of the datamodule.
+        optim: Optimizer and schedule; ``layer_decay`` is the layer-wise decay of the learning rate.
+        drop_path: Rate of stochastic depth.
+        mixup: Alpha of mixup; 0 switches it off.
+        cutmix: Alpha of CutMix; 0 switches it off.
+        label_smoothing: Fraction of the target that is spread over all classes.
+        relative_localisation: Makes Liu et al.'s auxiliary loss from the network, such as the class
             :class:`RelativeLocalisation`; for training from scratch on few images.
-        seed: of the new layers, drop path and mixing.
+        seed: Seed of the new layers, drop path and mixing.
+
+    Raises:
+        UserError: The weights cannot be read or do not fit the backbone; the shape of the backbone is not valid; ``keep_head`` is
+            set without the weights of a trained classifier; or ``num_classes`` is less than 2.
+
+    Example:
+        >>> shape = ViTConfig(embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32)
+        >>> module = Classify(backbone=shape, num_classes=3)
+        >>> module(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape
+        torch.Size([2, 3])
     """
 
     kind = "classifier"
     backbone_prefix = ""
-    needs = "images with labels, each class in a folder of its own (DIR/train/<class>/… or DIR/<class>/…)"
+    required_images = "images with labels, each class in a folder of its own (DIR/train/<class>/… or DIR/<class>/…)"
 
     def __init__(
         self,
@@ -73,21 +84,22 @@ class Classify(DownstreamModule):
 
     @property
     def num_classes(self) -> int:
-        """Classes of the head."""
+        """Number of classes of the head."""
         return self.vit.num_classes
 
     def check_images(self) -> None:
         super().check_images()
         if self.data.pool:
             raise UserError(
-                f"The images of data.pool ({', '.join(map(str, self.data.pool))}) have no labels: leave it out when fine-tuning."
+                f"The images of data.pool ({', '.join(map(str, self.data.pool))}) have no labels: leave data.pool out when "
+                "fine-tuning."
             )
 
-    def is_whole(self, weights: Weights) -> bool:
+    def holds_head(self, weights: Weights) -> bool:
         return "class_names" in weights.info and "head.weight" in weights.state
 
     def make_network(self, config: ViTConfig, num_classes: int) -> ViT:
-        """The ViT with a linear head, and the auxiliary loss."""
+        """The ViT with a linear head; also makes the auxiliary loss."""
         network = ViT(config, num_classes)
         nn.init.trunc_normal_(network.get_parameter("head.weight"), std=2e-5)
         self.auxiliary = None if self._auxiliary is None else self._auxiliary(network)
@@ -107,7 +119,7 @@ class Classify(DownstreamModule):
         self.test_confusion = MulticlassConfusionMatrix(num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Class logits of uint8 images: (B, C, H, W) -> (B, classes)."""
+        """Class logits of images: (B, C, H, W) uint8 -> (B, classes)."""
         return self.vit(self.normalise(images))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -137,7 +149,7 @@ class Classify(DownstreamModule):
         self.log_dict(self.test_scores, on_epoch=True)
 
     def on_test_epoch_end(self) -> None:
-        """Logs each class's accuracy; rows of ``confusion`` are true classes, columns predicted ones."""
+        """Logs the accuracy of each class; rows of ``confusion`` are true classes, columns predicted ones."""
         self.confusion = self.test_confusion.compute()
         self.test_confusion.reset()
         per_class = self.confusion.diag() / self.confusion.sum(dim=1)

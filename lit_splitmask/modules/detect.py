@@ -20,32 +20,42 @@ from lit_splitmask.optim import OptimConfig
 log = logging.getLogger(__name__)
 
 WARM_UP = 500 / (36 * 117_266 / 16)
-"""500 steps of the 3× schedule on COCO's 117,266 images with objects, 16 a step (Mask R-CNN's usual warm-up)."""
+"""500 steps of the 3× schedule on COCO's 117,266 images with objects, 16 images per step (Mask R-CNN's usual warm-up)."""
 
-
-OF_EVALUATION = ("score_threshold", "nms_threshold", "detections")
-"""Settings of a detector that a trained one may be given anew."""
+EVALUATION_SETTINGS = ("score_threshold", "nms_threshold", "detections")
+"""Settings of a detector that can be changed after its training."""
 
 
 class Detect(DownstreamModule):
-    """Mask R-CNN over a ViT, or Faster R-CNN where the datamodule has boxes only (Table 4).
+    """Mask R-CNN over a ViT, or Faster R-CNN if the datamodule has boxes only (Table 4).
 
-    The network is built when a trainer attaches a datamodule with boxes, by its classes.
+    The network is built when a trainer attaches a datamodule with boxes, for the classes of that datamodule.
 
     Args:
-        weights: a pre-trained backbone (a file of this project or of timm); ``None``: random initialisation.
-        keep_head: ``weights`` is a trained detector's exported file: to evaluate or predict with all of it.
-        backbone: shape of the ViT; ``None``: that of ``weights``, or ViT-S/16 with fixed sin-cos positions.
-        detector: the parts after the backbone; with ``keep_head``, only how detections are chosen counts.
-        optim: optimizer and schedule; ``layer_decay`` is the layer-wise decay of the learning rate.
-        drop_path: stochastic depth.
-        seed: of the new layers, drop path and the sampling of anchors and regions.
+        weights: A pre-trained backbone (a file of this project or of timm); ``None`` for random initialisation.
+        keep_head: Use all of ``weights``, the exported file of a trained detector, to evaluate or predict with it.
+        backbone: Shape of the ViT; ``None`` for that of ``weights``, or ViT-S/16 with fixed sin-cos positions.
+        detector: The parts after the backbone; with ``keep_head``, only the settings that choose detections are used.
+        optim: Optimizer and schedule; ``layer_decay`` is the layer-wise decay of the learning rate.
+        drop_path: Rate of stochastic depth.
+        seed: Seed of the new layers, drop path and the sampling of anchors and regions.
+
+    Raises:
+        UserError: The weights cannot be read or do not fit the backbone; the shape of the backbone is not valid; or
+            ``keep_head`` is set without the weights of a trained detector.
+
+    Example:
+        >>> shape = ViTConfig(embed_dim=32, depth=4, num_heads=2, patch_size=8, image_size=64, positions="sincos")
+        >>> module = Detect(backbone=shape, detector=DetectorConfig(channels=8, box_features=8))
+        >>> module.build(num_classes=3)  # a trainer does it with the classes of the datamodule
+        >>> sorted(module.eval()([torch.zeros(3, 60, 70, dtype=torch.uint8)])[0])
+        ['boxes', 'labels', 'masks', 'scores']
     """
 
     kind = "detector"
     backbone_prefix = "backbone.pyramid.vit."
-    needs = "images with boxes (CocoDetection, for a folder in COCO's format)"
-    least_classes = 1
+    required_images = "images with boxes (CocoDetection, for a folder in COCO's format)"
+    min_classes = 1
     default_backbone = ViTConfig(positions="sincos")
 
     def __init__(
@@ -78,30 +88,30 @@ class Detect(DownstreamModule):
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """Number of classes, K."""
         return self.rcnn.num_classes
 
     def setup(self, stage: str) -> None:
         data = detection_data(self.datamodule)
         if data is None:
-            raise UserError(f"Detection needs {self.needs}: give a datamodule of them.")
+            raise UserError(f"Detection needs {self.required_images}: use a datamodule of such images.")
         masks = data.masks
         if self.network is None:
             self.masks = masks
-        elif self.masks != masks and data.class_names:
+        elif self.masks != masks and self.data.class_names:
             raise UserError(
                 f"The detector was trained {_with(self.masks)}, but the images are read {_with(masks)}: set data.masks to "
-                f"{str(self.masks).lower()}, or train a detector for them."
+                f"{str(self.masks).lower()}, or train a new detector."
             )
         super().setup(stage)
         if not self.category_ids:
-            self.category_ids = list(data.category_ids or self._usual_ids())
+            self.category_ids = list(data.category_ids or self._default_ids())
 
-    def _usual_ids(self) -> list[int]:
+    def _default_ids(self) -> list[int]:
         return list(range(1, self.num_classes + 1))
 
-    def fit_backbone(self) -> None:
-        """Nothing: positions are fitted to each image."""
+    def match_image_size(self) -> None:
+        """Does nothing: positions are computed for each image."""
 
     def check_images(self) -> None:
         patch, data = self.vit.config.patch_size, detection_data(self.datamodule)
@@ -110,7 +120,7 @@ class Detect(DownstreamModule):
             if side < patch:
                 raise UserError(
                     f"The image {name} is {side} px high or wide (as stored, or when resized to data.image_size and max_size), "
-                    f"less than a patch of {patch} px: take it out, crop it, or choose a smaller patch size."
+                    f"less than a patch of {patch} px: remove it, crop it, or choose a smaller patch size."
                 )
 
     def make_network(self, config: ViTConfig, num_classes: int) -> MaskRCNN:
@@ -121,19 +131,19 @@ class Detect(DownstreamModule):
         """Makes the metric."""
         self.val_scores = CocoAP(self.masks)
 
-    def about(self) -> dict[str, Any]:
-        ids = self.category_ids or self._usual_ids()
+    def exported_settings(self) -> dict[str, Any]:
+        ids = self.category_ids or self._default_ids()
         return {"config": asdict(self.detector), "masks": self.masks, "category_ids": ids}
 
-    def take(self, about: dict[str, Any]) -> None:
-        usual = DetectorConfig()
-        asked = {name: getattr(self.detector, name) for name in OF_EVALUATION}
-        asked = {name: value for name, value in asked.items() if value != getattr(usual, name)}
-        self.detector, self.masks = replace(DetectorConfig(**about["config"]), **asked), about["masks"]
-        self.category_ids = about["category_ids"]
+    def restore_settings(self, settings: dict[str, Any]) -> None:
+        default = DetectorConfig()
+        changed = {name: getattr(self.detector, name) for name in EVALUATION_SETTINGS}
+        changed = {name: value for name, value in changed.items() if value != getattr(default, name)}
+        self.detector, self.masks = replace(DetectorConfig(**settings["config"]), **changed), settings["masks"]
+        self.category_ids = settings["category_ids"]
 
-    def tell_of_positions(self, weights: Weights) -> None:
-        """Says what positions cost where images differ in size."""
+    def report_positions(self, weights: Weights) -> None:
+        """Logs whether the positions suit images of different sizes."""
         if self.vit.config.positions == "sincos":
             log.info(
                 "%s has fixed sin-cos positions, which are computed for every image size: nothing is lost.",
@@ -141,21 +151,21 @@ class Detect(DownstreamModule):
             )
         else:
             log.warning(
-                "%s has learned positions of %d×%d patches, which are interpolated to each image's size: what they have learned "
-                "fits less the more the size differs. Pre-train with backbone.positions=sincos to lose nothing (Section 5.2.1).",
+                "%s has learned positions of %d×%d patches, which are interpolated to each image's size: the more the size "
+                "differs, the less they fit. Pre-train with backbone.positions=sincos to lose nothing (Section 5.2.1).",
                 weights.source,
                 *self.vit.grid,
             )
 
     def forward(self, images: list[Tensor], sizes: list[tuple[int, int]] | None = None) -> list[dict[str, Tensor]]:
-        """What is in images.
+        """Detects objects in images.
 
         Args:
-            images: (C, H, W) uint8 each, of any sizes.
-            sizes: Heights and widths that the result is scaled to; by default the images' own.
+            images: Images (C, H, W) uint8 of any sizes.
+            sizes: Heights and widths to which the results are scaled; by default those of the images.
 
         Returns:
-            For each ``boxes`` (n, 4) of left, top, right, bottom, ``scores``, ``labels``, and ``masks`` (n, H, W) bool.
+            For each image ``boxes`` (n, 4) of left, top, right, bottom, ``scores``, ``labels``, and ``masks`` (n, H, W) bool.
         """
         own = [(int(image.shape[1]), int(image.shape[2])) for image in images]
         return self.rcnn.detect([self.normalise(image) for image in images], sizes or own)
@@ -163,10 +173,10 @@ class Detect(DownstreamModule):
     def transfer_batch_to_device(
         self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
     ) -> dict[str, Any]:
-        """Leaves the truth of evaluation where it is: only the CPU compares with it, and not every device has float64."""
-        kept = {name: batch[name] for name in ("truth", "size") if name in batch}
-        moved = {name: value for name, value in batch.items() if name not in kept}
-        return dict(super().transfer_batch_to_device(moved, device, dataloader_idx)) | kept
+        """Leaves the ground truth of evaluation on the CPU, which compares with it; some devices have no float64."""
+        on_cpu = {name: batch[name] for name in ("truth", "size") if name in batch}
+        moved = {name: value for name, value in batch.items() if name not in on_cpu}
+        return dict(super().transfer_batch_to_device(moved, device, dataloader_idx)) | on_cpu
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         losses = self.rcnn.losses([self.normalise(image) for image in batch["image"]], batch["target"])
@@ -194,17 +204,17 @@ class Detect(DownstreamModule):
         assert self.val_scores is not None
         summary = self.val_scores.summary(self.class_names or [])
         self.val_scores.reset()
-        for name, value in summary.items():  # the same on every process
-            # COCO's own numbers have a precision of 1e-7; float32, which logging uses, keeps it
+        for name, value in summary.items():  # the same names on every process
+            # Logging uses float32, whose precision suffices for COCO's numbers.
             shown = name in ("box/AP", "mask/AP")
             self.log(f"{stage}/{name}", value, prog_bar=shown, batch_size=1, sync_dist=self.trainer.world_size > 1)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        """``index`` (B,), and ``found``: each image's ``boxes``, ``scores``, ``labels``, and ``masks`` as run lengths."""
+        """``index`` (B,), and ``found``: for each image ``boxes``, ``scores``, ``labels``, and ``masks`` as run lengths."""
         return {"found": self._found(batch), "index": batch["index"]}
 
     def _found(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
-        """Detections on the original images, on the CPU, masks as run lengths: pixels of a whole set would be too many."""
+        """Detections on the original images, on the CPU, with masks as run lengths: as pixels they would fill the memory."""
         images = [self.normalise(image) for image in batch["image"]]
         found: list[dict[str, Any]] = self.rcnn.detect(images, batch["size"], lambda masks, _: rle.encode(masks))
         return [

@@ -1,4 +1,4 @@
-"""What fine-tuning for any task shares: a backbone from a file or at random, in a network for the images' classes."""
+"""Shared by fine-tuning for any task: a backbone, from a file or random, in a network for the classes of the images."""
 
 import logging
 from abc import abstractmethod
@@ -19,29 +19,34 @@ log = logging.getLogger(__name__)
 
 
 class DownstreamModule(TrainModule):
-    """A network around a pre-trained or new backbone, for the classes of the attached datamodule.
+    """A network around a pre-trained or new backbone, for the classes of the datamodule.
 
-    It is built when the number of classes is known: at once, or when a trainer attaches a datamodule.
+    The network is built when the number of classes is known: in the constructor, or when a trainer attaches a datamodule.
 
     Args:
-        weights: a pre-trained backbone (a file of this project or of timm); ``None``: random initialisation.
-        backbone: shape of the ViT; ``None``: that of ``weights``, or the module's default. Positions that ``weights`` has learned
-            are used whatever it says.
-        optim: optimizer and schedule.
-        drop_path: stochastic depth.
-        seed: of the new layers and of everything random in the steps.
+        weights: A pre-trained backbone (a file of this project or of timm); ``None`` for random initialisation.
+        backbone: Shape of the ViT; ``None`` for that of ``weights``, or the module's default. If ``weights`` has learned
+            positions, they are used regardless of ``backbone.positions``.
+        optim: Optimizer and schedule.
+        drop_path: Rate of stochastic depth.
+        seed: Seed of the new layers and of everything random in the training steps.
 
     Attributes:
-        kind: what the network is called; in a file the names of its tensors begin with it, but for the backbone's.
-        backbone_prefix: what the names of the backbone's tensors begin with in the network; a file has timm's names.
-        needs: which images it can be trained on, for messages.
-        class_names: by label, once they are known.
+        kind: Name of this kind of network; in a file the names of its tensors begin with it, except those of the backbone.
+        backbone_prefix: Prefix of the backbone's tensors in the network; a file has timm's names without it.
+        required_images: Images that it can be trained on, for messages.
+        min_classes: Least number of classes.
+        default_backbone: Shape of the backbone if neither weights nor a shape are given.
+        class_names: Class names by label; None until they are known.
+
+    Raises:
+        UserError: The weights cannot be read, or the shape of the backbone is not valid.
     """
 
     kind: ClassVar[str]
     backbone_prefix: ClassVar[str]
-    needs: ClassVar[str]
-    least_classes: ClassVar[int] = 2
+    required_images: ClassVar[str]
+    min_classes: ClassVar[int] = 2
     default_backbone: ClassVar[ViTConfig] = ViTConfig()
     network: nn.Module | None
 
@@ -52,7 +57,7 @@ class DownstreamModule(TrainModule):
         shape = backbone or (config_of(loaded) if loaded else self.default_backbone)
         config = replace(shape, drop_path=drop_path).resolved()
         if loaded is not None and config.positions == "sincos" and config_of(loaded).positions == "learned":
-            log.warning("%s has learned positions, so the backbone gets them too, not positions=sincos.", weights)
+            log.warning("%s has learned positions, so the backbone gets them too instead of positions=sincos.", weights)
             config = replace(config, positions="learned")
         super().__init__(optim, seed, config.in_chans)
         if loaded is not None and "pixel_mean" in loaded.info:
@@ -64,27 +69,27 @@ class DownstreamModule(TrainModule):
     @property
     @abstractmethod
     def num_classes(self) -> int:
-        """Of the network."""
+        """Number of classes of the network."""
 
     @abstractmethod
     def make_network(self, config: ViTConfig, num_classes: int) -> nn.Module:
         """The network around a new backbone."""
 
     def after_building(self, num_classes: int) -> None:
-        """Makes what else depends on the classes, such as metrics."""
+        """Makes everything else that depends on the classes, such as metrics."""
 
-    def about(self) -> dict[str, Any]:
-        """What an exported file says of the network, beside its classes' names: JSON values."""
+    def exported_settings(self) -> dict[str, Any]:
+        """Settings of the network in an exported file, as JSON values; the class names are stored separately."""
         return {}
 
-    def take(self, about: dict[str, Any]) -> None:
-        """Takes what :meth:`about` said, before the network is built from a file."""
+    def restore_settings(self, settings: dict[str, Any]) -> None:
+        """Restores :meth:`exported_settings` before the network is built from a file."""
 
     def setup(self, stage: str) -> None:
-        """Builds the network for the datamodule's classes, channels and image size, if it is not built; checks that they fit.
+        """Builds the network for the datamodule's classes, channels and image size, or checks that an existing one fits them.
 
         Raises:
-            UserError: They do not fit.
+            UserError: The number of classes is unknown; or classes, channels or image size differ from those of the network.
         """
         channels = self.data.channels
         if channels is not None and self.network is None:
@@ -94,77 +99,80 @@ class DownstreamModule(TrainModule):
         num_classes = self.data.num_classes
         if self.network is None:
             if num_classes is None:
-                raise UserError(f"The number of classes is unknown: give a datamodule of {self.needs}.")
-            self.fit_backbone()
+                raise UserError(f"The number of classes is unknown: use a datamodule of {self.required_images}.")
+            self.match_image_size()
             self.build(num_classes)
         if num_classes and num_classes != self.num_classes:
-            raise UserError(f"The network has {self.num_classes} classes, but the images have {num_classes}.")
+            raise UserError(
+                f"The network has {self.num_classes} classes, but the images have {num_classes}: use images of the same "
+                "classes, or train a new network."
+            )
         self.check_images()
-        self._take_names(list(self.data.class_names))
+        self._set_class_names(list(self.data.class_names))
 
-    def fit_backbone(self) -> None:
-        """Makes the backbone's image size that of the datamodule, before the network is built."""
+    def match_image_size(self) -> None:
+        """Gives the backbone the image size of the datamodule, before the network is built."""
         self._config = replace(self._config, image_size=self.data.image_size or self._config.image_size)
 
     def check_images(self) -> None:
-        """Checks that the datamodule's images are as large as the network takes them.
+        """Checks that the network can take the datamodule's images.
 
         Raises:
-            UserError: They are not.
+            UserError: It cannot.
         """
         size, expected = self.data.image_size, self.vit.config.image_size
         if size is not None and size != expected:
             raise UserError(
-                f"The datamodule gives images of {size} px, but the network takes {expected} px: give both the same image_size."
+                f"The datamodule gives images of {size} px, but the network takes {expected} px: set both to the same image_size."
             )
 
-    def _take_names(self, names: list[str]) -> None:
+    def _set_class_names(self, names: list[str]) -> None:
         if self.class_names is None:
             self.class_names = names or [str(number) for number in range(self.num_classes)]
-        elif names and not self.fits(names):
+        elif names and not self.accepts_classes(names):
             raise UserError(
                 f"The network knows the classes {', '.join(self.class_names)}, but the images have {', '.join(names)}: "
-                "give images of the same classes, or without labels."
+                "use images of the same classes, or without labels."
             )
 
-    def fits(self, names: list[str]) -> bool:
-        """Whether images with classes of these names can be evaluated on."""
+    def accepts_classes(self, names: list[str]) -> bool:
+        """Whether the network can be evaluated on images with classes of these names."""
         return names == self.class_names
 
     def build(self, num_classes: int) -> None:
-        """Makes the network for that many classes and loads the weights; :meth:`setup` does it if it is not done.
+        """Makes the network for ``num_classes`` classes and loads the weights; :meth:`setup` calls it if nothing did before.
 
         Raises:
             UserError: There are too few classes, or the weights do not fit the backbone.
         """
-        if num_classes < self.least_classes:
+        if num_classes < self.min_classes:
             raise UserError(
-                f"A {self.kind} needs at least {'one class' if self.least_classes == 1 else 'two classes'}, and the training "
-                f"images have {num_classes}: give {self.needs}."
+                f"A {self.kind} needs at least {'one class' if self.min_classes == 1 else 'two classes'}, but the training "
+                f"images have {num_classes}: use {self.required_images}."
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "initial weights"))
             self.network = self.make_network(self._config, num_classes)
         if self._weights is not None:
             load_into(self.vit, self._weights)
-            self.tell_of_positions(self._weights)
+            self.report_positions(self._weights)
         self._weights = None
         self.after_building(num_classes)
 
-    def tell_of_positions(self, weights: Weights) -> None:
-        """Says that learned positions were interpolated, where they were."""
-        known = weights.state["pos_embed"].shape[1] - ("cls_token" in weights.state)
-        if self.vit.config.positions == "learned" and known != self.vit.num_patches:
+    def report_positions(self, weights: Weights) -> None:
+        """Logs whether learned positions were interpolated."""
+        num_learned = weights.state["pos_embed"].shape[1] - ("cls_token" in weights.state)
+        if self.vit.config.positions == "learned" and num_learned != self.vit.num_patches:
             log.info(
-                "The learned positions of %s, of %d patches, are interpolated to %d, which costs accuracy until they have "
+                "The learned positions of %s are interpolated from %d patches to %d, which costs accuracy until they have "
                 "adapted; a backbone pre-trained with positions=sincos fits any size.",
                 weights.source,
-                known,
+                num_learned,
                 self.vit.num_patches,
             )
 
     def exported(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What an exported file holds beside the backbone: the other tensors, and what is needed to predict with them."""
+        """What an exported file holds in addition to the backbone: the other tensors, and what is needed to predict with them."""
         assert self.network is not None, "the network is built in setup()"
         tensors = {
             f"{self.kind}.{name}": value
@@ -172,30 +180,35 @@ class DownstreamModule(TrainModule):
             if not name.startswith(self.backbone_prefix)
         }
         names = self.class_names or [str(number) for number in range(self.num_classes)]
-        return tensors, {"class_names": names, **({self.kind: about} if (about := self.about()) else {})}
+        settings = self.exported_settings()
+        return tensors, {"class_names": names, **({self.kind: settings} if settings else {})}
 
-    def is_whole(self, weights: Weights) -> bool:
-        """Whether a file holds the head too."""
+    def holds_head(self, weights: Weights) -> bool:
+        """Whether a file holds the head as well as the backbone."""
         return self.kind in weights.info
 
     def restore(self) -> None:
-        """Builds the whole network as its file describes it, head included, in place of a new one.
+        """Builds the whole network from its file, including the head.
 
         Raises:
-            UserError: The weights are a backbone's, or another kind of network's.
+            UserError: There are no weights, or they are those of a backbone or of another kind of network.
         """
         loaded, self._weights = self._weights, None
-        if loaded is None or not self.is_whole(loaded):
-            given = "none was given" if loaded is None else f"{loaded.source} is none"
-            raise UserError(f"keep_head needs a trained {self.kind}, and {given}: give a {self.kind}.safetensors.")
-        self.take(loaded.info.get(self.kind, {}))
+        if loaded is None or not self.holds_head(loaded):
+            given = "weights is not set" if loaded is None else f"{loaded.source} is not one"
+            raise UserError(
+                f"keep_head needs a trained {self.kind}, but {given}: set weights to a {self.kind}.safetensors."
+            )
+        self.restore_settings(loaded.info.get(self.kind, {}))
         self.class_names = list(loaded.info["class_names"])
         self.build(len(self.class_names))
         assert self.network is not None
-        own = f"{self.kind}."
+        head_prefix = f"{self.kind}."
         self.network.load_state_dict(
             {
-                name.removeprefix(own) if name.startswith(own) else f"{self.backbone_prefix}{name}": value
+                name.removeprefix(head_prefix)
+                if name.startswith(head_prefix)
+                else f"{self.backbone_prefix}{name}": value
                 for name, value in loaded.state.items()
             }
         )

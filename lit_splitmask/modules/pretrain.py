@@ -22,23 +22,32 @@ from lit_splitmask.views import token_view
 log = logging.getLogger(__name__)
 
 STATISTICS_IMAGES = 1024
-"""Training crops over which the words are counted at start-up."""
+"""Number of training crops on which the words are counted at start-up."""
 
-PATCHES_A_WORD = 39
-"""faiss's advice for k-means; where one crop of each image gives fewer patches a word, more crops are taken …"""
+PATCHES_PER_WORD = 39
+"""Least number of patches per word for k-means, as faiss advises; if one crop per image gives fewer, more crops are taken."""
 
-MOST_CROPS = 8
-"""… up to so many of each image."""
+MAX_CROPS_PER_IMAGE = 8
+"""Largest number of crops per image for k-means."""
 
 
 class Pretrain(TrainModule):
-    """Trains a backbone with a self-supervised objective.
+    """Trains a backbone with a pre-training objective.
 
     Args:
-        objective: makes the objective from the backbone, such as the class :class:`SplitMask`.
-        backbone: shape of the ViT.
-        optim: optimizer and schedule.
-        seed: everything random in the steps follows from it; also the seed of the initial weights.
+        objective: Makes the objective from the backbone, such as the class :class:`SplitMask`.
+        backbone: Shape of the ViT.
+        optim: Optimizer and schedule.
+        seed: Seed of the initial weights and of everything random in the training steps.
+
+    Raises:
+        UserError: The shape of the backbone is not valid, or the objective does not accept it or its own arguments.
+
+    Example:
+        >>> shape = ViTConfig(embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32)
+        >>> module = Pretrain(backbone=shape)
+        >>> module.features(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape
+        torch.Size([2, 32])
     """
 
     def __init__(
@@ -68,14 +77,14 @@ class Pretrain(TrainModule):
         if expected is not None and expected != self.vit.config.image_size:
             raise UserError(
                 f"The datamodule gives images of {expected} px, but the backbone was built for "
-                f"{self.vit.config.image_size} px: give both the same image_size."
+                f"{self.vit.config.image_size} px: set both to the same image_size."
             )
 
         if stage == "fit":
             self._check_batches()
 
     def _check_batches(self) -> None:
-        """Checks that the objective gets the crops and the batches that it needs.
+        """Checks that the datamodule gives the crops, labels and batches that the objective needs.
 
         Raises:
             UserError: It does not.
@@ -83,25 +92,28 @@ class Pretrain(TrainModule):
         name = type(self.objective).__name__
         self.check_crops(self.data.crop_sizes)
         if self.objective.needs_labels and self.data.all_labelled is False:
-            raise UserError(f"{name} needs a label for every image, and some have none: leave data.pool out.")
+            raise UserError(f"{name} needs a label for every image, but some have none: leave data.pool out.")
         batch = self.data.images_per_step
         if batch is None:
             return
         batch //= self.trainer.accumulate_grad_batches
-        share = batch // self.trainer.world_size
-        if batch < self.objective.least_batch or share < self.objective.least_share:
+        per_process = batch // self.trainer.world_size
+        if batch < self.objective.least_batch or per_process < self.objective.least_per_process:
             raise UserError(
-                f"{name} compares each image with others, so a batch needs at least {self.objective.least_batch} images, and a "
-                f"process {self.objective.least_share} of them; data.batch_size with accumulated gradients gives {batch} and "
-                f"{share}: raise it."
+                f"{name} compares each image with others, so a batch needs at least {self.objective.least_batch} images, and "
+                f"each process at least {self.objective.least_per_process}; data.batch_size with accumulated gradients gives "
+                f"{batch} and {per_process}: raise data.batch_size."
             )
         self._check_number_of_images(name, batch)
 
     def check_crops(self, sizes: Sequence[int] | None) -> None:
-        """Checks the crops that an augmentation gives, their sides in pixels.
+        """Checks the crops that an augmentation gives.
+
+        Args:
+            sizes: Side of each crop of an image, in pixels; None if unknown.
 
         Raises:
-            UserError: The objective needs more of them, or they cannot be cut into patches.
+            UserError: The objective needs more crops, or a crop cannot be cut into patches.
         """
         name, patch = type(self.objective).__name__, self.vit.config.patch_size
         if sizes is not None and len(sizes) < self.objective.num_crops:
@@ -111,7 +123,9 @@ class Pretrain(TrainModule):
             )
         odd = [size for size in sizes or [] if size % patch]
         if odd:
-            raise UserError(f"Crops of {odd[0]} px cannot be cut into patches of {patch}: choose a multiple of it.")
+            raise UserError(
+                f"Crops of {odd[0]} px cannot be cut into patches of {patch} px: choose a multiple of {patch}."
+            )
 
     def _check_number_of_images(self, name: str, batch: int) -> None:
         num_images = self.data.num_train_images
@@ -119,11 +133,11 @@ class Pretrain(TrainModule):
             return
         if num_images < self.objective.least_batch:
             raise UserError(
-                f"{name} compares each image with others, so it needs at least {self.objective.least_batch} training images, and "
-                f"there is {num_images}: give more, or a method that looks at single images, such as MAE."
+                f"{name} compares each image with others, so it needs at least {self.objective.least_batch} training images, but "
+                f"there is {num_images}: add images, or use a method that looks at single images, such as MAE."
             )
         log.warning(
-            "A batch of %d is more than the %d training images, so that %s takes an image for its own negative: lower "
+            "A batch of %d is more than the %d training images, so %s uses an image as its own negative: lower "
             "data.batch_size.",
             batch,
             num_images,
@@ -131,13 +145,13 @@ class Pretrain(TrainModule):
         )
 
     def views(self, images: Tensor, *more: Tensor) -> dict[str, Any]:
-        """What an objective sees of uint8 crops (B, C, H, W); ``more`` are other crops of the same images."""
-        seen: dict[str, Any] = {"images": self.normalise(images)}
+        """The objective's inputs from uint8 crops (B, C, H, W); ``more`` are other crops of the same images."""
+        views: dict[str, Any] = {"images": self.normalise(images)}
         if self.objective.tokenizer_to_fit is not None:
-            seen["token_view"] = token_view(images)
+            views["token_view"] = token_view(images)
         if self.objective.num_crops > 1:
-            seen["crops"] = [seen["images"], *(self.normalise(crop) for crop in more)]
-        return seen
+            views["crops"] = [views["images"], *(self.normalise(crop) for crop in more)]
+        return views
 
     def _views_of(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         more = [batch[name] for name in batch if name.startswith("image_")]
@@ -145,7 +159,7 @@ class Pretrain(TrainModule):
         return {**self.views(batch["image"], *more), **labels}
 
     def on_fit_start(self) -> None:
-        """Fits the tokenizer where it needs it (on process zero, sent to the others), and measures its words."""
+        """Fits the tokenizer if needed (process zero does, and sends it to the others), and measures its words."""
         tokenizer = self.objective.tokenizer_to_fit
         if tokenizer is None:
             return
@@ -164,11 +178,11 @@ class Pretrain(TrainModule):
         words = torch.cat([tokenizer(view).flatten() for view in views])
         self.word_statistics = statistics = WordStatistics.of(words, tokenizer.vocabulary)
         self.print(
-            f"Visual words: {statistics}; guessing by their frequency alone would give a loss of {statistics.entropy:.2f}."
+            f"Visual words: {statistics}; predicting their frequencies alone would give a loss of {statistics.entropy:.2f}."
         )
         if statistics.nearly_constant:
             log.warning(
-                "The visual words are nearly constant (%s): there is little to learn from them. Use centred pixels "
+                "The visual words are nearly constant (%s), so there is little to learn from them. Use centred pixels "
                 "(tokenizer.init_args.pixels=centred, signed=true for random projection), random patches or k-means.",
                 statistics,
             )
@@ -188,15 +202,15 @@ class Pretrain(TrainModule):
         return len(self._fitting_loader(1).dataset) if known is None else known
 
     def _crops_to_fit(self, vocabulary: int) -> int:
-        """Training crops that a tokenizer is fitted on: one of each image, or several where the images are few."""
+        """Number of training crops to fit a tokenizer on: one per image, or several if the images are few."""
         num_images = self._num_train_images()
         if self.data.fitting_dataloader is None:
             return num_images
-        enough = math.ceil(PATCHES_A_WORD * vocabulary / (num_images * self.vit.num_patches))
-        return num_images * min(enough, MOST_CROPS)
+        enough = math.ceil(PATCHES_PER_WORD * vocabulary / (num_images * self.vit.num_patches))
+        return num_images * min(enough, MAX_CROPS_PER_IMAGE)
 
     def _fitting_loader(self, num_crops: int) -> Any:
-        """One process's loader over training crops, independent of the one that trains."""
+        """A loader of training crops for one process, independent of the training loader."""
         if self.data.fitting_dataloader is not None:
             return self.data.fitting_dataloader(num_crops)
         self.trainer.fit_loop.setup_data()
@@ -229,13 +243,13 @@ class Pretrain(TrainModule):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        """A step, and what follows it; in one, so that no checkpoint is written between them."""
+        """An optimizer step and what follows it, in one hook, so that no checkpoint is written between them."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        steps_done = self.trainer.global_step + 1  # this one is counted afterwards
+        steps_done = self.trainer.global_step + 1  # Lightning counts this step afterwards
         self.objective.after_step(steps_done / self.trainer.estimated_stepping_batches)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """The losses on held-out images with masks that are the same at every validation; none if they take several crops."""
+        """Logs the losses on held-out images, with the same masks each time; nothing for objectives of several crops."""
         if self.objective.num_crops > 1:
             return
         with alone():

@@ -1,6 +1,6 @@
 """Fine-tuning, or training from scratch, for semantic segmentation.
 
-K classes; label maps hold class indices, and IGNORED where there is no label.
+K classes; label maps hold class indices, and IGNORED for pixels without a label.
 """
 
 from typing import Any
@@ -26,26 +26,37 @@ from lit_splitmask.optim import OptimConfig
 class Segment(DownstreamModule):
     """UperNet over a ViT: trained on crops, evaluated by sliding windows (BEiT's recipe for ADE20K; Table 5).
 
-    Windows are as large as the crops and two thirds of that apart. Scores are those of one confusion matrix over all labelled
-    pixels of all images and processes. The network is built when a trainer attaches a datamodule, or at once if
-    ``num_classes`` is given.
+    Windows are as large as the crops, with a stride of two thirds of their side. Scores come from one confusion matrix over all
+    labelled pixels of all images and processes. The network is built in the constructor if ``num_classes`` is given, otherwise
+    when a trainer attaches a datamodule.
 
     Args:
-        weights: a pre-trained backbone (a file of this project or of timm); ``None``: random initialisation.
-        keep_head: use the head, the class names and the channels of ``weights`` too, to evaluate or predict with it.
-        backbone: shape of the ViT; ``None``: that of ``weights``, or ViT-S/16. Its image size is that of the crops.
-        num_classes: classes; ``None``: the datamodule's.
-        channels: of the head; 768 in BEiT's recipe for ViT-B, 512 in XCiT's.
-        dropout: before both classifiers.
-        auxiliary_weight: of the auxiliary head's loss.
-        optim: optimizer and schedule.
-        drop_path: stochastic depth.
-        seed: of the new layers, dropout and drop path.
+        weights: A pre-trained backbone (a file of this project or of timm); ``None`` for random initialisation.
+        keep_head: Use the head, the class names and the channels of ``weights`` too, to evaluate or predict with a trained
+            segmenter.
+        backbone: Shape of the ViT; ``None`` for that of ``weights``, or ViT-S/16. Its image size is that of the crops.
+        num_classes: Number of classes; ``None`` for that of the datamodule.
+        channels: Channels of the head; 768 in BEiT's recipe for ViT-B, 512 in XCiT's.
+        dropout: Dropout before both classifiers.
+        auxiliary_weight: Weight of the auxiliary head's loss.
+        optim: Optimizer and schedule.
+        drop_path: Rate of stochastic depth.
+        seed: Seed of the new layers, dropout and drop path.
+
+    Raises:
+        UserError: The weights cannot be read or do not fit the backbone; the shape of the backbone is not valid; ``keep_head`` is
+            set without the weights of a trained segmenter; or ``num_classes`` is less than 2.
+
+    Example:
+        >>> shape = ViTConfig(embed_dim=32, depth=4, num_heads=2, patch_size=8, image_size=32)
+        >>> module = Segment(backbone=shape, num_classes=3, channels=8)
+        >>> module.eval()(torch.zeros(1, 3, 40, 56, dtype=torch.uint8)).shape
+        torch.Size([1, 3, 40, 56])
     """
 
     kind = "segmenter"
     backbone_prefix = "pyramid.vit."
-    needs = "images with label maps of two or more classes beside data.void (SegmentationFolder)"
+    required_images = "images with label maps of two or more classes in addition to data.void (SegmentationFolder)"
 
     def __init__(
         self,
@@ -83,7 +94,7 @@ class Segment(DownstreamModule):
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """Number of classes, K."""
         return self.segmenter.num_classes
 
     def setup(self, stage: str) -> None:
@@ -100,12 +111,12 @@ class Segment(DownstreamModule):
         name, side = data.smallest_image()
         if side < patch:
             raise UserError(
-                f"The image {name} has a side of {side} px, which is less than a patch ({patch} px): take it out, "
+                f"The image {name} has a side of {side} px, which is less than a patch ({patch} px): remove it, "
                 "enlarge it, or set data.short_side, to which all images are scaled."
             )
 
-    def fits(self, names: list[str]) -> bool:
-        """Whether the names are the same, or either are only the values that stand for the classes."""
+    def accepts_classes(self, names: list[str]) -> bool:
+        """Whether the names are the same, or either are just the values of the classes in the maps."""
         return names == self.class_names or _are_numbers(names) or _are_numbers(self.class_names or [])
 
     def make_network(self, config: ViTConfig, num_classes: int) -> UperNet:
@@ -118,11 +129,11 @@ class Segment(DownstreamModule):
         self.test_confusion = self.val_confusion.clone()
         self.val_loss = MeanMetric()
 
-    def about(self) -> dict[str, Any]:
+    def exported_settings(self) -> dict[str, Any]:
         return {"channels": self.channels, "void": self.void}
 
-    def take(self, about: dict[str, Any]) -> None:
-        self.channels, self.void = about["channels"], about["void"]
+    def restore_settings(self, settings: dict[str, Any]) -> None:
+        self.channels, self.void = settings["channels"], settings["void"]
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of whole images: (1, C, H, W) uint8 -> (1, K, H, W) float32, by sliding windows."""
@@ -145,7 +156,7 @@ class Segment(DownstreamModule):
         return loss
 
     def logits_at(self, batch: dict[str, Tensor]) -> Tensor:
-        """Logits at the size that the image had on disk, which is that of its map: (1, K, H, W) float32."""
+        """Logits at the size of the image on disk, which is that of its map: (1, K, H, W) float32."""
         logits = self(batch["image"])
         size = tuple(batch["size"][0].tolist())
         if logits.shape[-2:] == size:
@@ -161,7 +172,7 @@ class Segment(DownstreamModule):
         self.val_confusion.update(logits.argmax(dim=1), target)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the loss of a pixel, mIoU and pixel accuracy over all processes."""
+        """Logs the mean loss per pixel, mIoU and pixel accuracy over all processes."""
         scores = scores_of(self.val_confusion.compute())
         self.log("val/loss", self.val_loss.compute())
         self.log_dict({f"val/{name}": value for name, value in scores.items()}, prog_bar=True)
@@ -172,7 +183,7 @@ class Segment(DownstreamModule):
         self.test_confusion.update(self.logits_at(batch).argmax(dim=1), batch["map"].long())
 
     def on_test_epoch_end(self) -> None:
-        """Logs the scores and each class's IoU; rows of ``confusion`` are true classes, columns predicted ones."""
+        """Logs the scores and the IoU of each class; rows of ``confusion`` are true classes, columns predicted ones."""
         self.confusion = self.test_confusion.compute()
         self.test_confusion.reset()
         self.log_dict({f"test/{name}": value for name, value in scores_of(self.confusion).items()})
@@ -181,7 +192,7 @@ class Segment(DownstreamModule):
                 self.log(f"test/iou/{name}", value)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Class of each pixel, (1, H, W) int16, and the image's index, (1,)."""
+        """Class of each pixel (1, H, W) int16, and index of the image (1,)."""
         return {"map": self.logits_at(batch).argmax(dim=1).short(), "index": batch["index"]}
 
 

@@ -6,7 +6,8 @@ from lit_splitmask.objectives.dino import DINO
 from lit_splitmask.objectives.mae import MAE
 from lit_splitmask.objectives.mocov3 import MoCoV3
 from lit_splitmask.objectives.relative_localisation import RelativeLocalisation
+from lit_splitmask.objectives.simmim import SimMIM
 from lit_splitmask.objectives.splitmask import SplitMask
 from lit_splitmask.objectives.supervised import Supervised
 
-__all__ = ["DINO", "MAE", "BEiT", "MoCoV3", "Objective", "RelativeLocalisation", "SplitMask", "Supervised"]
+__all__ = ["DINO", "MAE", "BEiT", "MoCoV3", "Objective", "RelativeLocalisation", "SimMIM", "SplitMask", "Supervised"]

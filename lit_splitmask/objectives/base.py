@@ -1,4 +1,4 @@
-"""What a pre-training method must offer to be trained, validated, exported and drawn."""
+"""The interface of a pre-training method: what training, validation, export and drawing need of it."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lit_splitmask.errors import UserError
 from lit_splitmask.models.vit import ViT
+from lit_splitmask.objectives.pictures import Pictures, ToPixels
 from lit_splitmask.tokenizers.base import Tokenizer
 
 
@@ -16,29 +17,49 @@ class Objective(nn.Module):
     ``forward(batch, generator)`` takes
 
     - ``images`` (B, C, H, W) float, normalised;
-    - ``crops``, a list of such tensors, ``images`` the first of them, where :attr:`num_crops` is more than 1: other crops of the
-      same images, perhaps of other sizes;
-    - ``token_view`` (B, C, H/2, W/2) float in [0, 1] of the same crops as ``images``, where there is a tokenizer;
-    - ``labels`` (B,) int64, where the images have any;
+    - ``crops``, if :attr:`num_crops` is more than 1: a list of such tensors, ``images`` first; the others are further crops of
+      the same images, possibly of other sizes;
+    - ``token_view`` (B, C, H/2, W/2) float in [0, 1], of the same crops as ``images``, if there is a tokenizer;
+    - ``labels`` (B,) int64, if the images have labels;
 
-    and returns scalars by name, with ``"loss"`` among them; those that are not to be differentiated are measures. Masks come from
-    ``generator``, a CPU generator that is in the same state on every process; drop path and mixup from torch's own, which is
+    and returns scalars by name, with ``"loss"`` among them; the others are measures, which are only logged. Masks come from
+    ``generator``, a CPU generator in the same state on every process. Drop path and mixup use torch's own generator, which is
     seeded for each step and process.
 
     Attributes:
-        backbone: what is trained.
-        held_out_loss: the name of the loss that means something on held-out images, or ``None`` if none does.
-        num_crops: how many crops of each image it needs at least.
-        least_batch: how many images a batch must have at least, over all processes.
-        least_share: how many of them each process must have.
-        needs_labels: whether all images must have labels.
-        progress: the share of the run that is done, in [0, 1); whoever trains sets it before each step.
+        backbone: The network that is trained.
+        held_out_loss: Name of the loss that is meaningful on held-out images, or None.
+        picture_file: Name of the file for :meth:`draw`'s picture, or None if there is nothing to draw.
+        num_crops: Number of crops that it needs of each image.
+        least_batch: Smallest number of images in a batch, over all processes.
+        least_per_process: Smallest number of images in one process's part of a batch.
+        needs_labels: Whether all images must have labels.
+        progress: Share of the run that is done, in [0, 1); the trainer sets it before each step.
+
+    Example:
+        A method that predicts the brightness of an image:
+
+        >>> import torch
+        >>> from lit_splitmask.models import ViT, ViTConfig
+        >>> from lit_splitmask.objectives import Objective
+        >>> class Brightness(Objective):
+        ...     def __init__(self, backbone):
+        ...         super().__init__(backbone)
+        ...         self.head = torch.nn.Linear(backbone.embed_dim, 1)
+        ...     def forward(self, batch, generator):
+        ...         predicted = self.head(self.backbone.pooled(batch["images"]))[:, 0]
+        ...         return {"loss": (predicted - batch["images"].mean(dim=(1, 2, 3))).abs().mean()}
+        >>> vit = ViT(ViTConfig(size="tiny", embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32))
+        >>> losses = Brightness(vit)({"images": torch.randn(4, 3, 32, 32)}, torch.Generator())
+        >>> losses["loss"].shape
+        torch.Size([])
     """
 
     held_out_loss: str | None = None
+    picture_file: str | None = None
     num_crops = 1
     least_batch = 1
-    least_share = 1
+    least_per_process = 1
     needs_labels = False
     progress = 0.0
 
@@ -48,12 +69,12 @@ class Objective(nn.Module):
 
     @property
     def kept(self) -> ViT:
-        """The network that is exported and probed; a teacher where it is the better one."""
+        """The network that is exported and probed: the backbone, or a teacher if that is the better network."""
         return self.backbone
 
     @property
     def tokenizer_to_fit(self) -> Tokenizer | None:
-        """The tokenizer, if the method has one."""
+        """The tokenizer, or None if the method has none."""
         return None
 
     def attach(self, num_classes: int) -> None:
@@ -63,28 +84,44 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def before_update(self) -> None:
-        """Called when the gradients of a step are there, before they are clipped and used."""
+        """Called after the backward pass of a step, before gradients are clipped and used."""
 
     def after_step(self, progress: float) -> None:
         """Called after each optimizer step with the share of the run that is done, in (0, 1]."""
 
+    def draw(
+        self, batch: dict[str, Any], generator: torch.Generator, *, num_images: int, to_pixels: ToPixels
+    ) -> Pictures | None:
+        """Draws what the method sees and predicts.
 
-def check_shares(**shares: float) -> None:
+        Args:
+            batch: The inputs of ``forward``.
+            generator: Draws the masks.
+            num_images: Number of images to draw, the first of the batch.
+            to_pixels: Maps normalised images to pixels.
+
+        Returns:
+            Columns by title, (num_images, C, H, W) float in [0, 1] each; None if there is nothing to draw.
+        """
+        return None
+
+
+def check_in_unit_interval(**values: float) -> None:
     """Checks arguments, by name, that must be in [0, 1].
 
     Raises:
-        UserError: One is not.
+        UserError: One is outside.
     """
-    for name, share in shares.items():
-        if not 0 <= share <= 1:
-            raise UserError(f"{name} is {share:g}; it must be in [0, 1].")
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise UserError(f"{name} is {value:g}; it must be in [0, 1].")
 
 
 def check_sizes(**sizes: int) -> None:
     """Checks arguments, by name, that must be at least 1.
 
     Raises:
-        UserError: One is not.
+        UserError: One is smaller.
     """
     for name, size in sizes.items():
         if size < 1:
@@ -92,7 +129,7 @@ def check_sizes(**sizes: int) -> None:
 
 
 def check_even_patches(patch_size: int) -> None:
-    """Checks that words can be made.
+    """Checks that the half-size view can be cut into patches.
 
     Raises:
         UserError: The patch size is odd.

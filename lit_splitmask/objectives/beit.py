@@ -1,7 +1,7 @@
 """BEiT (Bao et al., 2021): predict the visual words of hidden patches; mask tokens go through the encoder.
 
-B images, N patches, n of them visible, D width. As in the paper's baseline, the backbone is that of all methods: without
-relative positions and layer scale.
+B images, N patches, n of them visible, D width. The backbone is the one that all methods share, as in the paper's baseline:
+without relative positions and layer scale.
 """
 
 from collections.abc import Callable
@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_splitmask.masking import BlockMasking, Masking, hidden_from, put, take
+from lit_splitmask.masking import BlockMasking, Masking, hidden_from, take
 from lit_splitmask.models.heads import WordHead
 from lit_splitmask.models.vit import ViT
 from lit_splitmask.objectives.base import Objective, check_even_patches
+from lit_splitmask.objectives.pictures import Pictures, ToPixels, draw_words, show_visible
 from lit_splitmask.tokenizers.base import Tokenizer
 from lit_splitmask.tokenizers.random_projection import RandomProjection
 
@@ -21,15 +22,28 @@ from lit_splitmask.tokenizers.random_projection import RandomProjection
 class BEiT(Objective):
     """Masked image modelling with mask tokens in the encoder's input.
 
-    Its losses: ``loss``, which is ``inpaint`` (cross-entropy in nats over masked patches), and ``word_accuracy`` in [0, 1].
+    Its losses: ``loss``, which is ``inpaint`` (cross-entropy in nats over hidden patches), and ``word_accuracy`` in [0, 1].
 
     Args:
-        backbone: the encoder.
-        masking: of which branch A is taken; BEiT's block masks of 75 of 196 patches by default.
-        tokenizer: makes the tokenizer from the side of a patch in the half-size view and the number of channels.
+        backbone: The encoder.
+        masking: Draws the visible patches; by default BEiT's block masks, which hide 75 of 196 patches.
+        tokenizer: Makes the tokenizer from the side of a patch in the half-size view and the number of channels.
+
+    Raises:
+        UserError: The patch size is odd, or ``masking`` cannot mask the backbone's grid.
+
+    Example:
+        >>> import torch
+        >>> from lit_splitmask.models import ViT, ViTConfig
+        >>> from lit_splitmask.objectives import BEiT
+        >>> vit = ViT(ViTConfig(size="tiny", embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32))
+        >>> batch = {"images": torch.randn(4, 3, 32, 32), "token_view": torch.rand(4, 3, 16, 16)}
+        >>> list(BEiT(vit)(batch, torch.Generator().manual_seed(0)))
+        ['loss', 'inpaint', 'word_accuracy']
     """
 
     held_out_loss = "inpaint"
+    picture_file = "masked.png"
 
     def __init__(
         self,
@@ -54,17 +68,27 @@ class BEiT(Objective):
 
     def forward(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         images = batch["images"]
-        keep, _ = self.masking.split(len(images), self.backbone.grid, generator)
-        keep = keep.to(images.device)
-        encoded = self.encode(images, keep)
+        keep = self.masking.visible(len(images), self.backbone.grid, generator).to(images.device)
+        encoded = self.backbone.masked_features(images, keep, self.mask_token)
         words = self.tokenizer(batch["token_view"])
         hidden = hidden_from(keep, words.shape[1])
         loss, accuracy = self.head.loss(take(encoded, hidden).flatten(0, 1), words.gather(1, hidden).flatten())
         return {"loss": loss, "inpaint": loss, "word_accuracy": accuracy}
 
-    def encode(self, images: Tensor, keep: Tensor) -> Tensor:
-        """Encodes visible patches and mask tokens together: (B, C, H, W), visible patches (B, n) -> (B, N, D)."""
-        embedded = self.backbone.embed(images)
-        positions = self.backbone.positions_on(self.backbone.grid)
-        masked = (self.mask_token + positions).expand(len(images), -1, -1).to(embedded.dtype)
-        return self.backbone.encode(put(take(embedded, keep), keep, masked))
+    def draw(
+        self, batch: dict[str, Any], generator: torch.Generator, *, num_images: int, to_pixels: ToPixels
+    ) -> Pictures:
+        """Draws images, visible patches, true words, and predicted words where patches are hidden."""
+        images, views = batch["images"][:num_images], batch["token_view"]
+        keep = self.masking.visible(len(images), self.backbone.grid, generator).to(images.device)
+        words = self.tokenizer(views[:num_images])
+        hidden = hidden_from(keep, words.shape[1])
+        encoded = self.backbone.masked_features(images, keep, self.mask_token)
+        predicted = words.scatter(1, hidden, self.head.predict(take(encoded, hidden)))
+        pixels = to_pixels(images)
+        return {
+            "image": pixels,
+            "visible": show_visible(pixels, keep, self.backbone.config.patch_size),
+            "true words": draw_words(self.tokenizer, views, words),
+            "predicted words": draw_words(self.tokenizer, views, predicted),
+        }

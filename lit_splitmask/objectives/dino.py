@@ -1,4 +1,4 @@
-"""DINO (Caron et al., 2021): a student matches the scores that a slower teacher gives to other crops of the image.
+"""DINO (Caron et al., 2021): a student matches the scores that a slowly moving teacher gives to other crops of the image.
 
 B images, D width, K prototypes.
 """
@@ -15,27 +15,44 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.models.heads import PrototypeHead
 from lit_splitmask.models.teacher import Teacher
 from lit_splitmask.models.vit import ViT
-from lit_splitmask.objectives.base import Objective, check_shares, check_sizes
+from lit_splitmask.objectives.base import Objective, check_in_unit_interval, check_sizes
 from lit_splitmask.optim import half_cosine
 
 NUM_GLOBAL = 2
+"""Number of global crops, which come first in a batch."""
 
 
 class DINO(Objective):
-    """Self-distillation; the first two crops are the global ones, which the teacher sees.
+    """Self-distillation without labels; the teacher sees the first two crops, which are global.
 
-    Its losses: ``loss`` (cross-entropy in nats) and ``teacher_entropy`` in nats, log K where its targets say nothing.
+    Its losses: ``loss`` (cross-entropy in nats), and ``teacher_entropy`` in nats, which is log K if the targets are uniform.
 
     Args:
-        backbone: the student; without a CLS token its patch features are pooled.
-        num_prototypes: K.
-        hidden_dim, bottleneck_dim: of the head.
-        norm_last_layer: prototypes stay unit vectors.
-        student_temperature: of the student's scores.
-        teacher_temperature: of the teacher's, reached from ``warmup_teacher_temperature`` in ``warmup_share`` of the run.
-        momentum: of the teacher at the start; it rises to 1 along half a cosine.
-        centre_momentum: of the centre that is taken from the teacher's scores.
-        freeze_share: share of the run in which the prototypes stay as they are (one epoch of a hundred).
+        backbone: The student; without a CLS token its patch features are pooled.
+        num_prototypes: Number of prototypes K.
+        hidden_dim, bottleneck_dim: Widths of the head.
+        norm_last_layer: Whether the prototypes stay unit vectors.
+        student_temperature: Temperature of the student's scores.
+        teacher_temperature: Temperature of the teacher's scores after the warm-up.
+        warmup_teacher_temperature: Temperature of the teacher's scores at the start.
+        warmup_share: Share of the run over which the teacher's temperature changes linearly.
+        momentum: Momentum of the teacher at the start; it rises to 1 along half a cosine.
+        centre_momentum: Momentum of the centre, which is subtracted from the teacher's scores.
+        freeze_share: Share of the run in which the prototypes are frozen (one epoch of a hundred).
+
+    Raises:
+        UserError: ``hidden_dim`` or ``bottleneck_dim`` is below 1; ``warmup_share``, ``momentum``, ``centre_momentum`` or
+            ``freeze_share`` is outside [0, 1]; ``num_prototypes`` is below 2; or a temperature is not positive.
+
+    Example:
+        >>> import torch
+        >>> from lit_splitmask.models import ViT, ViTConfig
+        >>> from lit_splitmask.objectives import DINO
+        >>> vit = ViT(ViTConfig(size="tiny", embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32))
+        >>> dino = DINO(vit, num_prototypes=16, hidden_dim=32, bottleneck_dim=8)
+        >>> crops = [torch.randn(4, 3, side, side) for side in (32, 32, 16)]
+        >>> list(dino({"crops": crops}, torch.Generator()))
+        ['loss', 'teacher_entropy']
     """
 
     num_crops = 2
@@ -59,7 +76,7 @@ class DINO(Objective):
     ) -> None:
         super().__init__(backbone)
         check_sizes(hidden_dim=hidden_dim, bottleneck_dim=bottleneck_dim)
-        check_shares(
+        check_in_unit_interval(
             warmup_share=warmup_share, momentum=momentum, centre_momentum=centre_momentum, freeze_share=freeze_share
         )
         if num_prototypes < 2 or min(student_temperature, teacher_temperature, warmup_teacher_temperature) <= 0:
@@ -94,9 +111,9 @@ class DINO(Objective):
         targets = ((scores - self.centre) / self.teacher_temperature_now).softmax(dim=1).chunk(NUM_GLOBAL)
         if self.training:
             self._move_centre(scores)
-        everything = torch.stack(log_probabilities).sum(dim=0)
+        all_crops = torch.stack(log_probabilities).sum(dim=0)
         terms = [
-            -(target * (everything - own)).sum(dim=1).mean()  # all the student's crops but the teacher's own
+            -(target * (all_crops - own)).sum(dim=1).mean()  # the student's other crops
             for target, own in zip(targets, log_probabilities, strict=False)
         ]
         entropy = torch.stack([-(target * target.clamp(min=1e-12).log()).sum(dim=1).mean() for target in targets])
@@ -105,12 +122,12 @@ class DINO(Objective):
 
     @property
     def teacher_temperature_now(self) -> float:
-        """It rises in a line over the warm-up."""
+        """Temperature of the teacher's scores at this point of the run: linear over the warm-up, then constant."""
         start, end = self.warmup_teacher_temperature, self.teacher_temperature
         return end if self.progress >= self.warmup_share else start + (end - start) * self.progress / self.warmup_share
 
     def _pooled(self, crops: list[Tensor]) -> list[Tensor]:
-        """Descriptors (B, D) of each crop; crops of one size go through the backbone together."""
+        """Descriptors (B, D) of each crop; neighbouring crops of one size go through the backbone as one batch."""
         result: list[Tensor] = []
         for _, group in groupby(crops, key=lambda crop: crop.shape):
             same = list(group)
@@ -119,18 +136,18 @@ class DINO(Objective):
 
     @torch.no_grad()
     def _move_centre(self, scores: Tensor) -> None:
-        """Takes the teacher's scores (R, K) of this batch into the centre, over all processes."""
+        """Moves the centre towards the mean of the teacher's scores (2B, K), over all processes."""
         mean = scores.mean(dim=0)
         sum_over_processes(mean)
         self.centre.lerp_(mean / world_size(), 1 - self.centre_momentum)
 
     def before_update(self) -> None:
-        if (
-            self.progress < self.freeze_share
-        ):  # without a gradient the optimizer leaves them out, and its averages as well
+        """Drops the gradient of frozen prototypes: then the optimizer skips them, and its moving averages stay unchanged."""
+        if self.progress < self.freeze_share:
             self.head.prototypes.grad = self.head.lengths.grad = None
 
     def after_step(self, progress: float) -> None:
-        momentum = half_cosine(self.momentum, 1.0, self.progress)  # of the step that was made, as in its published code
+        """Moves the teacher."""
+        momentum = half_cosine(self.momentum, 1.0, self.progress)  # progress before the step, as in the published code
         self.teacher_backbone.follow(self.backbone, momentum)
         self.teacher_head.follow(self.head, momentum)

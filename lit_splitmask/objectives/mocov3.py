@@ -1,6 +1,6 @@
-"""MoCo v3 (Chen et al., 2021): two crops of an image agree, against the keys of a momentum encoder.
+"""MoCo v3 (Chen et al., 2021): match two crops of an image by contrast with the keys of a momentum encoder.
 
-B images, D width, E dimensions of a key.
+B images, W processes, D width, E dimensions of a key.
 """
 
 from typing import Any
@@ -14,27 +14,40 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.models.heads import batch_norm_mlp
 from lit_splitmask.models.teacher import Teacher
 from lit_splitmask.models.vit import ViT
-from lit_splitmask.objectives.base import Objective, check_shares, check_sizes
+from lit_splitmask.objectives.base import Objective, check_in_unit_interval, check_sizes
 from lit_splitmask.optim import half_cosine
 
 
 class MoCoV3(Objective):
     """Contrastive learning with a momentum encoder.
 
-    Its losses: ``loss`` (2τ times InfoNCE, both ways) and ``contrast_accuracy`` in [0, 1].
+    Its losses: ``loss`` (2τ times InfoNCE, summed over both directions) and ``contrast_accuracy`` in [0, 1].
 
     Args:
-        backbone: the encoder; its patch projection is frozen as it was initialised. The original has fixed sin-cos positions,
-            a CLS token and, for ViT-S, 12 heads; a backbone without CLS token is pooled.
-        hidden_dim: of projector and predictor.
-        output_dim: E.
-        temperature: τ.
-        momentum: of the momentum encoder at the start; it rises to 1 along half a cosine.
+        backbone: The encoder; its patch projection is initialised as in the paper and frozen. The original has fixed sin-cos
+            positions, a CLS token and, for ViT-S, 12 heads; without a CLS token, patch features are pooled.
+        hidden_dim: Width of the hidden layers of projector and predictor.
+        output_dim: Dimensions E of a key.
+        temperature: Temperature τ.
+        momentum: Momentum of the momentum encoder at the start; it rises to 1 along half a cosine.
+
+    Raises:
+        UserError: ``hidden_dim`` or ``output_dim`` is below 1; ``momentum`` is outside [0, 1]; or ``temperature`` is not
+            positive.
+
+    Example:
+        >>> import torch
+        >>> from lit_splitmask.models import ViT, ViTConfig
+        >>> from lit_splitmask.objectives import MoCoV3
+        >>> vit = ViT(ViTConfig(size="tiny", embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32))
+        >>> mocov3 = MoCoV3(vit, hidden_dim=32, output_dim=16)
+        >>> list(mocov3({"crops": [torch.randn(4, 3, 32, 32) for _ in range(2)]}, torch.Generator()))
+        ['loss', 'contrast_accuracy']
     """
 
     num_crops = 2
     least_batch = 2
-    least_share = 2  # batch norm
+    least_per_process = 2  # batch norm
 
     def __init__(
         self,
@@ -47,7 +60,7 @@ class MoCoV3(Objective):
     ) -> None:
         super().__init__(backbone)
         check_sizes(hidden_dim=hidden_dim, output_dim=output_dim)
-        check_shares(momentum=momentum)
+        check_in_unit_interval(momentum=momentum)
         if temperature <= 0:
             raise UserError(f"temperature is {temperature}; it must be positive.")
         projection = backbone.patch_embed.proj
@@ -75,7 +88,7 @@ class MoCoV3(Objective):
         return network
 
     def _contrast(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of each query's own key among the keys of all processes, times 2τ; and the accuracy."""
+        """2τ times the cross-entropy of each query's own key among the keys of all processes, and the accuracy."""
         with torch.autocast(queries.device.type, enabled=False):
             queries, keys = F.normalize(queries.float(), dim=1), F.normalize(keys.float(), dim=1)
             logits = queries @ gather(keys).t() / self.temperature  # (B, W·B)
@@ -84,8 +97,7 @@ class MoCoV3(Objective):
             return loss, (logits.detach().argmax(dim=1) == labels).float().mean()
 
     def after_step(self, progress: float) -> None:
-        momentum = half_cosine(
-            self.momentum, 1.0, progress
-        )  # of the step to come, at whose start its published code does this
+        """Moves the momentum encoder."""
+        momentum = half_cosine(self.momentum, 1.0, progress)  # the published code does this before the next step
         self.teacher_backbone.follow(self.backbone, momentum)
         self.teacher_projector.follow(self.projector, momentum)

@@ -1,9 +1,10 @@
 """SplitMask (Section 4): split, inpaint, match.
 
-B images, N patches, n of them visible to a branch, M hidden ones in all, D width, V words.
+B images, N patches, n of them visible to a branch, M hidden ones in total, D width, V words.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,28 +16,42 @@ from lit_splitmask.models.decoder import Decoder
 from lit_splitmask.models.heads import WordHead
 from lit_splitmask.models.vit import ViT
 from lit_splitmask.objectives.base import Objective, check_even_patches
+from lit_splitmask.objectives.pictures import Pictures, ToPixels, draw_words, show_visible
 from lit_splitmask.tokenizers.base import Tokenizer
 from lit_splitmask.tokenizers.random_projection import RandomProjection
 
 
 class SplitMask(Objective):
-    """Two disjoint sets of patches, encoded apart, each inpainting what it does not see, matched by a global loss.
+    """Two branches encode disjoint sets of patches; each inpaints what it does not see, and a global loss matches them.
 
     Its losses: ``loss``; ``inpaint`` (cross-entropy in nats) and ``word_accuracy``; ``match`` (InfoNCE in nats) and
     ``match_accuracy``; the accuracies are in [0, 1].
 
     Args:
-        backbone: the encoder.
-        masking: how patches are split; BEiT's block masks of one half by default, :class:`UniformMasking` for small sets.
-        tokenizer: makes the tokenizer from the side of a patch in the half-size view and the number of channels.
-        decoder_depth: blocks of the decoder.
-        split: process both halves; without it only branch A, as other masked methods do.
-        inpaint: the masked-modelling loss.
-        match: the global contrastive loss.
-        match_weight: its weight beside the inpainting loss.
-        temperature: τ of InfoNCE.
-        same_branch_negatives: SimCLR's negatives (see :func:`info_nce`).
-        reposition_visible: see :class:`Decoder`.
+        backbone: The encoder.
+        masking: Splits the patches; by default BEiT's block masks of one half. Small sets use :class:`UniformMasking`.
+        tokenizer: Makes the tokenizer from the side of a patch in the half-size view and the number of channels.
+        decoder_depth: Number of blocks of the decoder.
+        split: Whether there are two branches; without it there is only branch A, as in other masked methods.
+        inpaint: Whether to use the masked-modelling loss.
+        match: Whether to use the global contrastive loss.
+        match_weight: Weight of the contrastive loss; that of the masked-modelling loss is 1.
+        temperature: Temperature τ of InfoNCE.
+        same_branch_negatives: Whether to use SimCLR's negatives (see :func:`info_nce`).
+        reposition_visible: Whether the decoder adds positions to visible patches (see :class:`Decoder`).
+
+    Raises:
+        UserError: Both ``inpaint`` and ``match`` are off; ``match`` is on without ``split``; the patch size is odd; or
+            ``masking`` cannot mask the backbone's grid, for two branches if ``split`` is on.
+
+    Example:
+        >>> import torch
+        >>> from lit_splitmask.models import ViT, ViTConfig
+        >>> from lit_splitmask.objectives import SplitMask
+        >>> vit = ViT(ViTConfig(size="tiny", embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32))
+        >>> batch = {"images": torch.randn(4, 3, 32, 32), "token_view": torch.rand(4, 3, 16, 16)}
+        >>> list(SplitMask(vit)(batch, torch.Generator().manual_seed(0)))
+        ['loss', 'inpaint', 'word_accuracy', 'match', 'match_accuracy']
     """
 
     def __init__(
@@ -59,16 +74,18 @@ class SplitMask(Objective):
             raise UserError("SplitMask has nothing to learn from: switch on inpaint, match, or both.")
         if match and not split:
             raise UserError(
-                "Matching compares the two halves of an image: it needs split, so switch match off or split on."
+                "Matching compares the two halves of an image, so it needs split: switch match off or split on."
             )
         config = backbone.config
         check_even_patches(config.patch_size)
         self.masking = masking or BlockMasking()
-        self.masking.check(backbone.grid)
+        check = self.masking.check_split if split else self.masking.check
+        check(backbone.grid)
         self.split, self.inpaint, self.match = split, inpaint, match
         self.match_weight, self.temperature = match_weight, temperature
         self.same_branch_negatives = same_branch_negatives
         self.held_out_loss = "inpaint" if inpaint else None
+        self.picture_file = "halves.png" if inpaint else None
         self.least_batch = 2 if match else 1
         self.decoder = Decoder(
             backbone.grid,
@@ -86,10 +103,9 @@ class SplitMask(Objective):
     def tokenizer_to_fit(self) -> Tokenizer | None:
         return self.tokenizer if self.inpaint else None
 
-    def forward(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    def forward(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         images = batch["images"]
-        keep_a, keep_b = self.masking.split(len(images), self.backbone.grid, generator)
-        keeps = [keep.to(images.device) for keep in ((keep_a, keep_b) if self.split else (keep_a,))]
+        keeps = self._visible(images, generator)
         decoded = self.decode(images, keeps)
         losses: dict[str, Tensor] = {}
         loss = torch.zeros((), device=images.device)
@@ -99,17 +115,25 @@ class SplitMask(Objective):
             )
             loss = loss + losses["inpaint"]
         if self.match:
-            a, b = (branch.mean(dim=1) for branch in decoded)  # observed and hallucinated patches alike
+            a, b = (branch.mean(dim=1) for branch in decoded)  # over visible and hidden patches alike
             losses["match"], losses["match_accuracy"] = info_nce(
                 a, b, self.temperature, same_branch_negatives=self.same_branch_negatives
             )
             loss = loss + self.match_weight * losses["match"]
         return {"loss": loss, **losses}
 
-    def decode(self, images: Tensor, keeps: list[Tensor]) -> list[Tensor]:
-        """Each branch's decoded sequence: images (B, C, H, W), visible patches (B, n) a branch -> (B, N, D) a branch.
+    def _visible(self, images: Tensor, generator: torch.Generator) -> list[Tensor]:
+        """Draws the visible patches of each branch, (B, n) int64 each."""
+        if self.split:
+            keeps = list(self.masking.split(len(images), self.backbone.grid, generator))
+        else:
+            keeps = [self.masking.visible(len(images), self.backbone.grid, generator)]
+        return [keep.to(images.device) for keep in keeps]
 
-        Branches that see equally many patches go through encoder and decoder as one batch.
+    def decode(self, images: Tensor, keeps: list[Tensor]) -> list[Tensor]:
+        """Decodes the full sequence of each branch: images (B, C, H, W), visible patches (B, n) each -> (B, N, D) each.
+
+        Branches that see the same number of patches go through encoder and decoder as one batch.
         """
         tokens = self.backbone.embed(images)
         if len({keep.shape[1] for keep in keeps}) == 1:
@@ -119,8 +143,32 @@ class SplitMask(Objective):
         return [self.decoder(self.backbone.encode(take(tokens, keep)), keep) for keep in keeps]
 
     def _inpaint(self, decoded: list[Tensor], keeps: list[Tensor], words: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy over the hidden patches of all branches together, and the accuracy."""
+        """Cross-entropy and accuracy over the hidden patches of all branches together."""
         hidden = [hidden_from(keep, words.shape[1]) for keep in keeps]
         states = torch.cat([take(branch, index).flatten(0, 1) for branch, index in zip(decoded, hidden, strict=True)])
         targets = torch.cat([words.gather(1, index).flatten() for index in hidden])  # (M,)
         return self.head.loss(states, targets)
+
+    def draw(
+        self, batch: dict[str, Any], generator: torch.Generator, *, num_images: int, to_pixels: ToPixels
+    ) -> Pictures | None:
+        """Draws images, what each branch sees, true words, and each branch's guesses where it does not see the patch.
+
+        Without ``inpaint`` there is nothing to draw.
+        """
+        if not self.inpaint:
+            return None
+        images, views = batch["images"][:num_images], batch["token_view"]
+        keeps = self._visible(images, generator)
+        words = self.tokenizer(views[:num_images])
+        branches = list(zip("AB", keeps, self.decode(images, keeps), strict=False))
+        pixels = to_pixels(images)
+        columns = {"image": pixels}
+        for name, keep, _ in branches:
+            columns[f"{name} sees"] = show_visible(pixels, keep, self.backbone.config.patch_size)
+        columns["true words"] = draw_words(self.tokenizer, views, words)
+        for name, keep, decoded in branches:
+            hidden = hidden_from(keep, words.shape[1])
+            guess = words.scatter(1, hidden, self.head.predict(take(decoded, hidden)))
+            columns[f"{name}'s guess"] = draw_words(self.tokenizer, views, guess)
+        return columns

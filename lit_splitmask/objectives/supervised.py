@@ -17,14 +17,25 @@ from lit_splitmask.objectives.relative_localisation import RelativeLocalisation
 class Supervised(Objective):
     """Classification of mixed images with soft targets.
 
-    Its losses: ``loss``; ``classify`` (cross-entropy in nats), with an auxiliary loss ``localise``; ``accuracy`` in [0, 1].
+    Images are mixed and labels smoothed in training only. Its losses: ``loss``; ``classify`` (cross-entropy in nats);
+    ``localise``, with an auxiliary loss; ``accuracy`` in [0, 1].
 
     Args:
-        backbone: what is trained; its features are pooled.
-        mixup, cutmix: their alphas; 0 switches one off.
-        label_smoothing: share of the target that is spread over all classes.
-        auxiliary: makes Liu et al.'s loss of relative localisation from the backbone, such as the class
-            :class:`RelativeLocalisation`.
+        backbone: The network that is trained; its patch features are pooled.
+        mixup, cutmix: Alphas of Mixup and CutMix; 0 switches one off.
+        label_smoothing: Share of the target that is spread over all classes.
+        auxiliary: Makes the loss of relative localisation from the backbone, such as the class :class:`RelativeLocalisation`.
+
+    Example:
+        >>> import torch
+        >>> from lit_splitmask.models import ViT, ViTConfig
+        >>> from lit_splitmask.objectives import RelativeLocalisation, Supervised
+        >>> vit = ViT(ViTConfig(size="tiny", embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32))
+        >>> supervised = Supervised(vit, auxiliary=RelativeLocalisation)
+        >>> supervised.attach(num_classes=2)
+        >>> batch = {"images": torch.randn(4, 3, 32, 32), "labels": torch.tensor([0, 1, 1, 0])}
+        >>> list(supervised(batch, torch.Generator().manual_seed(0)))
+        ['loss', 'classify', 'localise', 'accuracy']
     """
 
     needs_labels = True
@@ -48,12 +59,13 @@ class Supervised(Objective):
         """Makes the head.
 
         Raises:
-            UserError: There are no labels.
+            UserError: There are fewer than two classes; ``mixup`` or ``cutmix`` is negative; or ``label_smoothing`` is outside
+                [0, 1).
         """
         if num_classes < 2:
             raise UserError(
-                f"Supervised pre-training needs images of at least two classes, and these have {num_classes}: put each class's "
-                "images into a folder of its own, or choose a method that needs no labels."
+                f"Supervised pre-training needs images of at least two classes, but these have {num_classes}: put the images of "
+                "each class into a separate folder, or choose a method without labels."
             )
         if self.head is None:
             self.head = nn.Linear(self.backbone.embed_dim, num_classes)

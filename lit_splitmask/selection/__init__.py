@@ -1,1 +1,1 @@
-"""Which checkpoint to keep: signals, what they are measured on, the rule that decides, and the curves."""
+"""Chooses the checkpoint to keep: signals, the snapshot they are measured on, the rule that decides, tables and curves."""

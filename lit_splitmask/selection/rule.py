@@ -1,4 +1,4 @@
-"""Which checkpoint to keep, whether to go on, and why: pure functions of the history of some signals."""
+"""The rule: from the history of signals to the checkpoint to keep, whether to stop, and why. Pure functions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,18 +10,21 @@ from lit_splitmask.files import without_nan
 Direction = Literal["max", "min"]
 """Whether a larger or a smaller value of a signal is better."""
 
-LEAST_READINGS = 3
-"""After the best, before training is stopped."""
+MIN_READINGS_AFTER_BEST = 3
+"""Readings without an improvement that must follow the best one before training stops."""
+
+OVERFITTING_ERRORS = 2.0
+"""Standard errors by which a signal must be worse than at its best, at least, to count as overfitting."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Signals at one step.
+    """The signals at one step.
 
     Attributes:
         step: Optimizer steps done.
-        values: By signal; NaN or missing where it could not be measured.
-        errors: Standard errors by signal; missing where they are unknown.
+        values: Value of each signal by name; NaN or missing if it could not be measured.
+        errors: Standard error of each signal by name; NaN or missing if it is unknown.
     """
 
     step: int
@@ -29,12 +32,12 @@ class Reading:
     errors: Mapping[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, with None for what is not finite."""
+        """Plain values, with None in place of numbers that are not finite."""
         return {"step": self.step, "values": without_nan(dict(self.values)), "errors": without_nan(dict(self.errors))}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Reading":
-        """The reading that :meth:`as_json` was asked for, with NaN for None."""
+        """The reading that :meth:`as_json` stored, with NaN in place of None."""
 
         def numbers(values: Mapping[str, float | None]) -> dict[str, float]:
             return {name: math.nan if value is None else value for name, value in values.items()}
@@ -46,16 +49,16 @@ class Reading:
 class Rule:
     """How signals decide.
 
-    The default order is that of ``docs/overfitting.md``: RankMe, with labels or without, followed fine-tuned accuracy closest,
-    also where the linear probe fell while the accuracy rose. The held-out loss comes last: it was found to rise long before
-    fine-tuning suffers. Window and margin lose the least over the synthetic curves there.
+    The default order comes from ``docs/overfitting.md``: RankMe followed fine-tuned accuracy closest, with and without labels,
+    also where the linear probe fell while the accuracy rose. The held-out loss comes last: it rose long before fine-tuning
+    suffered. The default window and margin lose the least on the synthetic curves there.
 
     Args:
-        signals: In order of preference; the first that could be measured decides alone.
-        window: A signal counts as its mean over so many readings, up to the one that is judged.
+        signals: Names in order of preference; the first one that could be measured decides alone.
+        window: Number of readings whose mean stands for the signal: the one judged and those just before it.
         margin: Standard errors of that mean that an improvement must exceed.
-        patience: Share of the budget without an improvement after which training stops, if at least three readings say so and
-            the last is no better than the best, not even within the noise.
+        patience: Fraction of the budget without an improvement after which training stops, provided that at least three readings
+            followed the best one and that the last is no better than the best, not even within the noise.
     """
 
     signals: Sequence[str] = ("rankme", "linear", "held_out_loss")
@@ -66,14 +69,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a rule says of a history.
+    """What a rule decides from a history.
 
     Attributes:
-        best_step: The step to keep; None while nothing was measured.
+        best_step: Step of the checkpoint to keep; None if nothing was measured yet.
         stop: Whether to stop training.
-        reason: In words.
-        signal: That decided; None where none was measured.
-        overfits_from: The first step from which on the signal stayed worse than at its best, beyond the noise; None if none did.
+        reason: Why, in one clause.
+        signal: Name of the signal that decided; None if none could be measured.
+        overfits_from: First step from which the signal stayed worse than at its best, beyond the noise; None if it did not.
     """
 
     best_step: int | None
@@ -91,22 +94,23 @@ def decide(
     warmup_steps: int = 0,
     rule: Rule = Rule(),
 ) -> Decision:
-    """Walks through the readings: a later one becomes the best only by an improvement beyond the noise.
+    """Goes through the readings in order; a later one becomes the best only if it improves beyond the noise.
 
-    So the earlier of two equals is kept, and the best is always the reading at which it was found: the decision after a resume is
-    the same, and the checkpoint can be saved at once.
+    So the earlier of two equal readings is kept, and each best is found at its own step: its checkpoint can be saved
+    immediately, and a resumed run decides as an uninterrupted one.
 
     Args:
-        history: By rising step.
-        directions: By signal, for all signals of the rule; a signal's own ``better``.
-        total_steps: Of the whole budget.
-        warmup_steps: Before which training never stops.
+        history: Readings by increasing step.
+        directions: Direction of every signal of the rule: the signal's own ``better``.
+        total_steps: Steps of the whole budget.
+        warmup_steps: Steps of the warm-up, during which training never stops.
         rule: How the signals decide.
     """
     signal = deciding_signal(history, rule.signals)
     if signal is None:
         latest = history[-1].step if history else None
-        return Decision(latest, False, f"none of {', '.join(rule.signals)} could be measured: the latest is kept")
+        names = ", ".join(rule.signals)
+        return Decision(latest, False, f"none of {names} could be measured, so the latest checkpoint is kept")
     points = _smooth(history, signal, rule.window, directions[signal])
     best = points[0]
     for point in points[1:]:
@@ -114,19 +118,17 @@ def decide(
             best = point
     overfits_from = _overfits_from(best, points, rule.margin)
     if len(points) == 1:
-        return Decision(
-            best.step, False, f"{signal} was measured only once ({best.value:.4g}): there was no choice", signal
-        )
+        reason = f"{signal} was measured only once ({best.value:.4g}), so there was no choice"
+        return Decision(best.step, False, reason, signal)
     num_since = sum(point.step > best.step for point in points)
-    waited = history[-1].step - max(best.step, warmup_steps) >= rule.patience * total_steps
-    stop = waited and num_since >= LEAST_READINGS and points[-1].better_than(best) <= 0
-    return Decision(
-        best.step, stop, _reason(signal, directions[signal], best, points[-1], overfits_from), signal, overfits_from
-    )
+    has_waited = history[-1].step - max(best.step, warmup_steps) >= rule.patience * total_steps
+    stop = has_waited and num_since >= MIN_READINGS_AFTER_BEST and points[-1].better_than(best) <= 0
+    reason = _reason(signal, directions[signal], best, points[-1], overfits_from)
+    return Decision(best.step, stop, reason, signal, overfits_from)
 
 
 def deciding_signal(history: Sequence[Reading], signals: Sequence[str]) -> str | None:
-    """The first of the signals that the first reading with any of them has: it stays the same for the rest of a run."""
+    """The preferred one of the signals in the first reading that has any of them; it decides for the rest of the run."""
     for reading in history:
         for name in signals:
             if math.isfinite(reading.values.get(name, math.nan)):
@@ -136,10 +138,10 @@ def deciding_signal(history: Sequence[Reading], signals: Sequence[str]) -> str |
 
 @dataclass(frozen=True)
 class _Point:
-    """A signal at one step, smoothed: more is better.
+    """A signal at one step, smoothed, with its sign turned so that more is better.
 
-    Both errors of a difference come from the same images with the same masks, so that most of their noise is shared: the larger
-    of the two is taken for that of the difference.
+    Two readings use the same images and masks, so they share most of their noise: the larger of their errors is taken as the
+    error of their difference.
     """
 
     step: int
@@ -152,12 +154,12 @@ class _Point:
 
 
 def _smooth(history: Sequence[Reading], signal: str, window: int, direction: Direction) -> list[_Point]:
-    """Means over each reading and those before it; readings without a value are passed over."""
+    """Means over each reading and those before it; readings without a value are skipped."""
     sign = 1 if direction == "max" else -1
     readings = [reading for reading in history if math.isfinite(reading.values.get(signal, math.nan))]
     points = []
-    for place, reading in enumerate(readings, start=1):
-        recent = readings[max(0, place - window) : place]
+    for end, reading in enumerate(readings, start=1):
+        recent = readings[max(0, end - window) : end]
         score = sign * sum(other.values[signal] for other in recent) / len(recent)
         errors = [other.errors.get(signal, 0.0) for other in recent]
         known = [error for error in errors if math.isfinite(error)]
@@ -169,7 +171,7 @@ def _smooth(history: Sequence[Reading], signal: str, window: int, direction: Dir
 def _overfits_from(best: _Point, points: Sequence[_Point], margin: float) -> int | None:
     start = None
     for point in reversed(points):
-        noise = max(margin, 2.0) * max(point.error, best.error)
+        noise = max(margin, OVERFITTING_ERRORS) * max(point.error, best.error)
         if point.step <= best.step or not best.better_than(point) > noise:
             break
         start = point.step
@@ -178,9 +180,9 @@ def _overfits_from(best: _Point, points: Sequence[_Point], margin: float) -> int
 
 def _reason(signal: str, direction: Direction, best: _Point, last: _Point, overfits_from: int | None) -> str:
     extreme = "lowest" if direction == "min" else "highest"
-    said = f"{signal} {extreme} within its noise ({best.value:.4g} at step {best.step:,})"
+    peak = f"{signal} was {extreme} at step {best.step:,} ({best.value:.4g}), to within its noise"
     if overfits_from is not None:
-        return f"{said}; it got worse from step {overfits_from:,} on, to {last.value:.4g} at step {last.step:,}"
+        return f"{peak}; it got worse from step {overfits_from:,} on, to {last.value:.4g} at step {last.step:,}"
     if last.step == best.step:
-        return f"{said}; it was still improving"
-    return f"{said}; later checkpoints are no better"
+        return f"{peak}; it was still improving"
+    return f"{peak}; later checkpoints are no better"

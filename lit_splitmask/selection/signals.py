@@ -1,4 +1,4 @@
-"""Signals of how good a network in training is."""
+"""Signals of how good a network in training is, and what they cost."""
 
 import copy
 import math
@@ -14,23 +14,31 @@ from torch import Tensor, nn
 
 from lit_splitmask.distributed import broadcast_from_zero, rank, sum_over_processes, world_size
 from lit_splitmask.probing import LinearProbe, accuracy, knn_predict, rankme, rankme_error
-from lit_splitmask.selection.material import NUM_MASKS, Material, Value
 from lit_splitmask.selection.rule import Direction
+from lit_splitmask.selection.snapshot import NUM_MASK_DRAWS, ImageSubset, Snapshot, ValueAndError
+
+Part = Literal["train", "held_out"]
+"""The images of a snapshot whose features a signal may need."""
+
+FORWARD_SHARE = 1 / 2
+"""Share of a training step that a forward pass of all patches through the backbone would take: a third for methods that see all
+patches, more for those that hide most of them."""
 
 LINEAR_COST = 70 * 2 * 30
-"""Of a linear probe for each image, width and class: 70 evaluations of the loss and its gradient, as measured, at a thirtieth of
-the speed of the backbone."""
+"""Cost of a linear probe per image, width and class, in multiply-adds of the backbone: 70 evaluations of the loss and its
+gradient, as measured, at a thirtieth of the backbone's speed."""
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a measurement's cost depends on.
+    """What the cost of a measurement depends on.
 
     Attributes:
-        num_train, num_held_out: Images.
-        num_classes: 0 without labels.
-        width: Of the features.
-        macs: Multiply-adds of an image's way through the backbone; 0 if unknown.
+        num_train: Number of training images.
+        num_held_out: Number of held-out images.
+        num_classes: Number of classes; 0 without labels.
+        width: Width of the features.
+        macs: Multiply-adds of one image's forward pass through the backbone; 0 if unknown.
     """
 
     num_train: int
@@ -39,85 +47,129 @@ class Sizes:
     width: int
     macs: int
 
+    @classmethod
+    def of(cls, module: nn.Module, train: ImageSubset, held_out: ImageSubset, num_classes: int) -> "Sizes":
+        """The sizes of a module, whose ``vit`` is the backbone if it has one, and of its images."""
+        vit: Any = getattr(module, "vit", None)
+        macs = width = 0
+        if vit is not None:
+            macs = sum(parameter.numel() for parameter in vit.parameters()) * vit.num_patches
+            width = vit.embed_dim
+        return cls(len(train), len(held_out), num_classes, width, macs)
+
 
 class Signal(ABC):
-    """Something that is measured during training.
+    """A number that is measured during training and tells how good the network is.
+
+    A subclass declares what it is by class attributes, and what it costs by ``needs_features``, by :meth:`forward_passes` or by
+    both. Wrong or missing declarations are errors when the class is defined.
 
     Attributes:
-        name: In logs and rules.
-        better: Whether a larger value (``max``) or a smaller one (``min``) is better; every signal must say.
-        needs_labels: Whether it can be measured with labels only.
-        needs_features: Of which images.
+        name: Name in logs and rules.
+        better: Whether a larger value (``max``) or a smaller one (``min``) is better.
+        needs_labels: Whether it can be measured only with labels.
+        needs_features: The images whose features it uses: a tuple of ``train`` and ``held_out``.
     """
 
     name: str
     better: Direction
-    needs_labels = False
-    needs_features: tuple[Literal["train", "held_out"], ...] = ()
+    needs_labels: bool = False
+    needs_features: tuple[Part, ...] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Checks that a signal has a name and says which direction is better.
+        """Checks the declarations.
 
         Raises:
-            TypeError: It does not.
+            TypeError: ``name`` is missing or empty; ``better`` is missing, or neither ``max`` nor ``min``; ``needs_labels`` is
+                not a bool; ``needs_features`` is not a tuple of ``train`` and ``held_out``; or there is neither
+                ``needs_features`` nor a ``forward_passes``.
         """
         super().__init_subclass__(**kwargs)
-        missing = [name for name in ("name", "better") if not hasattr(cls, name)]
-        if missing or cls.better not in get_args(Direction):
-            raise TypeError(
-                f"The signal {cls.__name__} must set the class attributes name, and better to 'max' or 'min': without the "
-                "direction, the worst checkpoint could be kept."
-            )
+        if problem := _wrong_declaration(cls):
+            raise TypeError(f"The signal {cls.__name__} must {problem}")
 
     def forward_passes(self, sizes: Sizes) -> float:
-        """About how many forward passes of single images it costs, beside those for the features."""
+        """About how many forward passes of single images it costs, in addition to those for ``needs_features``."""
         return 0.0
 
     @abstractmethod
-    def measure(self, material: Material) -> Value:
+    def measure(self, snapshot: Snapshot) -> ValueAndError:
         """The value and its standard error, the same on every process."""
 
 
-class HeldOutLoss(Signal):
-    """The pre-training loss on held-out images: fixed masks and words, its masked-modelling part only.
+def _wrong_declaration(signal: type[Signal]) -> str | None:
+    """What a class of signals must do that it does not do; None if it is complete."""
+    name, better = getattr(signal, "name", None), getattr(signal, "better", None)
+    if not isinstance(name, str) or not name:
+        return f"set the class attribute name to the name in logs and rules, not to {name!r}."
+    if better not in get_args(Direction):
+        return (
+            f"set better to 'max' or 'min', not to {better!r}: with the wrong direction, the worst checkpoint is kept."
+        )
+    if not isinstance(signal.needs_labels, bool):
+        return f"set needs_labels to True or False, not to {signal.needs_labels!r}."
+    parts: Any = signal.needs_features  # a string is a sequence of letters, so the type is checked first
+    if not isinstance(parts, tuple) or not set(parts) <= set(get_args(Part)):
+        return f"set needs_features to a tuple of 'train' and 'held_out', not to {parts!r}."
+    if not parts and signal.forward_passes is Signal.forward_passes:
+        return (
+            "set needs_features or define forward_passes: its cost decides how often signals are measured. If it costs "
+            "nothing, return 0.0."
+        )
+    return None
 
-    It is measured for objectives whose ``held_out_loss`` names a loss that means something there, and NaN for others. Its
-    standard error is that over several draws of masks.
+
+class HeldOutLoss(Signal):
+    """The pre-training loss on held-out images with fixed masks and words, its masked-modelling part only.
+
+    It is NaN for objectives whose ``held_out_loss`` is None. Its standard error is that over several draws of masks.
+
+    Example:
+        >>> HeldOutLoss().name, HeldOutLoss.better
+        ('held_out_loss', 'min')
     """
 
     name, better = "held_out_loss", "min"
 
     def forward_passes(self, sizes: Sizes) -> float:
-        return NUM_MASKS * sizes.num_held_out
+        return NUM_MASK_DRAWS * sizes.num_held_out
 
-    def measure(self, material: Material) -> Value:
-        return material.held_out_loss
+    def measure(self, snapshot: Snapshot) -> ValueAndError:
+        return snapshot.held_out_loss
 
 
 class LossGap(Signal):
-    """The held-out loss minus that on as many training images, neither augmented: how much the network knows by heart."""
+    """The held-out loss minus the loss on as many training images, neither augmented: how much the network has memorised.
+
+    Example:
+        >>> LossGap().name, LossGap.better
+        ('loss_gap', 'min')
+    """
 
     name, better = "loss_gap", "min"
 
     def forward_passes(self, sizes: Sizes) -> float:
-        return NUM_MASKS * (sizes.num_held_out + min(sizes.num_train, sizes.num_held_out))
+        return NUM_MASK_DRAWS * (sizes.num_held_out + min(sizes.num_train, sizes.num_held_out))
 
-    def measure(self, material: Material) -> Value:
-        (held_out, error), (train, train_error) = (
-            material.held_out_loss,
-            material.loss(material.train.some(len(material.held_out))),
-        )
+    def measure(self, snapshot: Snapshot) -> ValueAndError:
+        held_out, error = snapshot.held_out_loss
+        train, train_error = snapshot.loss(snapshot.train.thinned(len(snapshot.held_out)))
         return held_out - train, math.hypot(error, train_error)
 
 
 class RankMe(Signal):
-    """The effective rank of the held-out images' features."""
+    """The effective rank of the held-out images' features.
+
+    Example:
+        >>> RankMe().name, RankMe.better, RankMe.needs_labels
+        ('rankme', 'max', False)
+    """
 
     name, better = "rankme", "max"
     needs_features = ("held_out",)
 
-    def measure(self, material: Material) -> Value:
-        features = material.held_out_features[0]
+    def measure(self, snapshot: Snapshot) -> ValueAndError:
+        features = snapshot.held_out_features[0]
         return rankme(features), rankme_error(features)
 
 
@@ -126,6 +178,11 @@ class KNN(Signal):
 
     Args:
         k: Neighbours that vote.
+
+    Example:
+        >>> signal = KNN(k=5)
+        >>> signal.k, signal.needs_labels
+        (5, True)
     """
 
     name, better, needs_labels = "knn", "max", True
@@ -134,19 +191,23 @@ class KNN(Signal):
     def __init__(self, k: int = 20) -> None:
         self.k = k
 
-    def measure(self, material: Material) -> Value:
-        (train, labels), (held_out, truth) = material.train_features, material.held_out_features
-        predicted = torch.zeros_like(truth, device=material.module.device)
-        mine = slice(rank(), None, world_size())
-        predicted[mine] = knn_predict(train, labels, held_out[mine], material.num_classes, k=self.k).to(
-            predicted.device
-        )
+    def measure(self, snapshot: Snapshot) -> ValueAndError:
+        (train, train_labels), (held_out, labels) = snapshot.train_features, snapshot.held_out_features
+        predicted = torch.zeros_like(labels, device=snapshot.module.device)
+        own = slice(rank(), None, world_size())
+        found = knn_predict(train, train_labels, held_out[own], snapshot.num_classes, k=self.k)
+        predicted[own] = found.to(predicted.device)
         sum_over_processes(predicted)
-        return accuracy(predicted.cpu(), truth)
+        return accuracy(predicted.cpu(), labels)
 
 
 class Linear(Signal):
-    """The accuracy of a linear classifier on held-out images."""
+    """The accuracy of a linear classifier on held-out images.
+
+    Example:
+        >>> Linear().name, Linear.needs_features
+        ('linear', ('train', 'held_out'))
+    """
 
     name, better, needs_labels = "linear", "max", True
     needs_features = ("train", "held_out")
@@ -154,18 +215,23 @@ class Linear(Signal):
     def forward_passes(self, sizes: Sizes) -> float:
         return LINEAR_COST * sizes.num_train * sizes.width * sizes.num_classes / max(1, sizes.macs)
 
-    def measure(self, material: Material) -> Value:
-        (train, labels), (held_out, truth) = material.train_features, material.held_out_features
-        return accuracy(LinearProbe(train, labels, material.num_classes).predict(held_out), truth)
+    def measure(self, snapshot: Snapshot) -> ValueAndError:
+        (train, train_labels), (held_out, labels) = snapshot.train_features, snapshot.held_out_features
+        return accuracy(LinearProbe(train, train_labels, snapshot.num_classes).predict(held_out), labels)
 
 
 class ShortFinetune(Signal):
-    """The accuracy on held-out images of a copy of the network that is fine-tuned for some steps.
+    """The accuracy on held-out images of a copy of the network after a few steps of fine-tuning with AdamW.
 
     Args:
-        steps: Of AdamW, with a batch of ``batch_size`` and a learning rate that falls to zero in a line.
-        batch_size: Images a step.
-        lr: Peak learning rate.
+        steps: Number of steps.
+        batch_size: Images per step.
+        lr: Initial learning rate; it falls linearly to zero.
+
+    Example:
+        >>> signal = ShortFinetune(steps=50)
+        >>> signal.name, signal.steps, signal.batch_size
+        ('finetune', 50, 32)
     """
 
     name, better, needs_labels = "finetune", "max", True
@@ -176,47 +242,48 @@ class ShortFinetune(Signal):
     def forward_passes(self, sizes: Sizes) -> float:
         return 3 * self.steps * self.batch_size + sizes.num_held_out
 
-    def measure(self, material: Material) -> Value:
-        module: Any = material.module
-        vit: Any = copy.deepcopy(module.vit).requires_grad_(True)  # a teacher's weights have no gradient
+    def measure(self, snapshot: Snapshot) -> ValueAndError:
+        module: Any = snapshot.module
+        vit: Any = copy.deepcopy(module.vit).requires_grad_(True)  # a teacher's weights are frozen
         vit.pos_embed.requires_grad_(vit.config.positions == "learned")
-        head = nn.Linear(vit.embed_dim, material.num_classes, device=module.device)
+        head = nn.Linear(vit.embed_dim, snapshot.num_classes, device=module.device)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
 
         def logits(images: Tensor) -> Tensor:
             return head(vit.features(module.normalise(images.to(module.device))).mean(dim=1))
 
-        train = [material.train.batch(number) for number in range(material.train.num_batches)]
+        train = [snapshot.train.batch(number) for number in range(snapshot.train.num_batches)]
         images = torch.cat([batch["image"] for batch in train])
         labels = torch.cat([batch["label"] for batch in train]).to(module.device)
-        generator = torch.Generator().manual_seed(material.seed)
+        generator = torch.Generator().manual_seed(snapshot.seed)
         optimizer = torch.optim.AdamW([*vit.parameters(), *head.parameters()], lr=self.lr, weight_decay=0.05)
         with torch.enable_grad():
             for step in range(self.steps):
                 for group in optimizer.param_groups:
                     group["lr"] = self.lr * (1 - step / self.steps)
                 chosen = torch.randint(len(images), (self.batch_size,), generator=generator)
-                with material.precision():
+                with snapshot.precision():
                     loss = F.cross_entropy(logits(images[chosen]), labels[chosen.to(labels.device)])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-        batches = [material.held_out.batch(number) for number in range(material.held_out.num_batches)]
+        batches = [snapshot.held_out.batch(number) for number in range(snapshot.held_out.num_batches)]
         predicted = torch.cat([logits(batch["image"]).argmax(dim=1).cpu() for batch in batches])
-        value, error = accuracy(predicted, torch.cat([batch["label"] for batch in batches]))
-        found = torch.tensor([value, error], device=module.device, dtype=torch.float32)
-        broadcast_from_zero(found)  # processes may round otherwise
-        return float(found[0]), float(found[1])
+        result = accuracy(predicted, torch.cat([batch["label"] for batch in batches]))
+        agreed = torch.tensor(result, device=module.device, dtype=torch.float32)
+        broadcast_from_zero(agreed)  # each process trained its own copy, and rounding may differ
+        return float(agreed[0]), float(agreed[1])
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What some signals gave, by their names.
+class Measurements:
+    """What was measured at one step, by the names of the signals.
 
     Attributes:
-        values, errors: The signals and their standard errors.
-        seconds: What each took; what several need is counted for the first of them.
+        values: Values.
+        errors: Standard errors.
+        seconds: Time that each took; what several signals share is counted for the first of them.
     """
 
     values: dict[str, float]
@@ -225,20 +292,36 @@ class Measured:
 
 
 def forward_passes(signals: Sequence[Signal], sizes: Sizes) -> float:
-    """About how many images' ways through the backbone :func:`measure` costs."""
+    """About how many forward passes of single images :func:`measure` costs; at least 1."""
     used = [signal for signal in signals if sizes.num_classes >= 2 or not signal.needs_labels]
     needed = {part for signal in used for part in signal.needs_features}
     features = sizes.num_train * ("train" in needed) + sizes.num_held_out * ("held_out" in needed)
     return max(1.0, features + sum(signal.forward_passes(sizes) for signal in used))
 
 
-def measure(signals: Sequence[Signal], material: Material) -> Measured:
-    """Measures the signals; those that need labels are left out where there are none."""
-    found = Measured({}, {}, {})
+def affordable_evaluations(
+    signals: Sequence[Signal], sizes: Sizes, *, steps: int, images_per_step: int, most_cost: float
+) -> float:
+    """How many evaluations fit into a share of the training time.
+
+    Args:
+        signals: Signals that each evaluation measures.
+        sizes: What their cost depends on.
+        steps: Optimizer steps of the whole training.
+        images_per_step: Images per optimizer step.
+        most_cost: Share of the training time that all evaluations may take.
+    """
+    affordable_passes = most_cost * steps * images_per_step / FORWARD_SHARE
+    return affordable_passes / forward_passes(signals, sizes)
+
+
+def measure(signals: Sequence[Signal], snapshot: Snapshot) -> Measurements:
+    """Measures the signals; without labels, those that need them are left out."""
+    found = Measurements({}, {}, {})
     for signal in signals:
-        if signal.needs_labels and material.num_classes < 2:
+        if signal.needs_labels and snapshot.num_classes < 2:
             continue
         started = time.perf_counter()
-        found.values[signal.name], found.errors[signal.name] = signal.measure(material)
+        found.values[signal.name], found.errors[signal.name] = signal.measure(snapshot)
         found.seconds[signal.name] = time.perf_counter() - started
     return found

@@ -1,6 +1,7 @@
-"""What all tokenizers share: the codebook, Eq. 1, statistics, saving and loading.
+"""Base classes of the tokenizers: words by a codebook (Eq. 1), codebooks in files, statistics of words.
 
-B images, N patches, V words, d numbers in a patch (3·8·8 = 192 for the paper's).
+B images, C channels, h and w height and width of the half-size view, N patches, V words, d numbers per patch (3·8·8 = 192 in the
+paper).
 """
 
 import json
@@ -18,23 +19,23 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.views import default_statistics, patchify
 
 ROWS_AT_A_TIME = 4096
-"""Patches that are compared with the codebook at a time."""
+"""Patches compared with the codebook at a time."""
 
 CONSTANT_PATCH_NORM = 1e-3
-"""A scaled patch shorter than this counts as constant; all such patches get word 0."""
+"""Patches with a smaller norm after scaling count as constant; all of them get word 0."""
 
 
 @dataclass(frozen=True)
 class WordStatistics:
-    """How rich the words of a sample of patches are.
+    """How varied the words of a sample of patches are.
 
     Attributes:
-        num_patches: patches in the sample.
+        num_patches: Patches in the sample.
         vocabulary: V.
-        words_used: words that occur at least once.
-        entropy: of the words' frequencies, in nats; the loss of a model that knows only those.
-        perplexity: exp(entropy), from 1 (constant targets) to V.
-        top_share: share of the most frequent word.
+        words_used: Words that occur at least once.
+        entropy: Entropy of the word frequencies in nats: the loss of a model that knows only these.
+        perplexity: exp(entropy), from 1 (a single word) to V.
+        top_share: Share of the most frequent word, in (0, 1].
     """
 
     num_patches: int
@@ -46,7 +47,12 @@ class WordStatistics:
 
     @classmethod
     def of(cls, words: Tensor, vocabulary: int) -> "WordStatistics":
-        """Statistics of word ids of any shape, int64 in [0, V)."""
+        """Computes the statistics of words.
+
+        Args:
+            words: int64 in [0, V), of any shape, at least one.
+            vocabulary: V.
+        """
         frequency = torch.bincount(words.flatten().cpu(), minlength=vocabulary).double() / words.numel()
         used = frequency[frequency > 0]
         entropy = float(-(used * used.log()).sum())
@@ -54,7 +60,7 @@ class WordStatistics:
 
     @property
     def nearly_constant(self) -> bool:
-        """Whether there is next to nothing to predict."""
+        """Whether a model has almost nothing to predict."""
         return self.top_share > 0.5 or self.perplexity < 4
 
     def __str__(self) -> str:
@@ -65,12 +71,12 @@ class WordStatistics:
 
 
 class Tokenizer(nn.Module):
-    """Maps each patch of the half-size view to one of some words.
+    """Maps each patch of the half-size view to a visual word.
 
     Args:
-        patch_size: side of a patch in the half-size view, in pixels (8 for ViT patches of 16).
-        in_chans: channels of the view.
-        vocabulary: V, the number of words.
+        patch_size: Side of a patch in the half-size view, in pixels (8 for ViT patches of 16).
+        in_chans: C.
+        vocabulary: V.
     """
 
     def __init__(self, patch_size: int, in_chans: int = 3, *, vocabulary: int = 8192) -> None:
@@ -78,7 +84,7 @@ class Tokenizer(nn.Module):
         self.patch_size, self.in_chans, self.vocabulary = patch_size, in_chans, vocabulary
 
     def forward(self, view: Tensor) -> Tensor:
-        """Visual words of a half-size view: (B, C, h, w) float in [0, 1] -> (B, N) int64 in [0, V)."""
+        """Visual words of half-size views: (B, C, h, w) float in [0, 1] -> (B, N) int64 in [0, V)."""
         raise NotImplementedError
 
 
@@ -86,13 +92,17 @@ class Codebook(Tokenizer):
     """Maps each patch of the half-size view to the word with the highest cosine similarity (Eq. 1).
 
     Args:
-        patch_size: side of a patch in the half-size view, in pixels (8 for ViT patches of 16).
-        in_chans: channels of the view.
-        vocabulary: V, the number of words; 8,192 in the paper.
-        pixels: how pixels are scaled before Eq. 1: ``normalised`` by ImageNet's statistics (the literal reading), or
-            ``centred``: each patch's mean is removed from each channel, so that words stand for structure rather than
-            brightness, which makes them far more varied on plain backgrounds.
-        codebook_file: a codebook saved earlier, to be used instead of fitting one.
+        patch_size: Side of a patch in the half-size view, in pixels (8 for ViT patches of 16).
+        in_chans: C.
+        vocabulary: V; 8,192 in the paper.
+        pixels: Scaling of the pixels before Eq. 1: ``normalised`` by ImageNet's statistics (the literal reading), or ``centred``,
+            which subtracts the mean of each patch and channel. Centred words stand for structure rather than brightness, and
+            are far more varied on plain backgrounds.
+        codebook_file: A saved codebook, used instead of fitting one.
+
+    Raises:
+        UserError: ``vocabulary`` is below 2, or ``codebook_file`` does not exist, is damaged, or holds no codebook for these
+            settings.
     """
 
     codebook: Tensor
@@ -128,7 +138,7 @@ class Codebook(Tokenizer):
 
     @torch.no_grad()
     def patches(self, view: Tensor) -> Tensor:
-        """Scaled patches: (B, C, h, w) float in [0, 1] -> (B, N, d) float32, zero where a patch is constant."""
+        """Scaled patches: (B, C, h, w) float in [0, 1] -> (B, N, d) float32; constant patches are zero."""
         patches = patchify((view.float() - self.mean) / self.std, self.patch_size)
         if self.pixels == "centred":
             channels = patches.unflatten(-1, (self.in_chans, -1))
@@ -137,10 +147,10 @@ class Codebook(Tokenizer):
 
     @torch.no_grad()
     def forward(self, view: Tensor) -> Tensor:
-        """Visual words of a half-size view (Eq. 1): (B, C, h, w) float in [0, 1] -> (B, N) int64 in [0, V)."""
+        """Visual words of half-size views (Eq. 1): (B, C, h, w) float in [0, 1] -> (B, N) int64 in [0, V)."""
         with torch.autocast(view.device.type, enabled=False):
             patches = self.patches(view)
-            # x is not normalised: that would not change the argmax, since the words are unit vectors.
+            # Normalising the patches would not change the argmax.
             words = [(rows @ self.codebook.t()).argmax(dim=1) for rows in patches.flatten(0, 1).split(ROWS_AT_A_TIME)]
         return torch.cat(words).reshape(patches.shape[:2])
 
@@ -148,42 +158,50 @@ class Codebook(Tokenizer):
         """Makes the codebook from half-size views of training crops.
 
         Args:
-            views: batches (B, C, h, w) float in [0, 1], together ``num_images`` images.
-            num_images: how many there are.
-            seed: everything random follows from it.
+            views: Batches (B, C, h, w) float in [0, 1], ``num_images`` images in total.
+            num_images: Images in ``views``.
+            seed: Seed of everything random.
+
+        Raises:
+            UserError: The views have fewer usable patches than the vocabulary has words.
         """
         raise NotImplementedError
 
     def set_codebook(self, vectors: Tensor) -> None:
-        """Takes (V, d) vectors as the codebook, L2-normalised."""
+        """Sets the codebook to (V, d) float vectors, L2-normalised here."""
         self.codebook.copy_(F.normalize(vectors, dim=1))
         self.fitted.fill_(True)
 
     def save(self, path: str | Path) -> None:
-        """Writes the codebook and what it was fitted for as safetensors."""
-        write_safetensors(path, {"codebook": self.codebook}, {"tokenizer": json.dumps(self._description())})
+        """Writes the codebook and the settings that it was fitted for, as safetensors."""
+        write_safetensors(path, {"codebook": self.codebook}, {"tokenizer": json.dumps(self._settings())})
 
     def load(self, path: str | Path) -> None:
-        """Reads a codebook.
+        """Reads a saved codebook.
 
         Raises:
-            UserError: The file holds none, or one that was made for other patches or another scaling.
+            UserError: The file does not exist, is damaged, holds no codebook, or one that was fitted for other settings.
         """
         tensors, metadata = read_safetensors(path)
         try:
-            theirs: dict[str, Any] = dict(json.loads(metadata["tokenizer"]))
+            saved: dict[str, Any] = dict(json.loads(metadata["tokenizer"]))
         except (KeyError, TypeError, ValueError):
-            raise UserError(f"{path} holds no codebook: give a file that a tokenizer's save() wrote.") from None
-        ours = self._description()
-        different = [f"{key} {theirs.get(key)} (here {ours[key]})" for key in ours if theirs.get(key) != ours[key]]
+            raise UserError(f"{path} holds no codebook: give a file written by a tokenizer's save().") from None
+        expected = self._settings()
+        different = [
+            f"{name} {saved.get(name)} instead of {value}"
+            for name, value in expected.items()
+            if saved.get(name) != value
+        ]
         if different:
             raise UserError(
-                f"The codebook {path} was fitted for other patches: {', '.join(different)}. Fit a new one (leave out "
-                "codebook_file), or use the settings that it was fitted with."
+                f"The codebook {path} was fitted for other settings: {', '.join(different)}. Fit a new one (leave out "
+                "codebook_file), or use the settings that it was fitted for."
             )
         self.set_codebook(tensors["codebook"])
 
-    def _description(self) -> dict[str, int | str]:
+    def _settings(self) -> dict[str, int | str]:
+        """The settings that a codebook is fitted for, as JSON values."""
         return {
             "kind": type(self).__name__,
             "patch_size": self.patch_size,

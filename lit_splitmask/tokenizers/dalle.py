@@ -1,6 +1,7 @@
-"""Words by the encoder of DALL-E's discrete VAE (Ramesh et al., 2021), as in BEiT and Table 2.
+"""Words from the encoder of DALL-E's discrete VAE (Ramesh et al., 2021), as in BEiT and Table 2.
 
-The encoder is OpenAI's (``dall_e/encoder.py``): 53.8 million parameters, 8,192 words, one for 8×8 pixels of the half-size view.
+OpenAI's encoder (``dall_e/encoder.py``) has 53.8 million parameters and 8,192 words; a word stands for 8×8 pixels of the
+half-size view.
 """
 
 from collections.abc import Callable
@@ -24,11 +25,11 @@ EPS = 0.1
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the encoder's tensors, as OpenAI's module calls them."""
-    found: dict[str, tuple[int, ...]] = {}
+    """Shapes of the encoder's tensors, by their names in OpenAI's module."""
+    by_name: dict[str, tuple[int, ...]] = {}
 
     def convolution(name: str, inputs: int, outputs: int, side: int) -> None:
-        found[f"{name}.w"], found[f"{name}.b"] = (outputs, inputs, side, side), (outputs,)
+        by_name[f"{name}.w"], by_name[f"{name}.b"] = (outputs, inputs, side, side), (outputs,)
 
     convolution("blocks.input", 3, WIDTH, 7)
     inputs = WIDTH
@@ -44,36 +45,42 @@ def shapes() -> dict[str, tuple[int, ...]]:
             convolution(f"{name}.res_path.conv_4", hidden, outputs, 1)
             inputs = outputs
     convolution("blocks.output.conv", inputs, VOCABULARY, 1)
-    return found
+    return by_name
 
 
 def check_shapes(state: dict[str, Tensor], source: str | Path) -> None:
     """Checks that a state dict is the encoder's.
 
+    Args:
+        state: The tensors by name.
+        source: Path of their file, for the message.
+
     Raises:
-        UserError: A tensor is missing, of another shape, or none of the encoder's.
+        UserError: A tensor is missing, has another shape, or is unknown.
     """
-    wanted = shapes()
-    wrong = [name for name, shape in wanted.items() if name not in state or tuple(state[name].shape) != shape]
-    wrong += sorted(state.keys() - wanted.keys())
+    expected = shapes()
+    wrong = [name for name, shape in expected.items() if name not in state or tuple(state[name].shape) != shape]
+    wrong += sorted(state.keys() - expected.keys())
     if wrong:
         raise UserError(
             f"{source} does not hold the encoder of DALL-E's d-VAE: {len(wrong)} of its tensors are missing, of another shape or "
-            f"unknown ({', '.join(wrong[:3])}, …). Give {URL}, or what lit-splitmask convert-dalle made of it."
+            f"unknown ({', '.join(wrong[:3])}, …). Give {URL}, or the file that lit-splitmask convert-dalle writes."
         )
 
 
 class DallE(Tokenizer):
-    """The frozen encoder. Its weights are no part of checkpoints: a resumed run reads them again.
+    """The frozen encoder. Checkpoints do not contain its weights; a resumed run reads them again.
 
     Args:
-        patch_size, in_chans: of the half-size view; the encoder is made for 8 and 3.
-        weights: a file that ``lit-splitmask convert-dalle`` wrote.
-        exact: compute in float32 whatever the trainer's precision. In bfloat16, where the trainer has it, the encoder takes half
-            the time, which is most of a small ViT's step, and some patches get another word of nearly the same score.
+        patch_size: Side of a patch in the half-size view, in pixels; must be 8.
+        in_chans: Channels of the view; must be 3.
+        weights: A file written by ``lit-splitmask convert-dalle``.
+        exact: Whether to compute in float32 in any precision of the trainer. In bfloat16 the encoder, which takes most of a small
+            ViT's step, needs half the time, and some patches get another word with nearly the same score.
 
     Raises:
-        UserError: The patches are of another size, or the file is none of the encoder's.
+        UserError: ``patch_size`` is not 8 or ``in_chans`` not 3; ``weights`` is missing; or the file does not exist, is damaged,
+            or does not hold the encoder.
     """
 
     def __init__(self, patch_size: int, in_chans: int = 3, *, weights: str | None = None, exact: bool = False) -> None:
@@ -81,12 +88,12 @@ class DallE(Tokenizer):
         if (patch_size, in_chans) != (PATCH, 3):
             raise UserError(
                 f"DALL-E's words stand for {PATCH}×{PATCH} pixels of a half-size view in colour: they need a backbone with "
-                f"patches of {2 * PATCH} and 3 channels, not patches of {2 * patch_size} and {in_chans} channel(s)."
+                f"patches of {2 * PATCH} px and 3 channels, not patches of {2 * patch_size} px and {in_chans} channel(s)."
             )
         if weights is None:
             raise UserError(
-                "DALL-E's words need the weights of its encoder: make a file of them once by lit-splitmask convert-dalle, and "
-                "give it as model.objective.tokenizer.weights."
+                "DALL-E's words need the weights of its encoder: convert them once with lit-splitmask convert-dalle, and give "
+                "the file as model.objective.tokenizer.weights."
             )
         state, _ = read_safetensors(weights)
         check_shapes(state, weights)
@@ -94,19 +101,21 @@ class DallE(Tokenizer):
         self.exact = exact
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Moves the weights too, in float32 as they are; as buffers, they would be sent to all processes at each step."""
+        """Moves the weights as well, in float32. They are not buffers, which DDP would send to all processes at each step."""
         self._tensors = {name: tensor.to(fn(tensor).device) for name, tensor in self._tensors.items()}
         return super()._apply(fn, recurse)
 
     @torch.no_grad()
     def forward(self, view: Tensor) -> Tensor:
+        """Visual words of half-size views: (B, 3, h, w) float in [0, 1] -> (B, N) int64 in [0, V)."""
         device = view.device.type
-        is_half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16  # too narrow
-        with torch.autocast(device, enabled=False) if self.exact or is_half else nullcontext():
+        is_float16 = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+        # float16's range is too small for the encoder
+        with torch.autocast(device, enabled=False) if self.exact or is_float16 else nullcontext():
             return self.logits(view).float().argmax(dim=1).flatten(1)
 
     def logits(self, view: Tensor) -> Tensor:
-        """(B, 3, h, w) float in [0, 1] -> (B, V, h/8, w/8); pixels are first mapped to [0.1, 0.9]."""
+        """Logits of all words: (B, 3, h, w) float in [0, 1] -> (B, V, h/8, w/8) float. Maps pixels to [0.1, 0.9] first."""
         x = self._convolve("blocks.input", (1 - 2 * EPS) * view.float() + EPS)
         for group in range(1, GROUPS + 1):
             for block in range(1, BLOCKS + 1):
@@ -127,5 +136,5 @@ class DallE(Tokenizer):
 
 
 def save_encoder(state: dict[str, Tensor], path: str | Path) -> None:
-    """Writes a checked state dict of the encoder, for ``weights``."""
+    """Writes the encoder's state dict as a file for ``weights`` of :class:`DallE`; it is not checked here."""
     write_safetensors(path, state, {"tokenizer": "dalle"})

@@ -1,8 +1,8 @@
-"""Reads OpenAI's pickled encoder of DALL-E without running what a pickle may say.
+"""Reads OpenAI's pickled encoder of DALL-E without running code from the file.
 
-``encoder.pkl`` is a pickled module, which torch reads only with ``weights_only=False``: any code could hide in it. Here the names
-that the file may ask for are a short list; the classes among them are replaced by empty ones that only take their attributes, and
-every other name is refused.
+``encoder.pkl`` is a pickled module, which torch reads only with ``weights_only=False``, so it could run any code. This reader
+allows a short list of names. It replaces the classes among them by empty ones that only take attributes, and refuses every other
+name.
 """
 
 import collections
@@ -21,9 +21,9 @@ from lit_splitmask.tokenizers.dalle import URL, check_shapes
 
 
 class _Shell:
-    """Takes the place of a module's class: it holds what was pickled, and does nothing."""
+    """Stands in for a module's class: holds the pickled attributes and does nothing."""
 
-    dump_patches = False  # torch asks a module's class for it in files of its older format
+    dump_patches = False  # torch reads it from a module's class in files of its older format
 
     def __new__(cls, *_: Any, **__: Any) -> "_Shell":
         return super().__new__(cls)
@@ -32,13 +32,13 @@ class _Shell:
         pass
 
     def __setstate__(self, state: Any) -> None:
-        if isinstance(state, tuple):  # dictionary and slots
+        if isinstance(state, tuple):  # the dict and the slots
             state = {key: value for part in state if part for key, value in part.items()}
         self.__dict__.update(state)
 
 
 def _nothing(*_: Any, **__: Any) -> None:
-    """Takes the place of a function whose result is not needed."""
+    """Stands in for a function whose result is not needed."""
 
 
 _SHELLS = {
@@ -50,8 +50,8 @@ _SHELLS = {
     ("torch.nn.modules.pooling", "MaxPool2d"),
     ("torch.nn.modules.linear", "Identity"),
 }
-# Functions are wrapped, since a pickle may set attributes of what it gets; torch answers for the names of storages itself.
-_ADMITTED: dict[tuple[str, str], Any] = {
+# Functions are wrapped, since a pickle may set attributes of what it gets. torch resolves the names of storages itself.
+_ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): lambda *given: torch._utils._rebuild_tensor_v2(*given),
     ("torch._utils", "_rebuild_parameter"): lambda *given: torch._utils._rebuild_parameter(*given),
@@ -64,14 +64,16 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(pickle.Unpickler):
+    """Gives a pickle the allowed names only."""
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _SHELLS:
             return _Shell
-        if (module, name) in _ADMITTED:
-            return _ADMITTED[module, name]
+        if (module, name) in _ALLOWED:
+            return _ALLOWED[module, name]
         raise UserError(
-            f"The file asks for {module}.{name}, which the encoder of DALL-E does not need: it is refused, and nothing of it was "
-            f"run. Give the file of {URL}."
+            f"The file asks for {module}.{name}, which the encoder of DALL-E does not need: it is refused, and none of its code "
+            f"was run. Give the file of {URL}."
         )
 
 
@@ -80,7 +82,7 @@ def _load(file: Any, **settings: Any) -> Any:
 
 
 def _pickle_module() -> ModuleType:
-    """What ``torch.load`` takes for the module pickle."""
+    """A module that ``torch.load`` uses instead of pickle."""
     module = ModuleType("restricted_pickle")
     module.Unpickler = _Unpickler  # type: ignore[attr-defined]
     module.load = _load  # type: ignore[attr-defined]
@@ -88,40 +90,47 @@ def _pickle_module() -> ModuleType:
 
 
 def read_encoder(path: str | Path) -> dict[str, Tensor]:
-    """The encoder's tensors out of OpenAI's ``encoder.pkl``, or out of a plain state dict.
+    """Reads the encoder's tensors from OpenAI's ``encoder.pkl`` or from a plain state dict.
+
+    Args:
+        path: The pickled file.
+
+    Returns:
+        Float32 tensors by their names in OpenAI's module.
 
     Raises:
-        UserError: The file asks for anything unexpected, cannot be read, or is none of the encoder's.
+        UserError: The file does not exist, cannot be read, asks for a name that is not allowed, is a TorchScript program, or does
+            not hold the encoder.
     """
     if not Path(path).is_file():
-        raise UserError(f"There is no file {path}.")
+        raise UserError(f"The file {path} does not exist: check the path.")
     _refuse_torchscript(path)
     try:
         state = _state_of(torch.load(path, map_location="cpu", weights_only=False, pickle_module=_pickle_module()))
     except UserError:
         raise
-    except Exception as error:  # whatever a damaged or foreign file makes pickle, torch and its contents raise
+    except Exception as error:  # a damaged or foreign file can raise anything
         raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}). Give the file of {URL}.") from None
     check_shapes(state, path)
     return state
 
 
 def _refuse_torchscript(path: str | Path) -> None:
-    """Keeps ``torch.load`` from handing the file to TorchScript, which asks no unpickler and runs the file's own code."""
+    """Refuses TorchScript programs, which ``torch.load`` would run without asking the unpickler."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     if any(name.endswith("constants.pkl") or "/code/" in f"/{name}" for name in names):
         raise UserError(
-            f"{path} is a TorchScript program, which the encoder of DALL-E is not: it is refused, and nothing of it was run. "
+            f"{path} is a TorchScript program, which the encoder of DALL-E is not: it is refused, and none of its code was run. "
             f"Give the file of {URL}."
         )
 
 
-def _state_of(found: Any) -> dict[str, Tensor]:
-    """The tensors by name; nothing, if it holds anything else."""
-    state = dict(_tensors(found, "")) if isinstance(found, _Shell) else found
+def _state_of(loaded: Any) -> dict[str, Tensor]:
+    """The tensors of a module or a state dict by name; empty for anything else."""
+    state = dict(_tensors(loaded, "")) if isinstance(loaded, _Shell) else loaded
     if isinstance(state, dict) and "state_dict" in state:
         state = state["state_dict"]
     plain = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
@@ -129,7 +138,7 @@ def _state_of(found: Any) -> dict[str, Tensor]:
 
 
 def _tensors(shell: _Shell, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    """Parameters of a module and of those in it, under the names of a state dict."""
+    """The parameters of a module and its submodules, by their names in a state dict."""
     for name, value in vars(shell).get("_parameters", {}).items():
         if isinstance(value, Tensor):
             yield prefix + name, value

@@ -1,4 +1,4 @@
-"""Words that are k-means centroids of training patches (Section 3.3, "k-means"), by faiss."""
+"""K-means centroids of training patches as words (Section 3.3, "k-means"), by faiss."""
 
 import logging
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @cache
 def faiss_gpu_works() -> bool:
-    """Whether faiss finds a GPU and can use it: tried once on a tiny index."""
+    """Whether faiss finds a GPU and can use it; tried once with a tiny index."""
     import faiss
 
     if not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0:
@@ -35,13 +35,16 @@ def faiss_gpu_works() -> bool:
 
 
 class KMeans(Codebook):
-    """Spherical k-means over patches of training crops; Eq. 1 is a cosine, so patches are normalised first.
+    """Spherical k-means on patches of training crops, L2-normalised, as Eq. 1 is a cosine.
 
     Args:
-        patch_size, in_chans, vocabulary, pixels, codebook_file: see :class:`Codebook`.
-        max_patches: patches drawn uniformly over the images; 3 million in the paper, fewer where the folder has fewer.
-            All of them are used (faiss by itself would drop those beyond 256 a centroid).
-        iterations: Lloyd iterations.
+        patch_size, in_chans, vocabulary, pixels, codebook_file: As in :class:`Codebook`.
+        max_patches: Most patches, sampled uniformly over the images; 3 million in the paper. All of them are used, while faiss by
+            default uses at most 256 per centroid.
+        iterations: Most iterations of Lloyd's algorithm.
+
+    Raises:
+        UserError: As in :class:`Codebook`.
     """
 
     def __init__(
@@ -61,26 +64,27 @@ class KMeans(Codebook):
     def fit(self, views: Iterable[Tensor], num_images: int, seed: int) -> None:
         patches = sample_patches(self, views, num_images, self.max_patches, seed=seed)
         norms = patches.norm(dim=1, keepdim=True)
-        patches = patches[norms[:, 0] > CONSTANT_PATCH_NORM].div_(norms[norms[:, 0] > CONSTANT_PATCH_NORM])
+        usable = norms[:, 0] > CONSTANT_PATCH_NORM
+        patches = patches[usable].div_(norms[usable])
         if len(patches) < self.vocabulary:
             raise UserError(
-                f"k-means needs at least as many patches as words, but {num_images:,} crops gave {len(patches):,} usable "
-                f"patches for a vocabulary of {self.vocabulary:,}: choose a smaller vocabulary or add images."
+                f"k-means needs at least as many patches as words, but {num_images:,} crops have {len(patches):,} usable "
+                f"patches for a vocabulary of {self.vocabulary:,} words: choose a smaller vocabulary or add images."
             )
         self.set_codebook(torch.from_numpy(spherical_kmeans(patches.numpy(), self.vocabulary, self.iterations, seed)))
 
 
 def spherical_kmeans(points: np.ndarray, num_words: int, iterations: int, seed: int) -> np.ndarray:
-    """Spherical k-means over *all* the points, with a progress bar on a terminal.
+    """Spherical k-means on all the points, with a progress bar on a terminal.
 
     Args:
-        points: (M, d) float32, unit rows, M ≥ num_words.
+        points: Unit vectors, (M, d) float32, M ≥ V.
         num_words: V.
-        iterations: Lloyd iterations; faiss is called once for each, so that progress shows.
-        seed: of the start; any integer.
+        iterations: Most iterations of Lloyd's algorithm; faiss is called once per iteration, to show progress.
+        seed: Seed of the initial centroids, any integer.
 
     Returns:
-        (V, d) float32 centroids of unit length.
+        Centroids of unit length, (V, d) float32.
     """
     import faiss
     from rich.console import Console

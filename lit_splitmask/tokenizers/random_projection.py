@@ -1,4 +1,4 @@
-"""Words that are random vectors (Section 3.3, "random projection"): nothing to fit."""
+"""Random vectors as words (Section 3.3, "random projection"), which need no fitting."""
 
 from typing import Literal
 
@@ -9,13 +9,16 @@ from lit_splitmask.tokenizers.base import Codebook
 
 
 class RandomProjection(Codebook):
-    """Vectors with uniform components, drawn once from ``codebook_seed``.
+    """Random vectors with uniform components.
 
     Args:
-        patch_size, in_chans, vocabulary, pixels, codebook_file: see :class:`Codebook`.
-        signed: components from [−1, 1) instead of [0, 1). The paper says "uniform"; the range is left open. On merely
-            normalised pixels [0, 1) gives the richer words, on centred ones [−1, 1).
-        codebook_seed: seed of the vectors.
+        patch_size, in_chans, vocabulary, pixels, codebook_file: As in :class:`Codebook`.
+        signed: Whether components are drawn from [−1, 1) instead of [0, 1). The paper says only "uniform". Words are more varied
+            with [0, 1) on normalised pixels, and with [−1, 1) on centred pixels.
+        codebook_seed: Seed of the vectors.
+
+    Raises:
+        UserError: As in :class:`Codebook`.
     """
 
     def __init__(

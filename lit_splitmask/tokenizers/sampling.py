@@ -1,4 +1,4 @@
-"""Draws patches from a stream of views, uniformly over images, in bounded memory."""
+"""Samples patches from a stream of views, uniformly over images, in bounded memory."""
 
 import math
 from collections.abc import Iterable
@@ -19,33 +19,33 @@ def sample_patches(
     per_image: int | None = None,
     seed: int,
 ) -> Tensor:
-    """Draws up to ``max_patches`` scaled patches, the same number from each image and no patch twice.
+    """Samples up to ``max_patches`` scaled patches, the same number from each image, without replacement.
 
     Args:
-        tokenizer: says how patches are cut and scaled.
-        views: batches (B, C, h, w) float in [0, 1]; consumed as a stream.
-        num_images: images in the stream.
-        max_patches: most patches that are kept; this alone bounds the memory (max_patches · d floats).
-        per_image: at most so many from one image; by default what is needed for ``max_patches``.
-        seed: of the draw.
+        tokenizer: Cuts and scales the patches.
+        views: Batches (B, C, h, w) float in [0, 1], read as a stream and no further than needed.
+        num_images: Images in the stream.
+        max_patches: Most patches in the sample, which bounds the memory (max_patches · d floats).
+        per_image: Most patches from one image; None for as many as ``max_patches`` needs.
+        seed: Seed of the sample.
 
     Returns:
-        (num, d) float32, in an order that is random over images only if the stream's is.
+        (num, d) float32, in the order of the images in the stream.
     """
     generator = generator_for(seed, "sample patches")
-    wanted = per_image or math.ceil(max_patches / num_images)
-    collected: Tensor | None = None
+    per_image = per_image or math.ceil(max_patches / num_images)
+    sample: Tensor | None = None
     count = 0
     for view in views:
         patches = tokenizer.patches(view)  # (B, N, d)
         batch, num_patches, dim = patches.shape
-        if collected is None:
-            collected = torch.empty(min(max_patches, num_images * min(wanted, num_patches)), dim)
-        order = torch.rand(batch, num_patches, generator=generator).argsort(dim=1)[:, :wanted]
+        if sample is None:
+            sample = torch.empty(min(max_patches, num_images * min(per_image, num_patches)), dim)
+        order = torch.rand(batch, num_patches, generator=generator).argsort(dim=1)[:, :per_image]
         drawn = patches.gather(1, order.to(patches.device)[:, :, None].expand(-1, -1, dim)).flatten(0, 1)
-        drawn = drawn[: len(collected) - count]
-        collected[count : count + len(drawn)] = drawn.cpu()
+        drawn = drawn[: len(sample) - count]
+        sample[count : count + len(drawn)] = drawn.cpu()
         count += len(drawn)
-        if count == len(collected):
+        if count == len(sample):
             break
-    return collected[:count] if collected is not None else torch.empty(0, tokenizer.codebook.shape[1])
+    return sample[:count] if sample is not None else torch.empty(0, tokenizer.codebook.shape[1])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 from lightning import Callback
 from PIL import Image
-from tiny_runs import classifier, image_data, pretrain_module, same_tensors, tiny_trainer
+from tiny_runs import BACKBONE, OPTIM, classifier, image_data, pretrain_module, same_tensors, tiny_trainer
 
 from lit_splitmask.callbacks import (
     EstimateTime,
@@ -25,15 +26,15 @@ from lit_splitmask.callbacks import (
 )
 from lit_splitmask.callbacks.drawing import TITLE_HEIGHT, tile
 from lit_splitmask.callbacks.estimate import too_long_message
-from lit_splitmask.callbacks.pretraining_pictures import (
-    COLUMNS,
-    MIN_CELL,
-    draw_halves,
-    words_as_patches,
-)
+from lit_splitmask.callbacks.pretraining_pictures import MIN_CELL, draw_columns, lay_out
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.errors import UserError
+from lit_splitmask.models import ViTConfig
+from lit_splitmask.modules import Pretrain
+from lit_splitmask.objectives import MAE, BEiT, SimMIM, SplitMask
+from lit_splitmask.optim import OptimConfig
 from lit_splitmask.tokenizers import RandomProjection
+from lit_splitmask.tokenizers.pictures import words_as_patches
 from lit_splitmask.units import duration
 
 MakeFolder = Callable[..., Path]
@@ -171,15 +172,43 @@ def test_weights_of_other_modules_are_not_exported(tmp_path: Path) -> None:
         ExportWeights(str(tmp_path / "a.safetensors")).export(LightningModule(), 0)
 
 
-def test_pictures_have_a_row_an_image_and_a_column_a_view(root: Path) -> None:
+CELL = -(-MIN_CELL // 32) * 32 + 2
+"""Width of a cell: 32 px enlarged by a whole number, and the gap."""
+
+
+def test_pictures_have_one_row_per_image_and_one_column_per_view(root: Path) -> None:
     picture = HalvesPicture(str(root.parent / "pictures"), num_images=2)
     module = pretrain_module()
     tiny_trainer(root.parent, callbacks=[picture]).fit(module, datamodule=image_data(root, steps=1))
-    cell = MIN_CELL // 32 * 32 + (32 if MIN_CELL % 32 else 0) + 2  # whole multiples of 32 px, and the gap
     with Image.open(root.parent / "pictures" / "halves.png") as image:
-        assert image.size == (len(COLUMNS) * cell, 2 * cell + TITLE_HEIGHT)
+        assert image.size == (6 * CELL, 2 * CELL + TITLE_HEIGHT)
     with Image.open(root.parent / "pictures" / "words.png") as image:
         assert image.size == (4 * (4 * 3 + 1), 4 * (4 * 3 + 1))  # 16 words of 4 px, enlarged threefold
+
+
+FEW_WORDS = partial(RandomProjection, vocabulary=16, pixels="centred")
+
+
+@pytest.mark.parametrize(
+    ("objective", "columns", "files"),
+    [
+        (partial(BEiT, tokenizer=FEW_WORDS), 4, {"masked.png", "words.png"}),
+        (partial(MAE, decoder_dim=16, decoder_depth=1, decoder_heads=2), 3, {"masked.png"}),
+        (SimMIM, 3, {"masked.png"}),
+        (partial(SplitMask, inpaint=False), 0, set()),
+    ],
+    ids=["beit", "mae", "simmim", "match"],
+)
+def test_every_masked_method_has_its_picture(root: Path, objective: Any, columns: int, files: set[str]) -> None:
+    folder = root.parent / "pictures"
+    folder.mkdir()
+    module = Pretrain(objective, backbone=ViTConfig(image_size=32, **BACKBONE), optim=OptimConfig(**OPTIM))
+    picture = HalvesPicture(str(folder), num_images=2)
+    tiny_trainer(root.parent, callbacks=[picture]).fit(module, datamodule=image_data(root, steps=1))
+    assert {path.name for path in folder.iterdir()} == files
+    if files:
+        with Image.open(folder / "masked.png") as image:
+            assert image.size == (columns * CELL, 2 * CELL + TITLE_HEIGHT)
 
 
 def test_drawing_changes_no_weights(root: Path) -> None:
@@ -187,8 +216,11 @@ def test_drawing_changes_no_weights(root: Path) -> None:
     tiny_trainer(root.parent).fit(module, datamodule=image_data(root, steps=1))
     before = {name: value.clone() for name, value in module.state_dict().items()}
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
-    first = draw_halves(module.eval(), images, images, 3)
-    assert torch.equal(first, draw_halves(module, images, images, 3))
+    first, again = draw_columns(module.eval(), images, 3), draw_columns(module, images, 3)
+    assert first is not None
+    assert again is not None
+    assert torch.equal(lay_out(first), lay_out(again))
+    assert torch.allclose(first["image"], images / 255, atol=1e-6)
     assert same_tensors(before, dict(module.state_dict()))
 
 

@@ -76,5 +76,5 @@ def test_maps_have_the_size_of_their_images_and_the_predicted_classes(tmp_path: 
         written = read_map(tmp_path / "maps" / name)
         assert written.shape == read_map(root / name.replace("images", "annotations")).shape
         assert (written == batch["map"][0].numpy() + 1).all()
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         tiny_trainer(tmp_path, callbacks=[LabelMapWriter(str(tmp_path / "maps"))]).predict(module, datamodule=data)

@@ -143,8 +143,8 @@ def test_an_odd_patch_size(refused: Refused) -> None:
 def test_a_run_that_exists(refused: Refused) -> None:
     Path("runs/x").mkdir(parents=True)
     Path("runs/x/precious.txt").write_text("mine")
-    refused(*PRETRAIN, says=("runs/x", "exists already", "--name", "--resume"))
-    refused(*FINETUNE, says=("runs/x", "exists already"))
+    refused(*PRETRAIN, says=("runs/x", "already exists", "--name", "--resume"))
+    refused(*FINETUNE, says=("runs/x", "already exists"))
 
 
 def test_resuming_what_was_never_started(refused: Refused) -> None:
@@ -180,7 +180,7 @@ def test_lightnings_commands_check_their_checkpoint_too(refused: Refused) -> Non
     Path("broken.ckpt").write_bytes(b"nothing")
     for path in ("broken.ckpt", "missing.ckpt"):
         refused("test", "--ckpt_path", path, says=(path,))
-    refused("fit", "--ckpt_path", "last", says=("give the path",))
+    refused("fit", "--ckpt_path", "last", says=("give the path of the checkpoint",))
 
 
 def test_a_codebook_for_other_patches(refused: Refused) -> None:
@@ -271,7 +271,7 @@ def test_a_recipe_that_is_no_yaml(refused: Refused) -> None:
 
 
 def test_a_recipe_of_another_command(refused: Refused) -> None:
-    refused("compare", "--data.root", "shapes", "--recipe", "splitmask_cpu", says=("not one for compare", "grid"))
+    refused("compare", "--data.root", "shapes", "--recipe", "splitmask_cpu", says=("not for compare", "grid"))
 
 
 def test_too_few_patches_for_the_vocabulary(refused: Refused) -> None:

@@ -43,7 +43,7 @@ def test_a_backbone_is_probed_block_by_block(
     assert (tmp_path / "p" / "probe.png").stat().st_size > 1000
     assert "linear, block 2" in capsys.readouterr().out
     assert main(command) == 1
-    assert "holds a probe already" in capsys.readouterr().err
+    assert "already holds a probe" in capsys.readouterr().err
 
 
 def test_random_weights_are_the_same_for_a_seed(work: Path) -> None:
@@ -66,7 +66,7 @@ def test_grey_weights_that_say_nothing_of_pixels_are_probed(work: Path) -> None:
 @pytest.mark.parametrize("data", ["SegmentationFolder", "CocoDetection"])
 def test_annotations_are_not_probed(work: Path, data: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*PROBE, "--data", data]) == 1
-    assert "probe looks at images, not at annotations" in capsys.readouterr().err
+    assert "probe uses images alone, but" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("class_token", [True, False])
@@ -86,7 +86,7 @@ def test_weights_of_timm_are_probed_at_the_shape_that_they_show(work: Path, clas
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--weights", "no.safetensors"], "There is no file no.safetensors"),
+        (["--weights", "no.safetensors"], "The file no.safetensors does not exist"),
         (["--data.root", "no/such"], "does not exist"),
         (["--data.splits.labels=none"], "needs labelled training images"),
         (["--nonsense=1"], "nonsense"),
@@ -141,7 +141,7 @@ def test_the_map_shows_evenly_spaced_images(work: Path, monkeypatch: pytest.Monk
 def test_nothing_is_written_over(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("all.npz").write_text("mine")
     assert main([*EMBED, "--out", "all.npz"]) == 1
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert main([*EMBED, "--out", "all.csv"]) == 1
     assert "does not end in .npz" in capsys.readouterr().err
     assert Path("all.npz").read_text() == "mine"

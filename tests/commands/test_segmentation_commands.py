@@ -66,7 +66,7 @@ def test_a_segmenter_is_trained_reported_and_predicts(work: Path, capsys: pytest
     assert report["scores"]["test/miou"] == pytest.approx((confusion.diagonal() / union).mean(), abs=1e-6)
 
     assert main(["predict", "--config", "runs/s/predict.yaml", "--data.root", "scenes"]) == 1
-    assert "predictions exists already" in capsys.readouterr().err
+    assert "predictions already exists" in capsys.readouterr().err
     assert main(["test", "--config", "runs/s/predict.yaml", "--data.root", "scenes", *EXACT]) == 0
     assert f"{report['scores']['test/miou']:.6f}"[:6] in capsys.readouterr().out
 
@@ -96,7 +96,7 @@ def test_without_a_test_split_val_is_reported(work: Path, capsys: pytest.Capture
     write_scenes(work / "two", {"train": 6, "val": 3})
     assert main(["finetune", "--recipe", "segment.yaml", "--data.root", "two", "--name", "s"]) == 0
     assert json.loads(Path("runs/s/val.json").read_text())["split"] == "val"
-    assert "a little too good" in capsys.readouterr().out
+    assert "slightly optimistic" in capsys.readouterr().out
 
 
 def test_a_resumed_run_ends_as_a_whole_one(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -259,13 +259,13 @@ def test_missing_images_are_named_and_counted(root: Path) -> None:
 
 def test_a_training_set_without_objects_is_refused(root: Path) -> None:
     change(root, "train", annotations=[])
-    with pytest.raises(UserError, match="no object to train on, in 6 images"):
+    with pytest.raises(UserError, match="no object to train on in 6 images"):
         opened(root)
 
 
 def test_a_val_split_without_objects_is_refused_before_training(root: Path) -> None:
     change(root, "val", annotations=[])
-    with pytest.raises(UserError, match="no object to evaluate by"):
+    with pytest.raises(UserError, match="no object to evaluate in 3 images"):
         opened(root)
 
 

@@ -95,7 +95,7 @@ def test_joining_is_transitive() -> None:
 
 def test_groups_that_the_given_splits_tear_are_told_of(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     ready(write("path,split,group", "1.png,train,p1", "2.png,test,p1", "3.png,train,p2"))
-    assert "1 group(s) stand in more than one of the given splits, such as p1" in caplog.text
+    assert "1 group(s) have images in more than one of the given splits, such as p1" in caplog.text
 
 
 def test_without_labels_it_serves_pretraining(write: Write) -> None:

@@ -31,7 +31,7 @@ def test_the_short_side_is_limited_and_nothing_is_enlarged(shape: tuple[int, int
     assert stored[0] / stored[1] == pytest.approx(shape[0] / shape[1], rel=0.02)
 
 
-def test_the_largest_size_that_fits_is_chosen() -> None:
+def test_the_largest_store_size_that_fits_is_chosen() -> None:
     shapes = [(1000, 1000)] * 10
     sizes = [choose_store_size(shapes, 100, budget) for budget in (10e6, 5e6, 1.3e6, 0.7e6, 0.4e6, 0.3e6)]
     assert sizes == [400, 400, 200, 150, 115, None]
@@ -39,7 +39,7 @@ def test_the_largest_size_that_fits_is_chosen() -> None:
     assert choose_store_size([(20, 20)], 100, 1200) == 400
 
 
-def test_small_images_are_stored_as_they_are(index: FolderIndex) -> None:
+def test_small_images_are_stored_unchanged(index: FolderIndex) -> None:
     build(index, 200)
     reader = Reader(index, 50, 200)
     assert reader.cache is not None
@@ -47,7 +47,7 @@ def test_small_images_are_stored_as_they_are(index: FolderIndex) -> None:
         np.testing.assert_array_equal(reader(file), decode(index.root / file))
 
 
-def test_the_same_pixels_come_with_and_without_the_cache(index: FolderIndex) -> None:
+def test_pixels_are_the_same_with_and_without_the_cache(index: FolderIndex) -> None:
     without = {file: Reader(index, 16, 24)(file) for file in index.files}
     build(index, 24)
     reader = Reader(index, 16, 24)
@@ -57,7 +57,7 @@ def test_the_same_pixels_come_with_and_without_the_cache(index: FolderIndex) -> 
         np.testing.assert_array_equal(reader(file), pixels)
 
 
-def test_storing_antialiases(tmp_path: Path) -> None:
+def test_stored_images_are_antialiased(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
     (tmp_path / "images").mkdir()
     Image.fromarray(noise).save(tmp_path / "images" / "noise.png")
@@ -65,7 +65,7 @@ def test_storing_antialiases(tmp_path: Path) -> None:
     assert Reader(index, 50, 100)("noise.png").std() < noise.std() / 3
 
 
-def test_it_is_built_once(index: FolderIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_built_once(index: FolderIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     build(index, 24)
     monkeypatch.setattr(cache_writer, "PartialCache", None)
     build(index, 24)
@@ -83,7 +83,7 @@ def test_a_truncated_file_is_rebuilt(index: FolderIndex) -> None:
     assert stored.path.read_bytes() == whole
 
 
-def test_a_file_that_somebody_changed_is_rebuilt(index: FolderIndex) -> None:
+def test_a_changed_file_is_rebuilt(index: FolderIndex) -> None:
     build(index, 24)
     stored = cache_of(index, 24)
     whole = stored.path.read_bytes()
@@ -109,7 +109,7 @@ def test_a_cache_of_another_version_is_replaced(index: FolderIndex, monkeypatch:
     assert other_size.path.exists()
 
 
-def test_two_runs_may_build_it_at_once(index: FolderIndex) -> None:
+def test_two_runs_can_build_the_cache_at_the_same_time(index: FolderIndex) -> None:
     stored = cache_of(index, 24)
     pixels = [read_shrunk(index.root / file, record.shape, 24) for file, record in index.files.items()]
     partials = [PartialCache(stored.path.parent, 24, stored.num_bytes) for _ in range(3)]
@@ -120,7 +120,7 @@ def test_two_runs_may_build_it_at_once(index: FolderIndex) -> None:
         partial.keep(index)
     for partial in partials:  # the third was interrupted
         partial.close()
-    assert len(list(stored.path.parent.glob("pixels-*"))) == 2  # the file and what is said about it
+    assert len(list(stored.path.parent.glob("pixels-*"))) == 2  # the pixels and their JSON file
     reader = Reader(index, 16, 24)
     assert reader.cache is not None
     for file, image in zip(index.files, pixels, strict=True):
@@ -129,7 +129,7 @@ def test_two_runs_may_build_it_at_once(index: FolderIndex) -> None:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that were decoded, in order of time."""
+    """Names of the decoded files, in order."""
     names: list[str] = []
 
     def count(path: Path, *args: object, **settings: object) -> np.ndarray:
@@ -141,8 +141,8 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("image_size", [4, 8, 32], ids=["shrunk far", "shrunk", "as they are"])
-def test_scanning_stores_the_same_pixels_as_building(
+@pytest.mark.parametrize("image_size", [4, 8, 32], ids=["shrunk by more than half", "shrunk", "unchanged"])
+def test_the_scan_stores_the_same_pixels_as_a_later_build(
     flat_folder: MakeFolder, tmp_path: Path, image_size: int, decoded: list[str]
 ) -> None:
     root = flat_folder(9)
@@ -163,12 +163,12 @@ def test_scanning_stores_the_same_pixels_as_building(
     assert stored.path.read_bytes() == scanned
 
 
-def test_a_wrong_guess_of_the_store_size_costs_time_only(
+def test_the_cache_is_right_after_a_wrong_estimate_of_the_store_size(
     flat_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = flat_folder(9)
     Image.new("RGB", (4000, 3000)).save(root / "000a.png")
-    monkeypatch.setattr(cache_writer, "_LOOKED_AT", 1)  # 000.png, which is small
+    monkeypatch.setattr(cache_writer, "_MAX_SAMPLED", 1)  # only 000.png, which is small
     data = ImageFolder(str(root), 100, cache_gb=0.0005, index_dir=str(tmp_path / "a"))
     data.prepare_data()
     data.setup()
@@ -189,7 +189,7 @@ def test_a_worker_gets_no_copy_of_the_pixels(index: FolderIndex) -> None:
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(reader))(file), pixels)
 
 
-def test_a_full_disk_costs_a_warning_only(
+def test_on_a_full_disk_nothing_is_stored_and_a_warning_is_logged(
     index: FolderIndex, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     usage = shutil.disk_usage(index.root)

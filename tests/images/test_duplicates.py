@@ -1,4 +1,4 @@
-"""Perceptual hashes and groups of near-duplicates, against slow and obvious references."""
+"""Perceptual hashes and groups of near-duplicates, compared with slow reference implementations."""
 
 import io
 
@@ -39,7 +39,7 @@ def bits_apart(first: int, second: int) -> int:
 
 
 def slow_near_pairs(hashes: np.ndarray, thumbnails: np.ndarray) -> list[list[int]]:
-    """Every pair, one after the other."""
+    """Compares every pair."""
     pairs = []
     for i in range(len(hashes)):
         for j in range(i + 1, len(hashes)):
@@ -52,16 +52,16 @@ def slow_near_pairs(hashes: np.ndarray, thumbnails: np.ndarray) -> list[list[int
 
 
 def planted(count: int, most_bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random hashes and thumbnails; half of them are others with up to so many bits flipped, and noise of varied size."""
+    """Random hashes and thumbnails; half of them copy others, with up to ``most_bits`` bits flipped and with added noise."""
     generator = np.random.default_rng(0)
     hashes = generator.integers(0, 2**64, count, dtype=np.uint64)
     thumbnails = generator.integers(0, 256, (count, 16, 16), dtype=np.uint8)
-    for place in range(count // 2, count):
+    for index in range(count // 2, count):
         other = int(generator.integers(count // 2))
         flipped = generator.choice(64, generator.integers(most_bits + 1), replace=False)
-        hashes[place] = hashes[other] ^ np.uint64(sum(1 << int(bit) for bit in flipped))
+        hashes[index] = hashes[other] ^ np.uint64(sum(1 << int(bit) for bit in flipped))
         noise = generator.normal(0, generator.choice([5, 15, 25, 60]), (16, 16))
-        thumbnails[place] = (thumbnails[other] + noise).clip(0, 255).astype(np.uint8)
+        thumbnails[index] = (thumbnails[other] + noise).clip(0, 255).astype(np.uint8)
     return hashes, thumbnails
 
 
@@ -79,7 +79,7 @@ def test_brightness_does_not_change_the_hash() -> None:
     assert dct_hash(grey) == dct_hash(grey + 50)
 
 
-def test_compressed_shrunk_and_brighter_copies_are_near() -> None:
+def test_compressed_shrunk_and_brighter_copies_are_near_duplicates() -> None:
     for seed in range(20):
         image = photo(seed)
         small = np.asarray(Image.fromarray(image).resize((60, 45), Image.Resampling.LANCZOS))
@@ -88,11 +88,11 @@ def test_compressed_shrunk_and_brighter_copies_are_near() -> None:
         assert near_groups([fingerprint(copy) for copy in copies]) == [[0, 1, 2, 3]]
 
 
-def test_other_images_are_not_near() -> None:
+def test_different_images_are_no_near_duplicates() -> None:
     assert near_groups([fingerprint(photo(seed)) for seed in range(300)]) == []
 
 
-def test_unlike_things_on_the_same_background_are_not_near() -> None:
+def test_different_objects_on_the_same_background_are_no_near_duplicates() -> None:
     prints = []
     for number in range(6):
         image = np.full((96, 96, 3), 240, dtype=np.uint8)
@@ -102,7 +102,7 @@ def test_unlike_things_on_the_same_background_are_not_near() -> None:
     assert near_groups(prints) == []
 
 
-def test_plain_images_resemble_nothing() -> None:
+def test_plain_images_match_nothing() -> None:
     generator = np.random.default_rng(0)
     plain = [np.full((50, 50, 3), level, dtype=np.uint8) for level in (0, 90, 90, 255)]
     plain += [(120 + generator.integers(0, 3, (50, 50, 3))).astype(np.uint8) for _ in range(3)]
@@ -140,7 +140,7 @@ def test_in_large_sets_all_pairs_up_to_three_bits_apart_are_found(monkeypatch: p
     assert [pair for pair in expected if pair not in found] == []
 
 
-def test_in_large_sets_nothing_is_found_that_is_not_near(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_large_sets_only_near_pairs_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     hashes, thumbnails = planted(500, most_bits=12)
     expected = slow_near_pairs(hashes, thumbnails)
     monkeypatch.setattr(duplicates, "ALL_PAIRS_UP_TO", 0)
@@ -162,7 +162,7 @@ def test_a_bucket_that_holds_everything_takes_linear_work() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_groups_are_the_connected_ones(seed: int) -> None:
+def test_groups_are_connected_components(seed: int) -> None:
     pairs = np.sort(np.random.default_rng(seed).integers(0, 60, (35, 2)), axis=1)
     pairs = pairs[pairs[:, 0] < pairs[:, 1]]
     expected: list[set[int]] = []
@@ -174,6 +174,6 @@ def test_groups_are_the_connected_ones(seed: int) -> None:
 
 def test_a_thumbnail_is_the_image_in_16_by_16_means() -> None:
     image = np.repeat(np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16), 4, 0), 4, 1)
-    made: Fingerprint = fingerprint(np.stack([image] * 3, axis=2))
-    assert np.array_equal(made.thumbnail, np.arange(256).reshape(16, 16))
-    assert made.thumbnail.dtype == np.uint8
+    summary: Fingerprint = fingerprint(np.stack([image] * 3, axis=2))
+    assert np.array_equal(summary.thumbnail, np.arange(256).reshape(16, 16))
+    assert summary.thumbnail.dtype == np.uint8

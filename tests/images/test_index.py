@@ -58,7 +58,7 @@ def test_nothing_is_written_into_the_image_folder(class_folder: MakeFolder, inde
     assert index.path.parent.name.startswith("shapes-")
 
 
-def test_the_second_use_decodes_nothing(
+def test_the_second_call_decodes_nothing(
     class_folder: MakeFolder, index_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = class_folder()
@@ -67,7 +67,7 @@ def test_the_second_use_decodes_nothing(
     assert make(root, index_dir) == first
 
 
-def test_identical_images_are_dropped_from_train_and_reported(
+def test_identical_images_are_removed_from_train_and_reported(
     split_folder: MakeFolder, index_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = split_folder(train=6, val=2, test=2)
@@ -82,7 +82,7 @@ def test_identical_images_are_dropped_from_train_and_reported(
     assert index.conflicts == [["train/disc/disc000.png", "train/stripes/mislabelled.png"]]
     assert not {"train/square/again.png", "train/disc/other_format.bmp"} & set(index.splits["train"])
     assert "train/stripes/mislabelled.png" in index.splits["train"]
-    for name in ("again.png", "other_format.bmp", "mislabelled.png", "2 image(s) were taken out"):
+    for name in ("again.png", "other_format.bmp", "mislabelled.png", "2 image(s) were removed"):
         assert name in caplog.text
     assert make(root, index_dir) == index
 
@@ -101,7 +101,7 @@ def test_a_file_that_cannot_be_decoded_is_left_out_and_named_once(
     assert caplog.text.count("broken.jpg cannot be decoded") == 1
 
 
-def test_too_many_such_files_are_an_error(flat_folder: MakeFolder, index_dir: Path) -> None:
+def test_too_many_files_that_cannot_be_decoded_are_an_error(flat_folder: MakeFolder, index_dir: Path) -> None:
     root = flat_folder(20)
     (root / "bad.jpg").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"1 of the 21 images .* max_bad_share=0.02 allows: bad\.jpg"):
@@ -130,7 +130,7 @@ def test_a_changed_folder_is_an_error(class_folder: MakeFolder, index_dir: Path,
         make(root, index_dir)
 
 
-def test_a_copied_folder_with_new_times_is_the_same(
+def test_a_copied_folder_with_new_modification_times_is_unchanged(
     class_folder: MakeFolder, index_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = class_folder()
@@ -140,11 +140,11 @@ def test_a_copied_folder_with_new_times_is_the_same(
     after = make(root, index_dir)
     assert after.splits == before.splits
     assert {record.mtime_ns for record in after.files.values()} == {1}
-    monkeypatch.setattr("lit_splitmask.images.index.examine", None)  # the new times are kept: nothing is read again
+    monkeypatch.setattr("lit_splitmask.images.index.examine", None)  # the new times are saved: nothing is read again
     assert make(root, index_dir) == after
 
 
-def test_files_beside_the_split_folders_may_change(split_folder: MakeFolder, index_dir: Path) -> None:
+def test_files_next_to_the_split_folders_may_change(split_folder: MakeFolder, index_dir: Path) -> None:
     root = split_folder()
     index = make(root, index_dir)
     shutil.copy(root / "train/disc/disc000.png", root / "logo.png")
@@ -164,7 +164,7 @@ def test_other_options_are_an_error(
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]", '{"version": 1}', '{"version": 1, "files": 3}'])
-def test_a_damaged_record_is_a_users_error(class_folder: MakeFolder, index_dir: Path, text: str) -> None:
+def test_a_damaged_index_is_a_user_error(class_folder: MakeFolder, index_dir: Path, text: str) -> None:
     root = class_folder(per_class=3)
     path = make(root, index_dir).path
     path.write_text(text)
@@ -172,7 +172,7 @@ def test_a_damaged_record_is_a_users_error(class_folder: MakeFolder, index_dir: 
         make(root, index_dir)
 
 
-def test_a_record_of_another_version_is_a_users_error(class_folder: MakeFolder, index_dir: Path) -> None:
+def test_an_index_of_another_version_is_a_user_error(class_folder: MakeFolder, index_dir: Path) -> None:
     root = class_folder(per_class=3)
     path = make(root, index_dir).path
     path.write_text(json.dumps({**json.loads(path.read_text()), "version": 99}))
@@ -180,7 +180,7 @@ def test_a_record_of_another_version_is_a_users_error(class_folder: MakeFolder, 
         make(root, index_dir)
 
 
-def test_deleting_the_record_gives_the_same_split(class_folder: MakeFolder, index_dir: Path) -> None:
+def test_deleting_the_index_gives_the_same_split(class_folder: MakeFolder, index_dir: Path) -> None:
     root = class_folder()
     index = make(root, index_dir)
     index.path.unlink()

@@ -21,7 +21,7 @@ def test_the_splits_are_a_partition(per_class: list[int]) -> None:
     assert all(members == sorted(members) for members in splits.values())
 
 
-def test_the_shares_are_kept_in_every_class() -> None:
+def test_every_class_has_the_requested_shares() -> None:
     files, hashes, labels = make([10, 50, 100])
     splits = cut(files, hashes, labels, shares=SHARES, seed=0)
     assert Counter(labels[file] for file in splits["test"]) == {0: 2, 1: 10, 2: 20}
@@ -40,14 +40,14 @@ def test_a_class_of_two_stays_in_train() -> None:
     assert {"0/000", "0/001"} <= set(cut(files, hashes, labels, shares=SHARES, seed=0)["train"])
 
 
-def test_the_seed_decides() -> None:
+def test_the_seed_determines_the_splits() -> None:
     files, hashes, labels = make([40, 40])
     assert cut(files, hashes, labels, shares=SHARES, seed=0) == cut(files, hashes, labels, shares=SHARES, seed=0)
     assert cut(files, hashes, labels, shares=SHARES, seed=0) != cut(files, hashes, labels, shares=SHARES, seed=1)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_identical_images_stay_on_one_side_even_with_other_labels(seed: int) -> None:
+def test_identical_images_stay_together_even_with_different_labels(seed: int) -> None:
     files, hashes, labels = make([20, 20])
     hashes |= {file: f"same {number // 4}" for number, file in enumerate(files) if number < 32}
     for members in cut(files, hashes, labels, shares=SHARES, seed=seed).values():
@@ -55,7 +55,7 @@ def test_identical_images_stay_on_one_side_even_with_other_labels(seed: int) -> 
         assert not inside & {hashes[file] for file in set(files) - set(members)}
 
 
-def test_what_splits_share_is_dropped_from_the_one_that_learns() -> None:
+def test_images_that_splits_share_are_removed_from_the_one_trained_on() -> None:
     hashes = {"train/1": "a", "train/2": "b", "train/3": "c", "val/1": "a", "val/2": "d", "test/1": "b", "test/2": "d"}
     given = {split: [file for file in hashes if file.startswith(split)] for split in ("train", "val", "test")}
     splits, dropped = drop_shared(given, hashes)
@@ -67,7 +67,7 @@ def test_what_splits_share_is_dropped_from_the_one_that_learns() -> None:
     ]
 
 
-def test_repeats_inside_a_split_are_kept() -> None:
+def test_identical_images_within_a_split_stay() -> None:
     assert drop_shared({"train": ["1", "2"]}, {"1": "a", "2": "a"}) == ({"train": ["1", "2"]}, [])
 
 
@@ -86,8 +86,8 @@ def test_shares_of_labels_are_nested_and_keep_every_class() -> None:
     labels = [0] * 50 + [1] * 20 + [2] * 3
     chosen = [set(nested_share(labels, share, seed=4)) for share in (0.01, 0.1, 0.5, 1.0)]
     assert chosen[0] < chosen[1] < chosen[2] < chosen[3] == set(range(73))
-    assert all({labels[place] for place in places} == {0, 1, 2} for places in chosen)
-    assert Counter(labels[place] for place in chosen[1]) == {0: 5, 1: 2, 2: 1}
+    assert all({labels[index] for index in indices} == {0, 1, 2} for indices in chosen)
+    assert Counter(labels[index] for index in chosen[1]) == {0: 5, 1: 2, 2: 1}
 
 
 @pytest.mark.parametrize("share", [0.0, -1.0, 1.1])

@@ -29,7 +29,7 @@ def test_the_cap_can_be_changed() -> None:
 @pytest.mark.parametrize(
     ("budget", "images"), [(Budget(images=999), 999), (Budget(passes=2.5), 250), (Budget(passes=9_000), 900_000)]
 )
-def test_what_was_asked_for_is_kept(budget: Budget, images: int, batch_size: int) -> None:
+def test_a_requested_budget_is_not_capped(budget: Budget, images: int, batch_size: int) -> None:
     schedule = resolve(budget, 100, batch_size)
     assert schedule.images == images
     assert schedule.steps == max(1, ceil(images / batch_size))
@@ -37,26 +37,26 @@ def test_what_was_asked_for_is_kept(budget: Budget, images: int, batch_size: int
     assert not schedule.capped
 
 
-def test_steps_are_kept_for_any_batch() -> None:
+def test_a_budget_in_steps_is_the_same_for_any_batch_size() -> None:
     assert [resolve(Budget(steps=7), 100, size).images for size in (1, 50, 300)] == [7, 350, 2100]
 
 
-def test_fractions_of_a_pass_are_told() -> None:
+def test_fractions_of_a_pass_are_reported() -> None:
     assert "x 2.5 passes" in resolve(Budget(passes=2.5), 100, 10).describe()
 
 
-def test_two_budgets_at_once_are_refused() -> None:
+def test_two_budgets_together_are_refused() -> None:
     with pytest.raises(UserError, match="images=5 and steps=7"):
         Budget(images=5, steps=7)
 
 
 @pytest.mark.parametrize("setting", [{"steps": 0}, {"images": -1}, {"passes": 0.0}])
-def test_a_budget_of_nothing_is_refused(setting: dict) -> None:
+def test_a_budget_that_is_not_positive_is_refused(setting: dict) -> None:
     with pytest.raises(UserError, match="more than 0"):
         Budget(**setting)
 
 
-def test_training_on_nothing_is_refused() -> None:
+def test_training_without_images_is_refused() -> None:
     with pytest.raises(UserError, match="0 training images"):
         resolve(None, 0, 10)
     with pytest.raises(UserError, match="batch_size=0"):
@@ -76,6 +76,6 @@ def test_the_default_can_be_scaled() -> None:
     assert resolve(Budget(scale=2), 100, 10, table_passes=21_000).passes == 42_000
 
 
-def test_a_table_beats_the_rule_but_not_the_user() -> None:
+def test_a_tables_passes_replace_the_rule_but_not_the_users_budget() -> None:
     assert resolve(None, 20_210, 2048, table_passes=21_000).passes == 21_000
     assert resolve(Budget(passes=2), 20_210, 2048, table_passes=21_000).passes == 2

@@ -1,4 +1,4 @@
-"""Runs with a real trainer: which images are seen, and whether a resume changes that."""
+"""Runs with a real trainer: which images are seen, with and without resuming."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ pytestmark = [
 
 
 class Recorder(LightningModule):
-    """Notes the images and a digest of the pixels of every batch."""
+    """Records the images of every batch and the sum of their pixels."""
 
     def __init__(self, *, asks_for_steps: bool = False) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Recorder(LightningModule):
         return batch["index"].tolist()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        if self.asks_for_steps:  # makes Lightning load the training data before a checkpoint is restored
+        if self.asks_for_steps:  # makes Lightning load the training data before it restores a checkpoint
             self.steps = self.trainer.estimated_stepping_batches
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
@@ -89,7 +89,8 @@ def test_the_budget_becomes_the_trainers_steps(run: Run) -> None:
     assert trainer.global_step == len(module.seen) == 11
     assert module.steps == 11
     assert trainer.current_epoch == 3
-    assert len(module.evaluated) == 3 * 2  # epochs of 4, 4 and 3 steps: Lightning skips validation in a cut-off one
+    # Epochs of 4, 4 and 3 steps; Lightning does not validate after an incomplete one.
+    assert len(module.evaluated) == 3 * 2
     images = [index for indices, _ in module.seen for index in indices]
     assert [sorted(images[start : start + 9]) for start in (0, 9, 18, 27)] == [list(range(9))] * 4
 
@@ -108,7 +109,7 @@ def test_a_trainer_that_agrees_with_the_budget_is_accepted(run: Run) -> None:
     assert trainer.global_step == 11
 
 
-def test_a_trainers_own_steps_count_where_there_is_no_budget(run: Run) -> None:
+def test_a_trainers_own_steps_count_if_there_is_no_budget(run: Run) -> None:
     module, trainer = run(budget=None, max_steps=5, asks=True)
     assert trainer.global_step == module.steps == 5
     assert trainer.datamodule.schedule.steps == 5  # type: ignore[attr-defined]
@@ -116,7 +117,7 @@ def test_a_trainers_own_steps_count_where_there_is_no_budget(run: Run) -> None:
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("step", [2, 4, 7])
-def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(
+def test_a_resumed_run_sees_the_same_images_as_an_uninterrupted_one(
     run: Run, tmp_path: Path, num_workers: int, step: int
 ) -> None:
     whole, _ = run(num_workers=num_workers)
@@ -127,14 +128,16 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_asking_for_the_number_of_steps_does_not_spoil_a_resume(run: Run, tmp_path: Path, num_workers: int) -> None:
+def test_asking_for_the_number_of_steps_does_not_change_a_resumed_run(
+    run: Run, tmp_path: Path, num_workers: int
+) -> None:
     whole, _ = run(max_epochs=3, asks=True)
     checkpoint = tmp_path / "saved" / "step=6.ckpt"
     resumed, _ = run(max_epochs=3, asks=True, num_workers=num_workers, ckpt_path=checkpoint)
     assert resumed.seen == whole.seen[6:]
 
 
-def test_accumulating_sees_the_same_images(run: Run) -> None:
+def test_accumulated_steps_see_the_same_images(run: Run) -> None:
     whole, _ = run()
     halves, trainer = run(accumulate_grad_batches=2)
     assert trainer.global_step == 11

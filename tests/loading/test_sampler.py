@@ -18,12 +18,12 @@ def keys(num_images: int, batch_size: int, *, steps: int, start: int = 0, **opti
 
 @pytest.mark.parametrize(("num_images", "batch_size"), [(10, 4), (7, 7), (3, 8), (1, 5), (100, 1)])
 def test_every_pass_shows_every_image_once_with_no_tail_dropped(num_images: int, batch_size: int) -> None:
-    found = keys(num_images, batch_size, steps=num_images * 3)  # 3 · batch_size whole passes
+    found = keys(num_images, batch_size, steps=num_images * 3)  # 3 · batch_size complete passes
     assert Counter(found) == Counter((p, i) for p in range(3 * batch_size) for i in range(num_images))
     assert [p for p, _ in found] == sorted(p for p, _ in found)
 
 
-def test_passes_are_permuted_afresh() -> None:
+def test_every_pass_has_a_new_order() -> None:
     found = keys(50, 50, steps=3)
     orders = {tuple(index for p, index in found if p == number) for number in range(3)}
     assert len(orders) == 3
@@ -54,11 +54,13 @@ def test_ranks_and_micro_batches_share_a_step_without_overlap(world_size: int, a
         for rank in range(world_size)
     ]
     micro = batch_size // world_size // accumulate
-    woven = [key for start in range(0, len(ranks[0]), micro) for found in ranks for key in found[start : start + micro]]
-    assert woven == whole
+    interleaved = [
+        key for start in range(0, len(ranks[0]), micro) for found in ranks for key in found[start : start + micro]
+    ]
+    assert interleaved == whole
 
 
-def test_lightning_leaves_the_samplers_alone() -> None:
+def test_lightning_does_not_replace_the_samplers() -> None:
     sampler = WrapAroundSampler(9, 4, steps_per_epoch=2, global_step=lambda: 0)
     assert isinstance(sampler, DistributedSampler)
     sampler.set_epoch(3)
@@ -68,7 +70,9 @@ def test_lightning_leaves_the_samplers_alone() -> None:
 @pytest.mark.parametrize(
     ("batch_size", "world_size", "accumulate", "advice"), [(10, 4, 1, "8 or 12"), (10, 2, 2, "8 or 12"), (1, 2, 1, "2")]
 )
-def test_an_uneven_batch_is_refused_with_advice(batch_size: int, world_size: int, accumulate: int, advice: str) -> None:
+def test_a_batch_that_cannot_be_divided_is_refused_with_advice(
+    batch_size: int, world_size: int, accumulate: int, advice: str
+) -> None:
     with pytest.raises(UserError, match=f"batch_size={batch_size} .* such as {advice}\\."):
         keys(9, batch_size, steps=1, world_size=world_size, accumulate=accumulate)
 
@@ -90,7 +94,7 @@ def test_repeated_images_come_in_a_row_under_different_keys(batch_size: int) -> 
     assert [index for _, index in repeated[::3]] == [index for _, index in plain[: len(repeated[::3])]]
     for start in range(0, len(repeated) - 2, 3):
         assert len({index for _, index in repeated[start : start + 3]}) == 1
-    assert Counter(index for _, index in repeated[:30]) == dict.fromkeys(range(10), 3)  # a pass is 30 long
+    assert Counter(index for _, index in repeated[:30]) == dict.fromkeys(range(10), 3)  # a pass has 30 positions
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

@@ -1,4 +1,4 @@
-"""The decoder puts mask tokens where patches are hidden."""
+"""The decoder fills the positions of hidden patches with mask tokens."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def test_it_has_two_blocks_by_default() -> None:
 
 
 @pytest.mark.parametrize("num_visible", [1, 4, 8, 12])
-def test_it_gives_the_full_sequence_for_any_number_of_visible_patches(num_visible: int) -> None:
+def test_it_returns_the_full_sequence_for_any_number_of_visible_patches(num_visible: int) -> None:
     assert decoder()(torch.randn(3, num_visible, 32), keep_of(num_visible)).shape == (3, 16, 32)
 
 

@@ -13,7 +13,7 @@ def test_the_loss_is_the_cross_entropy_of_its_logits() -> None:
     torch.testing.assert_close(accuracy, (head.predict(states) == words).float().mean())
 
 
-def test_it_predicts_the_likeliest_word_of_any_shape_without_gradient() -> None:
+def test_it_predicts_the_most_likely_words_for_any_shape_without_gradient() -> None:
     head, states = WordHead(16, 50), torch.randn(2, 3, 16)
     words = head.predict(states)
     assert words.shape == (2, 3)

@@ -1,4 +1,4 @@
-"""The detector's parts against slow, obvious references."""
+"""Parts of the detector agree with slow, plain references."""
 
 from typing import Any
 
@@ -51,7 +51,7 @@ def targets() -> list[dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("masks", [True, False])
-def test_every_parameter_that_trains_gets_a_gradient(masks: bool) -> None:
+def test_every_trainable_parameter_gets_a_gradient(masks: bool) -> None:
     model = network(masks)
     losses = model.losses(images(), targets())
     assert losses.keys() == {"objectness", "proposal", "class", "box"} | ({"mask"} if masks else set())
@@ -66,7 +66,7 @@ def test_images_without_objects_have_a_loss() -> None:
     assert losses["box"].item() == losses["mask"].item() == 0
 
 
-def test_computing_blocks_twice_changes_no_gradient() -> None:
+def test_gradient_checkpointing_changes_no_gradient() -> None:
     gradients = []
     for checkpointed in (False, True):
         model = network(grad_checkpointing=checkpointed, vit={"drop_path": 0.2}).train()
@@ -77,7 +77,7 @@ def test_computing_blocks_twice_changes_no_gradient() -> None:
         torch.testing.assert_close(gradients[1][name], gradient, msg=name)
 
 
-def test_anchors_stand_at_the_strides_of_the_maps_whatever_the_images_size() -> None:
+def test_anchors_are_spaced_by_the_strides_of_the_maps_for_any_image_size() -> None:
     model = network()
     batch = model.batch(
         [torch.zeros(3, 80, 112)]
@@ -94,13 +94,13 @@ def test_anchors_stand_at_the_strides_of_the_maps_whatever_the_images_size() -> 
 @pytest.mark.parametrize(
     ("depth", "taps"), [(4, [0, 1, 2, 3]), (5, [0, 1, 2, 4]), (6, [1, 2, 3, 5]), (12, [3, 5, 7, 11])]
 )
-def test_the_four_maps_are_of_four_blocks(depth: int, taps: list[int]) -> None:
+def test_the_four_maps_come_from_four_different_blocks(depth: int, taps: list[int]) -> None:
     model = network(vit={"depth": depth})
     assert model.backbone.pyramid.taps == taps
     assert len(model.backbone(torch.zeros(1, 3, 64, 64))) == 5
 
 
-def test_losses_of_boxes_are_l1_over_what_was_sampled() -> None:
+def test_the_loss_of_boxes_is_l1_divided_by_the_number_sampled() -> None:
     model = network()
     positive, negative = torch.tensor([1, 0, 1, 0]), torch.tensor([0, 1, 0, 0])
     model.rpn.fg_bg_sampler = lambda labels: ([positive], [negative])  # type: ignore[assignment]
@@ -112,11 +112,11 @@ def test_losses_of_boxes_are_l1_over_what_was_sampled() -> None:
     assert float(cross_entropy) == pytest.approx(float(expected))
 
 
-def test_a_region_comes_from_the_map_of_its_size_aligned() -> None:
+def test_a_region_is_pooled_from_the_map_of_its_size_and_aligned() -> None:
     pool = LevelRoIAlign([4, 8, 16, 32], 7)
     sides = torch.tensor([20.0, 111, 113, 223, 225, 447, 449, 2000])
     boxes = torch.stack([torch.zeros(8), torch.zeros(8), sides, sides], dim=1)
-    assert pool.levels(boxes).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]  # FPN's Eq. 1: 224 px are of stride 16
+    assert pool.levels(boxes).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]  # FPN's Eq. 1: 224 px has stride 16
     maps = {str(i): torch.randn(2, 3, 64 >> i, 64 >> i) for i in range(4)}
     boxes = [torch.tensor([[3.0, 5, 40, 60]]), torch.tensor([[10.0, 20, 200, 210], [0, 0, 250, 250]])]
     pooled = pool(maps, boxes, [])
@@ -128,7 +128,7 @@ def test_a_region_comes_from_the_map_of_its_size_aligned() -> None:
     torch.testing.assert_close(pooled, torch.cat(expected))
 
 
-def test_strides_that_are_no_powers_of_two_are_right() -> None:
+def test_strides_need_not_be_powers_of_two() -> None:
     model = network(vit={"patch_size": 12, "image_size": 96})
     features = model.backbone(torch.zeros(1, 3, 96, 72))
     assert [96 // one.shape[2] for one in features.values()] == model.backbone.strides == [3, 6, 12, 24, 48]
@@ -136,7 +136,7 @@ def test_strides_that_are_no_powers_of_two_are_right() -> None:
     assert len(model.detect([torch.randn(3, 90, 70)], [(90, 70)])) == 1
 
 
-def test_masks_that_are_cropped_and_pasted_come_back() -> None:
+def test_cropped_masks_that_are_pasted_match_the_original() -> None:
     mask = torch.zeros(1, 60, 80)
     ys, xs = torch.meshgrid(torch.arange(60.0), torch.arange(80.0), indexing="ij")
     mask[0, ((ys - 30) / 16) ** 2 + ((xs - 41) / 25) ** 2 <= 1] = 1
@@ -154,7 +154,7 @@ def test_masks_that_are_cropped_and_pasted_come_back() -> None:
     assert overlap[0] >= overlap[1]
 
 
-def test_a_mask_beyond_the_image_is_cut_and_an_empty_box_stays_empty() -> None:
+def test_a_mask_outside_the_image_is_cut_off_and_an_empty_box_stays_empty() -> None:
     boxes = torch.tensor([[-10.0, -10, 10, 10], [70, 50, 90, 70], [5, 5, 5, 5], [200, 200, 210, 210]])
     pasted = torch.stack(list(paste_masks(torch.ones(4, 28, 28), boxes, (60, 80))))
     assert pasted[0].sum() == 100
@@ -162,14 +162,14 @@ def test_a_mask_beyond_the_image_is_cut_and_an_empty_box_stays_empty() -> None:
     assert pasted[2:].sum() == 0
 
 
-def test_pixels_of_padding_are_zero_and_sides_fit_the_coarsest_map() -> None:
+def test_padding_is_zero_and_sides_fit_the_coarsest_map() -> None:
     batch = network().batch(images())
     assert batch.tensors.shape == (2, 3, 64, 80)
     assert batch.image_sizes == [(40, 72), (64, 50)]
     assert batch.tensors[0, :, 40:].abs().sum() == batch.tensors[1, :, :, 50:].abs().sum() == 0
 
 
-def test_detections_are_scaled_to_the_originals() -> None:
+def test_detections_are_scaled_to_the_original_size() -> None:
     model = network(score_threshold=0.0)
     model.train()
     same, double = (model.detect(images()[:1], [size])[0] for size in ((40, 72), (80, 144)))
@@ -193,16 +193,16 @@ def test_in_bfloat16_coordinates_stay_float32() -> None:
     assert found[0]["boxes"].dtype == found[0]["scores"].dtype == torch.float32
 
 
-def test_fixed_positions_give_at_another_size_what_a_network_of_that_size_gives() -> None:
+def test_fixed_positions_at_another_size_equal_those_of_a_network_of_that_size() -> None:
     model = network().eval()
     picture = torch.randn(1, 3, 96, 96)
-    there = model.backbone.pyramid(picture)
+    before = model.backbone.pyramid(picture)
     model.vit.resize(96)
-    for one, other in zip(there, model.backbone.pyramid(picture), strict=True):
+    for one, other in zip(before, model.backbone.pyramid(picture), strict=True):
         torch.testing.assert_close(one, other)
 
 
-def test_the_layers_of_the_vit_inside_are_found() -> None:
+def test_the_layers_of_the_backbone_are_found() -> None:
     model = network()
     layers = {name: layer_of(f"network.{name}", 4) for name, _ in model.named_parameters()}
     assert layers["backbone.pyramid.vit.patch_embed.proj.weight"] == 0
@@ -216,11 +216,13 @@ def test_the_layers_of_the_vit_inside_are_found() -> None:
 @pytest.mark.parametrize(
     ("step", "expected"), [(0, 0.1), (9, 1.0), (269, 1.0), (270, 0.1), (329, 0.1), (330, 0.01), (359, 0.01)]
 )
-def test_the_rate_falls_to_tenths_at_epochs_27_and_33_of_36(step: int, expected: float) -> None:
+def test_the_rate_is_divided_by_10_at_epochs_27_and_33_of_36(step: int, expected: float) -> None:
     assert lr_factor(step, 360, 10, 0.0, schedule="steps") == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("changes", [{"channels": 0}, {"score_threshold": 1.0}, {"anchor_scale": -1.0}])
-def test_impossible_settings_are_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(UserError):
+@pytest.mark.parametrize(
+    "changes", [{"channels": 0}, {"score_threshold": 1.0}, {"anchor_scale": -1.0}, {"anchors_per_image": 0}]
+)
+def test_invalid_settings_are_refused_by_name(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"detector.{next(iter(changes))} is"):
         DetectorConfig(**changes)

@@ -1,4 +1,4 @@
-"""UperNet's shapes, independence and gradients; sliding windows against a plain loop."""
+"""UperNet's shapes, independence and gradients; sliding windows agree with a plain loop."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_images_of_a_batch_do_not_depend_on_each_other_even_in_training() -> Non
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_every_parameter_that_trains_has_a_gradient() -> None:
+def test_every_trainable_parameter_gets_a_gradient() -> None:
     model = network().train()
     sum(part.square().mean() for part in model.with_auxiliary(torch.randn(2, 3, 32, 32))).backward()  # type: ignore[union-attr]
     without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
@@ -41,7 +41,7 @@ def test_every_parameter_that_trains_has_a_gradient() -> None:
     assert frozen == {"pyramid.vit.pos_embed", "pyramid.vit.norm.weight", "pyramid.vit.norm.bias"}
 
 
-def test_one_image_of_one_patch_trains() -> None:
+def test_a_single_image_of_one_patch_trains() -> None:
     network().train().with_auxiliary(torch.randn(1, 3, 8, 8))[0].sum().backward()
 
 
@@ -60,7 +60,7 @@ def test_the_backbone_has_the_layers_of_a_vit_and_the_head_is_the_last() -> None
 
 
 @pytest.mark.parametrize("settings", [{"channels": 0}, {"dropout": 1.0}, {"dropout": -0.1}])
-def test_impossible_heads_are_refused(settings: dict[str, float]) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(UserError, match="segmentation head"):
         network(**settings)
 
@@ -76,7 +76,7 @@ def test_windows_cover_every_pixel_and_stay_inside(length: int, stride: int) -> 
 
 
 def plain_windows(model: UperNet, image: Tensor, stride: int) -> Tensor:
-    """Means of the windows' logits, pixel by pixel, of an image that is at least as large as a window."""
+    """Averages the windows' logits pixel by pixel, for an image at least as large as a window."""
     height, width = image.shape[-2:]
     found: dict[tuple[int, int], list[Tensor]] = {}
     for top in sorted({min(t, height - 32) for t in range(0, height + stride, stride)}):
@@ -93,7 +93,7 @@ def plain_windows(model: UperNet, image: Tensor, stride: int) -> Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize("most_windows", [1, 4, 100])
-def test_sliding_windows_are_a_plain_loop_over_them(most_windows: int) -> None:
+def test_sliding_windows_agree_with_a_plain_loop(most_windows: int) -> None:
     model, image = network(), torch.randn(1, 3, 45, 61)
     ours = sliding_logits(model, image, window=32, stride=21, patch_size=8, most_windows=most_windows)
     torch.testing.assert_close(ours, plain_windows(model, image, 21), rtol=1e-4, atol=1e-5)
@@ -109,6 +109,6 @@ def test_images_of_any_size_have_logits_of_their_size(size: tuple[int, int]) -> 
         torch.testing.assert_close(logits, model(image))
 
 
-def test_windows_see_the_pixels_that_they_stand_for() -> None:
+def test_windows_are_averaged_at_their_own_pixels() -> None:
     image = torch.randn(1, 3, 50, 19)
     torch.testing.assert_close(sliding_logits(lambda x: x, image, window=16, stride=10, patch_size=8), image)

@@ -1,4 +1,4 @@
-"""The backbone encodes subsets like the whole, is timm's own model, and changes its size."""
+"""The backbone encodes any subset of patches, is timm's own model, and changes its size."""
 
 from typing import Any
 
@@ -42,6 +42,24 @@ def test_a_subset_sees_nothing_of_the_other_patches() -> None:
     keep = torch.arange(4).expand(4, -1)
     assert torch.equal(vit.features(images, keep), vit.features(changed, keep))
     assert not torch.allclose(vit.features(images), vit.features(changed))
+
+
+@pytest.mark.parametrize("shape", [{}, {"class_token": True}, {"positions": "sincos"}])
+def test_mask_tokens_with_positions_stand_for_hidden_patches(shape: dict[str, Any]) -> None:
+    vit, images, mask_token = tiny_vit(**shape).eval(), tiny_batch()["images"], torch.randn(1, 1, 32)
+    keep = torch.rand(4, 16).argsort(dim=1)[:, :5]
+    found = vit.masked_features(images, keep, mask_token)
+    for b, visible in enumerate(keep.tolist()):
+        tokens = vit.patch_embed(images[b : b + 1])
+        for i in set(range(16)) - set(visible):
+            tokens[0, i] = mask_token[0, 0]
+        close(found[b], vit.encode(tokens + vit.pos_embed[:, vit.num_prefix_tokens :])[0])
+
+
+def test_without_hidden_patches_there_are_no_mask_tokens() -> None:
+    vit, images = tiny_vit().eval(), tiny_batch()["images"]
+    everything = torch.arange(16).expand(4, -1)
+    assert torch.equal(vit.masked_features(images, everything, torch.randn(1, 1, 32)), vit.features(images))
 
 
 @pytest.mark.parametrize("num_classes", [0, 7])
@@ -151,7 +169,7 @@ def test_every_named_size_has_its_width_depth_and_heads(size: Any) -> None:
     assert not any("ls1" in name or "relative" in name or "cls" in name for name in vit.state_dict())
 
 
-def test_a_width_of_its_own_has_heads_of_64() -> None:
+def test_a_width_without_heads_gets_heads_of_64() -> None:
     assert ViTConfig(embed_dim=192).resolved().num_heads == 3
     assert ViTConfig(embed_dim=32).resolved().num_heads == 1
 
@@ -179,7 +197,7 @@ def test_stochastic_depth_grows_from_block_to_block() -> None:
     assert rates == pytest.approx([0.0, 0.1, 0.2])
 
 
-def test_fused_attention_can_be_switched_off_without_a_difference() -> None:
+def test_fused_attention_on_or_off_gives_the_same_result() -> None:
     vit, images = tiny_vit().eval(), tiny_batch()["images"]
     results = []
     for enabled in (True, False):

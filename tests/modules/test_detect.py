@@ -169,7 +169,7 @@ def test_ap_is_pycocotools_own_of_the_written_results(root: Path, tmp_path: Path
         by_size = evaluate(root / "annotations" / "instances_val.json", alone, kind)[3:6]
         for value, key in zip(by_size, ("AP_small", "AP_medium", "AP_large"), strict=True):
             assert logged.get(f"val/{name}/{key}", -1.0) == pytest.approx(value, abs=1e-6)
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         trainer.predict(module, datamodule=data)
 
 

@@ -24,14 +24,14 @@ from lit_splitmask.models import ViTConfig
 from lit_splitmask.modules import Pretrain
 from lit_splitmask.objectives import DINO, MAE, MoCoV3, Objective, RelativeLocalisation, Supervised
 from lit_splitmask.optim import OptimConfig
-from lit_splitmask.selection.material import Images, Material, undisturbed
+from lit_splitmask.selection.snapshot import ImageSubset, Snapshot, undisturbed
 
 MakeFolder = Callable[..., Path]
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
 
 SMALL_DINO = partial(DINO, num_prototypes=16, hidden_dim=16, bottleneck_dim=8)
-SMALL_MOCO = partial(MoCoV3, hidden_dim=16, output_dim=8)
+SMALL_MOCOV3 = partial(MoCoV3, hidden_dim=16, output_dim=8)
 SMALL_MAE = partial(MAE, decoder_dim=16, decoder_depth=1, decoder_heads=2)
 CROPS = MultiCrop(num_local=2, local_size=16)
 
@@ -53,7 +53,7 @@ def fit(root: Path, objective: Any, *callbacks: Any, ckpt_path: Any = None, opti
     return trained
 
 
-@pytest.mark.parametrize("objective", [SMALL_DINO, SMALL_MOCO], ids=["dino", "moco"])
+@pytest.mark.parametrize("objective", [SMALL_DINO, SMALL_MOCOV3], ids=["dino", "mocov3"])
 def test_a_resumed_teacher_is_bit_for_bit_the_uninterrupted_one(root: Path, objective: Any) -> None:
     class Stop(OverfitAwareCheckpoint):
         def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
@@ -121,7 +121,7 @@ def test_a_method_is_told_of_each_step(root: Path) -> None:
     assert moved == [False, False, True, True]  # frozen for 0.3 of the run
 
 
-@pytest.mark.parametrize("objective", [SMALL_DINO, SMALL_MOCO], ids=["dino", "moco"])
+@pytest.mark.parametrize("objective", [SMALL_DINO, SMALL_MOCOV3], ids=["dino", "mocov3"])
 def test_a_checkpoint_between_epochs_holds_the_teacher_that_has_followed(root: Path, objective: Any) -> None:
     folder = root.parent / "steps"
     each = ModelCheckpoint(str(folder), filename="{step}", every_n_train_steps=1, save_top_k=-1)
@@ -145,11 +145,11 @@ def test_a_teacher_can_be_fine_tuned_for_a_while(root: Path) -> None:
     data.prepare_data()
     data.setup("fit")
     trained = module(SMALL_DINO)
-    images = Images(data.eval_images(data.train_samples), 100)
+    images = ImageSubset(data.eval_images(data.train_samples), 100)
     before = copy.deepcopy(trained.state_dict())
     with undisturbed(trained):
         signal = ShortFinetune(steps=5)
-        optimised = signal.measure(Material(trained, images, images, 3, 0))
+        optimised = signal.measure(Snapshot(trained, images, images, 3, 0))
     assert 0 <= optimised[0] <= 1
     assert same_tensors(before, trained.state_dict())
 
@@ -181,7 +181,7 @@ def test_the_weight_decay_moves_along_half_a_cosine(root: Path) -> None:
             {},
             "DINO compares 2 crops of each image, but the augmentation gives 1: use data.augment=MultiCrop",
         ),
-        (SMALL_MOCO, {"augment": CROPS, "batch_size": 1}, "a batch needs at least 2 images"),
+        (SMALL_MOCOV3, {"augment": CROPS, "batch_size": 1}, "a batch needs at least 2 images"),
         (
             SMALL_DINO,
             {"augment": MultiCrop(num_local=1, local_size=40)},
@@ -200,14 +200,14 @@ def test_crops_and_batches_that_do_not_serve_are_refused(root: Path, objective: 
 
 
 def test_a_batch_of_more_than_all_images_is_told(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    fit(root, SMALL_MOCO, augment=CROPS, batch_size=40, steps=2)
+    fit(root, SMALL_MOCOV3, augment=CROPS, batch_size=40, steps=2)
     assert "A batch of 40 is more than the 15 training images" in caplog.text
 
 
 def test_one_image_is_too_few_where_images_are_compared(flat_folder: MakeFolder) -> None:
     alone = flat_folder(count=1)
     with pytest.raises(UserError, match="needs at least 2 training images, and there is 1"):
-        fit(alone, SMALL_MOCO, EstimateTime(), augment=CROPS, splits=SplitOptions(val_share=0.0))
+        fit(alone, SMALL_MOCOV3, EstimateTime(), augment=CROPS, splits=SplitOptions(val_share=0.0))
     fit(alone, SMALL_MAE, EstimateTime(), steps=1, splits=SplitOptions(val_share=0.0))
 
 

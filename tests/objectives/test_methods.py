@@ -11,24 +11,16 @@ from reference.methods import (
     beit_in_loops,
     dino_in_loops,
     mae_in_loops,
-    moco_in_loops,
+    mocov3_in_loops,
     moved_along_half_a_cosine,
 )
-from reference.tiny import tiny_batch, tiny_tokenizer, tiny_vit
-from reference.tiny_methods import METHODS, batch_of, beit, dino, generator, mae, moco, supervised
-from torch import Tensor, nn
+from reference.tiny import assert_same_gradients, blanked, generator, tiny_batch, tiny_tokenizer, tiny_vit
+from reference.tiny_methods import METHODS, SHAPES, batch_of, beit, dino, mae, mocov3, supervised
 
 from lit_splitmask.errors import UserError
-from lit_splitmask.masking import BlockMasking, UniformMasking, hidden_from
+from lit_splitmask.masking import UniformMasking, hidden_from
 from lit_splitmask.models.teacher import Teacher
 from lit_splitmask.objectives import DINO, MAE, BEiT, MoCoV3, Objective, RelativeLocalisation, Supervised
-
-SHAPES: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "cls": {"class_token": True},
-    "sincos": {"positions": "sincos"},
-    "six patches": {"image_size": 48},
-}
 
 
 def different_teacher(model: Any) -> Any:
@@ -41,22 +33,11 @@ def different_teacher(model: Any) -> Any:
     return model
 
 
-def assert_same_gradients(model: nn.Module, ours: Tensor, exact: Tensor, other: nn.Module | None = None) -> None:
-    found, wanted = (
-        torch.autograd.grad(loss, [p for p in part.parameters() if p.requires_grad], allow_unused=True)
-        for loss, part in ((ours, model), (exact, other or model))
-    )
-    for one, other in zip(found, wanted, strict=True):
-        assert (one is None) == (other is None)
-        if one is not None:
-            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
-
-
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_beit_is_its_paper(shape: dict[str, Any]) -> None:
     model = beit(**shape)
     batch = batch_of(image_size=model.backbone.config.image_size)
-    keep, _ = model.masking.split(4, model.backbone.grid, generator())
+    keep = model.masking.visible(4, model.backbone.grid, generator())
     loss = model(batch, generator())["loss"]
     exact = beit_in_loops(model, batch["images"], model.tokenizer(batch["token_view"]), keep)
     torch.testing.assert_close(loss, exact, rtol=1e-5, atol=1e-5)
@@ -67,7 +48,7 @@ def test_beit_is_its_paper(shape: dict[str, Any]) -> None:
 def test_mae_is_its_paper(shape: dict[str, Any]) -> None:
     model = mae(**shape)
     batch = batch_of(image_size=model.backbone.config.image_size)
-    keep, _ = model.masking.split(4, model.backbone.grid, generator())
+    keep = model.masking.visible(4, model.backbone.grid, generator())
     loss = model(batch, generator())["loss"]
     exact = mae_in_loops(model, batch["images"], keep)
     torch.testing.assert_close(loss, exact, rtol=1e-5, atol=1e-5)
@@ -85,11 +66,11 @@ def test_mae_predicts_plain_pixels_on_request() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_moco_v3_is_its_paper(shape: dict[str, Any]) -> None:
-    model = different_teacher(moco(**shape))
+def test_mocov3_is_its_paper(shape: dict[str, Any]) -> None:
+    model = different_teacher(mocov3(**shape))
     batch = batch_of(6, model.backbone.config.image_size)
     other = copy.deepcopy(model)  # the statistics of batch norms move
-    loss, exact = model(batch, generator())["loss"], moco_in_loops(other, *batch["crops"])
+    loss, exact = model(batch, generator())["loss"], mocov3_in_loops(other, *batch["crops"])
     torch.testing.assert_close(loss, exact, rtol=1e-4, atol=1e-5)
     assert_same_gradients(model, loss, exact, other)
 
@@ -123,7 +104,7 @@ def test_local_crops_of_another_size_go_through_the_student_alone() -> None:
 
 @pytest.mark.parametrize("steps", [1, 4])
 def test_teachers_follow_by_an_average_along_half_a_cosine(steps: int) -> None:
-    for model in (moco(), dino()):
+    for model in (mocov3(), dino()):
         student = model.backbone.blocks[0].mlp.fc1.weight
         teacher = model.teacher_backbone.network.blocks[0].mlp.fc1.weight
         start = 0.99 if isinstance(model, MoCoV3) else 0.996
@@ -175,22 +156,24 @@ def test_the_centre_moves_over_several_steps() -> None:
     torch.testing.assert_close(model.centre, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_prototypes_are_frozen_at_first() -> None:
-    model = dino(freeze_share=0.1)
+def test_prototypes_and_their_lengths_are_frozen_at_first() -> None:
+    model = dino(freeze_share=0.1, norm_last_layer=False)
+    frozen = (model.head.prototypes, model.head.lengths)
     model(batch_of(3), generator())["loss"].backward()
-    assert model.head.prototypes.grad is not None
-    assert not model.head.prototypes.grad.any()
+    for parameter in frozen:
+        assert parameter.grad is not None
+        assert not parameter.grad.any()
     assert model.head.mlp[0].weight.grad.any()
     model.before_update()
-    assert model.head.prototypes.grad is None
+    assert all(parameter.grad is None for parameter in frozen)
     model.progress = 0.1
     model(batch_of(3), generator())["loss"].backward()
     model.before_update()
-    assert model.head.prototypes.grad.any()
+    assert all(parameter.grad.any() for parameter in frozen)
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda: BEiT(tiny_vit(patch_size=9, image_size=36)), "patch size must be even"),
         (lambda: MAE(tiny_vit(), decoder_dim=30, decoder_heads=2), "decoder_dim=30"),
@@ -202,35 +185,33 @@ def test_prototypes_are_frozen_at_first() -> None:
         (lambda: DINO(tiny_vit(), bottleneck_dim=0), "bottleneck_dim is 0"),
         (lambda: MoCoV3(tiny_vit(), hidden_dim=0), "hidden_dim is 0"),
         (lambda: MAE(tiny_vit(), decoder_heads=0), "decoder_heads is 0"),
+        (lambda: MAE(tiny_vit(image_size=8)), "A grid of 1×1 patches is too small"),
+        (lambda: BEiT(tiny_vit(image_size=8)), "at least 2×2 patches, not 1×1"),
         (lambda: Supervised(tiny_vit(), label_smoothing=2.0).attach(3), "label_smoothing is 2"),
         (lambda: Supervised(tiny_vit(), mixup=-1.0).attach(3), "mixup is -1"),
     ],
 )
-def test_impossible_settings_are_refused(make: Any, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_impossible_settings_are_refused(make: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         make()
-
-
-def blanked(images: Tensor, hide: Tensor) -> Tensor:
-    images = images.clone()
-    for image, patches in zip(images, hide.tolist(), strict=True):
-        for i in patches:
-            image[:, i // 4 * 8 : i // 4 * 8 + 8, i % 4 * 8 : i % 4 * 8 + 8] = 3.0
-    return images
 
 
 def test_the_pixels_of_a_hidden_patch_do_not_reach_beits_prediction() -> None:
     model, images = beit(), tiny_batch()["images"]
-    keep, _ = model.masking.split(4, (4, 4), generator())
+    keep = model.masking.visible(4, (4, 4), generator())
     assert keep.shape == (4, 10)  # 6 of 16 are hidden
-    before = model.encode(images, keep)
-    assert torch.equal(before, model.encode(blanked(images, hidden_from(keep, 16)), keep))
-    assert not torch.equal(before, model.encode(blanked(images, keep[:, :1]), keep))
+    vit, token = model.backbone, model.mask_token
+    before = vit.masked_features(images, keep, token)
+    assert torch.equal(before, vit.masked_features(blanked(images, hidden_from(keep, 16)), keep, token))
+    assert not torch.equal(before, vit.masked_features(blanked(images, keep[:, :1]), keep, token))
+    batch = batch_of()
+    hidden = {**batch, "images": blanked(batch["images"], hidden_from(keep, 16))}
+    assert torch.equal(model(hidden, generator())["loss"], model(batch, generator())["loss"])
 
 
 def test_maes_loss_ignores_visible_targets_and_its_encoder_hidden_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = mae(), batch_of()
-    keep, _ = model.masking.split(4, (4, 4), generator())
+    keep = model.masking.visible(4, (4, 4), generator())
     true = model.targets(batch["images"])
     loss = model(batch, generator())["loss"]
     wrong = true.scatter(1, keep[:, :, None].expand(-1, -1, true.shape[2]), 100.0)
@@ -243,7 +224,7 @@ def test_maes_loss_ignores_visible_targets_and_its_encoder_hidden_pixels(monkeyp
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_trained_parameter_gets_a_gradient_and_no_teacher_does(name: str) -> None:
-    model: Objective = METHODS[name]()
+    model: Objective = METHODS[name].make()
     model.progress = 0.5
     model.train()(batch_of(6), generator())["loss"].backward()
     for parameter_name, parameter in model.named_parameters():
@@ -254,8 +235,8 @@ def test_every_trained_parameter_gets_a_gradient_and_no_teacher_does(name: str) 
             assert torch.isfinite(parameter.grad).all()
 
 
-def test_mocos_patch_projection_stays_as_it_was_drawn() -> None:
-    projection = moco().backbone.patch_embed.proj
+def test_mocov3s_patch_projection_stays_as_it_was_drawn() -> None:
+    projection = mocov3().backbone.patch_embed.proj
     assert not projection.weight.requires_grad
     assert not projection.bias.requires_grad
     bound = math.sqrt(6 / (projection.weight[0].numel() + len(projection.weight)))
@@ -289,6 +270,18 @@ def test_supervised_training_is_cross_entropy_and_localisation() -> None:
     torch.testing.assert_close(losses["loss"], classify + 0.1 * losses["localise"], rtol=1e-5, atol=1e-5)
 
 
+def test_images_are_mixed_in_training_only() -> None:
+    model, batch = Supervised(tiny_vit()), batch_of()
+    model.attach(3)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        trained = model.train()(batch, generator())["classify"]
+        evaluated = model.eval()(batch, generator())["classify"]
+        plain = F.cross_entropy(model.head(model.backbone.features(batch["images"]).mean(dim=1)), batch["labels"])
+    torch.testing.assert_close(evaluated, plain, rtol=1e-5, atol=1e-6)
+    assert not torch.isclose(trained, plain, rtol=1e-3)
+
+
 def test_the_weight_of_localisation_rises_and_falls() -> None:
     auxiliary = RelativeLocalisation(tiny_vit(), weight=0.5, ramp_share=0.2)
     weights = [auxiliary.weight_at(progress) for progress in (0.0, 0.1, 0.2, 0.6, 1.0)]
@@ -302,15 +295,11 @@ def test_supervised_training_needs_classes() -> None:
         Supervised(tiny_vit()).attach(1)
 
 
-@pytest.mark.parametrize(
-    ("grid", "ratio", "hidden"), [((14, 14), 75 / 196, 75), ((14, 14), 0.5, 98), ((6, 6), 0.4, 14)]
-)
-def test_block_masks_hide_exactly_their_share(grid: tuple[int, int], ratio: float, hidden: int) -> None:
-    keep, rest = BlockMasking(mask_ratio=ratio).draw(50, grid, generator())
-    assert rest.shape == (50, hidden)
-    assert keep.shape == (50, grid[0] * grid[1] - hidden)
-
-
-def test_masks_of_another_kind_serve_beit_too() -> None:
-    model = BEiT(tiny_vit(), tokenizer=tiny_tokenizer, masking=UniformMasking(0.75))
-    assert torch.isfinite(model(batch_of(), generator())["loss"])
+@pytest.mark.parametrize("mask_ratio", [0.2, 0.4, 0.75])
+def test_methods_with_one_branch_hide_any_share(mask_ratio: float) -> None:
+    masking = UniformMasking(mask_ratio)
+    for model in (
+        BEiT(tiny_vit(), tokenizer=tiny_tokenizer, masking=masking),
+        MAE(tiny_vit(), masking=masking, decoder_dim=16, decoder_depth=1, decoder_heads=2),
+    ):
+        assert torch.isfinite(model(batch_of(), generator())["loss"])

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from reference.tiny import tiny_batch, tiny_splitmask
-from reference.tiny_methods import METHODS, batch_of, generator
+from reference.tiny import generator, tiny_batch, tiny_splitmask
+from reference.tiny_methods import METHODS, batch_of
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -34,8 +34,8 @@ def cut(value: Any) -> Any:
 
 
 def train(name: str, batch: dict[str, Any], wrap: Any) -> dict[str, Any]:
-    """Two steps of SGD; losses averaged over the processes, and the state afterwards."""
-    model = METHODS[name]()
+    """Two steps of SGD: the losses, averaged over the processes, and the final state."""
+    model = METHODS[name].make()
     model.progress = 0.5
     wrapped = wrap(model)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
@@ -54,7 +54,7 @@ def train(name: str, batch: dict[str, Any], wrap: Any) -> dict[str, Any]:
 
 
 def process(number: int, folder: Path) -> None:
-    """What each of the two processes does; process zero writes what it found."""
+    """Runs in each of the two processes, and writes its results."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=number, world_size=WORLD)
     results: dict[str, Any] = {"rank": rank(), "world_size": world_size()}

@@ -1,11 +1,11 @@
-"""SplitMask equals Section 4 in loops, keeps its halves apart, and teaches every parameter."""
+"""SplitMask equals Section 4 in loops, keeps its halves apart, and trains every parameter."""
 
 from typing import Any
 
 import pytest
 import torch
 from reference.splitmask import branch, splitmask_in_loops
-from reference.tiny import tiny_batch, tiny_splitmask, tiny_vit
+from reference.tiny import blanked, generator, tiny_batch, tiny_splitmask, tiny_vit
 from torch import Tensor
 
 from lit_splitmask.errors import UserError
@@ -18,10 +18,6 @@ MASKINGS = {
     "quarters": UniformMasking(0.75),
     "complement": UniformMasking(0.75, complement=True),
 }
-
-
-def generator(seed: int = 5) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("positions", ["learned", "sincos"])
@@ -44,16 +40,6 @@ def test_its_gradients_equal_those_of_section_4() -> None:
     ours = torch.autograd.grad(model(batch, generator())["loss"], parameters)
     for gradient, exact in zip(ours, torch.autograd.grad(expected["loss"], parameters), strict=True):
         torch.testing.assert_close(gradient, exact, rtol=1e-4, atol=1e-5)
-
-
-def blanked(images: Tensor, hide: Tensor, patch_size: int = 8) -> Tensor:
-    """The images with other pixels in the patches ``hide`` (B, n)."""
-    images = images.clone()
-    for image, patches in zip(images, hide.tolist(), strict=True):
-        for i in patches:
-            top, left = i // 4 * patch_size, i % 4 * patch_size
-            image[:, top : top + patch_size, left : left + patch_size] = 3.0
-    return images
 
 
 @pytest.mark.parametrize("class_token", [False, True])
@@ -79,7 +65,7 @@ def test_the_loss_of_one_branch_does_not_depend_on_hidden_pixels_when_its_words_
 @pytest.mark.parametrize("masking", [MASKINGS["block"], MASKINGS["half"]], ids=["block", "half"])
 def test_at_one_half_each_patch_is_inpainted_exactly_once(masking: Masking, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_splitmask(masking=masking, match=False)
-    words = torch.arange(64).reshape(4, 16)  # each patch of the batch has a word of its own
+    words = torch.arange(64).reshape(4, 16)  # a different word for each patch of the batch
     seen: list[Tensor] = []
     loss = model.head.loss
     monkeypatch.setattr(model.tokenizer, "forward", lambda _view: words)
@@ -108,9 +94,17 @@ def test_each_part_can_be_switched_off(switches: dict[str, bool], names: set[str
     assert (model.tokenizer_to_fit is None) == (not switches.get("inpaint", True))
 
 
-def test_without_split_there_is_one_branch() -> None:
-    model, batch = tiny_splitmask(split=False, match=False), tiny_batch(1)
-    keep, _ = model.masking.split(1, (4, 4), generator())
+def test_matching_needs_two_images() -> None:
+    assert tiny_splitmask().least_batch == 2
+    assert tiny_splitmask(inpaint=False).least_batch == 2
+    assert tiny_splitmask(match=False).least_batch == 1
+    assert tiny_splitmask(split=False, match=False).least_batch == 1
+
+
+@pytest.mark.parametrize("masking", [BlockMasking(), UniformMasking(0.4)], ids=["block", "uniform"])
+def test_without_split_there_is_one_branch(masking: Masking) -> None:
+    model, batch = tiny_splitmask(split=False, match=False, masking=masking), tiny_batch(1)
+    keep = model.masking.visible(1, (4, 4), generator())
     decoded = branch(model, batch["images"][0], keep[0].tolist())
     hidden = hidden_from(keep, 16)
     words = model.tokenizer(batch["token_view"]).gather(1, hidden)[0]
@@ -137,6 +131,12 @@ def test_a_grid_that_cannot_be_halved_is_refused_when_the_method_is_made() -> No
     with pytest.raises(UserError, match="3×3"):
         tiny_splitmask(tiny_vit(image_size=24))
     tiny_splitmask(tiny_vit(image_size=24), masking=UniformMasking(0.75))
+    tiny_splitmask(tiny_vit(image_size=24), split=False, match=False)
+
+
+def test_two_branches_that_would_share_patches_are_refused_when_the_method_is_made() -> None:
+    with pytest.raises(UserError, match=r"mask_ratio is 0.4.*from 0.5"):
+        tiny_splitmask(masking=UniformMasking(0.4))
 
 
 @pytest.mark.parametrize("switches", [{}, {"split": False, "match": False}, {"inpaint": False}])
@@ -180,7 +180,7 @@ def test_it_runs_on_other_numbers_of_channels(channels: int) -> None:
     assert model(tiny_batch(channels=channels), generator())["loss"].isfinite()
 
 
-def test_it_learns_a_batch_by_heart() -> None:
+def test_it_memorises_a_batch() -> None:
     model, batch = tiny_splitmask(), tiny_batch(8)
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     losses = []
@@ -193,7 +193,7 @@ def test_it_learns_a_batch_by_heart() -> None:
     assert losses[-1] < losses[0] - 1
 
 
-def test_a_state_dict_goes_round() -> None:
+def test_a_state_dict_can_be_loaded() -> None:
     model, other = tiny_splitmask(), tiny_splitmask(tiny_vit(seed=9))
     other.load_state_dict(model.state_dict())
     batch = tiny_batch()

@@ -1,4 +1,4 @@
-"""What a mask head of 28×28 cells can reach: the truth, put through such a head by torchvision's own functions."""
+"""The best that a mask head of 28×28 cells can do: ground truth at that resolution, pasted by torchvision's functions."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The formulas of the compared methods' papers, one image at a time."""
+"""The formulas of the methods' papers, one image at a time."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lit_splitmask.models import ViT
-from lit_splitmask.objectives import DINO, MAE, BEiT, MoCoV3
+from lit_splitmask.objectives import DINO, MAE, BEiT, MoCoV3, SimMIM
 
 
 def embedded(vit: ViT, image: Tensor) -> list[Tensor]:
@@ -22,7 +22,7 @@ def embedded(vit: ViT, image: Tensor) -> list[Tensor]:
 
 
 def encoded(vit: ViT, tokens: list[Tensor]) -> Tensor:
-    """Blocks and norm over one sequence, with the CLS token in front where there is one: (P + n, D)."""
+    """Blocks and norm over one sequence, after the CLS token if there is one: (P + n, D)."""
     prefix = [vit.cls_token[0, 0] + vit.pos_embed[0, 0]] if vit.cls_token is not None else []
     sequence = torch.stack([*prefix, *tokens])[None]
     for block in vit.blocks:
@@ -35,7 +35,7 @@ def position(vit: ViT, i: int) -> Tensor:
 
 
 def descriptor(vit: ViT, image: Tensor) -> Tensor:
-    """The CLS token, or the mean of the patches; images of the backbone's own size."""
+    """The CLS token, or the mean of the patches, of an image of the backbone's own size."""
     tokens = [token + position(vit, i) for i, token in enumerate(embedded(vit, image))]
     result = encoded(vit, tokens)
     return result[0] if vit.cls_token is not None else result.mean(dim=0)
@@ -43,15 +43,40 @@ def descriptor(vit: ViT, image: Tensor) -> Tensor:
 
 def beit_in_loops(model: BEiT, images: Tensor, words: Tensor, keep: Tensor) -> Tensor:
     """Cross-entropy of the words of hidden patches, whose embeddings the mask token replaces."""
-    vit, terms = model.backbone, []
+    terms = []
     for image, word, visible in zip(images, words, keep.tolist(), strict=True):
-        tokens = [
-            (token if i in visible else model.mask_token[0, 0]) + position(vit, i)
-            for i, token in enumerate(embedded(vit, image))
-        ]
-        result = encoded(vit, tokens)[vit.num_prefix_tokens :]
-        terms += [F.cross_entropy(model.head(result[i]), word[i]) for i in range(len(tokens)) if i not in visible]
+        result = encoded_with_mask_tokens(model, image, visible)
+        terms += [F.cross_entropy(model.head(result[i]), word[i]) for i in range(len(result)) if i not in visible]
     return torch.stack(terms).mean()
+
+
+def encoded_with_mask_tokens(model: BEiT | SimMIM, image: Tensor, visible: list[int]) -> Tensor:
+    """Features of one image's patches, in which the mask token replaces the embeddings of hidden ones: (N, D)."""
+    vit = model.backbone
+    tokens = [
+        (token if i in visible else model.mask_token[0, 0]) + position(vit, i)
+        for i, token in enumerate(embedded(vit, image))
+    ]
+    return encoded(vit, tokens)[vit.num_prefix_tokens :]
+
+
+def pixels_of(image: Tensor, i: int, patch: int) -> Tensor:
+    """Pixels of patch ``i`` of one image, channel by channel: (C·P·P)."""
+    columns = image.shape[-1] // patch
+    top, left = i // columns * patch, i % columns * patch
+    return image[:, top : top + patch, left : left + patch].flatten()
+
+
+def simmim_in_loops(model: SimMIM, images: Tensor, keep: Tensor) -> Tensor:
+    """Absolute error of every pixel of hidden patches, predicted from features with mask tokens."""
+    patch, errors = model.backbone.config.patch_size, []
+    for image, visible in zip(images, keep.tolist(), strict=True):
+        result = encoded_with_mask_tokens(model, image, visible)
+        for i in range(len(result)):
+            if i not in visible:
+                predicted = model.head.weight @ result[i] + model.head.bias
+                errors += [(one - true).abs() for one, true in zip(predicted, pixels_of(image, i, patch), strict=True)]
+    return torch.stack(errors).mean()
 
 
 def mae_in_loops(model: MAE, images: Tensor, keep: Tensor) -> Tensor:
@@ -60,24 +85,22 @@ def mae_in_loops(model: MAE, images: Tensor, keep: Tensor) -> Tensor:
     for image, visible in zip(images, keep.tolist(), strict=True):
         tokens = embedded(vit, image)
         latent = encoded(vit, [tokens[i] + position(vit, i) for i in visible])[vit.num_prefix_tokens :]
-        places = {i: model.decoder_embed(latent[place]) for place, i in enumerate(visible)}
+        seen = {i: model.decoder_embed(latent[number]) for number, i in enumerate(visible)}
         sequence = torch.stack(
-            [places.get(i, model.decoder.mask_token[0, 0]) + model.decoder.pos_embed[0, i] for i in range(len(tokens))]
+            [seen.get(i, model.decoder.mask_token[0, 0]) + model.decoder.pos_embed[0, i] for i in range(len(tokens))]
         )[None]
         for block in model.decoder.blocks:
             sequence = block(sequence)
         decoded = model.decoder.norm(sequence)[0]
-        columns = image.shape[-1] // patch
         for i in range(len(tokens)):
             if i not in visible:
-                top, left = i // columns * patch, i % columns * patch
-                pixels = image[:, top : top + patch, left : left + patch].flatten()
+                pixels = pixels_of(image, i, patch)
                 target = (pixels - pixels.mean()) / (pixels.var() + 1e-6).sqrt()
                 terms.append((model.head(decoded[i]) - target).square().mean())
     return torch.stack(terms).mean()
 
 
-def moco_in_loops(model: MoCoV3, one: Tensor, two: Tensor) -> Tensor:
+def mocov3_in_loops(model: MoCoV3, one: Tensor, two: Tensor) -> Tensor:
     """InfoNCE times 2τ of each view's query against the other view's keys, both directions summed."""
     teacher, loss = model.teacher_backbone.network, torch.zeros(())
     queries = [
@@ -89,18 +112,18 @@ def moco_in_loops(model: MoCoV3, one: Tensor, two: Tensor) -> Tensor:
     ]
     for query, key in ((queries[0], keys[1]), (queries[1], keys[0])):
         for i in range(len(query)):
-            scores = [float_free_cosine(query[i], other) / model.temperature for other in key]
+            scores = [cosine(query[i], other) / model.temperature for other in key]
             total = torch.stack([torch.exp(score) for score in scores]).sum()
             loss = loss - torch.log(torch.exp(scores[i]) / total) * 2 * model.temperature / len(query)
     return loss
 
 
-def float_free_cosine(a: Tensor, b: Tensor) -> Tensor:
+def cosine(a: Tensor, b: Tensor) -> Tensor:
     return (a @ b) / (a.norm() * b.norm())
 
 
 def dino_in_loops(model: DINO, crops: list[Tensor], temperature: float) -> tuple[Tensor, Tensor]:
-    """The mean cross-entropy over all pairs of a teacher's and another student's crop; and the centre that follows."""
+    """Mean cross-entropy over all pairs of a teacher's crop and another crop of the student, and the next centre."""
 
     def scores(vit: ViT, head: torch.nn.Module, image: Tensor) -> Tensor:
         x = head.mlp(descriptor(vit, image))

@@ -1,4 +1,4 @@
-"""Section 4 of the paper, step by step: halves encoded apart, losses in loops over images and patches."""
+"""Section 4 of the paper, step by step: each half is encoded alone; losses are loops over images and patches."""
 
 import torch
 import torch.nn.functional as F
@@ -50,9 +50,9 @@ def branch(model: SplitMask, image: Tensor, keep: list[int]) -> Tensor:
     for block in backbone.blocks:
         visible = block(visible)
     encoded = backbone.norm(visible)[0]
-    places = {patch: place for place, patch in enumerate(keep)}
+    seen = dict(zip(keep, encoded, strict=True))
     sequence = [
-        encoded[places[i]] if i in places else decoder.mask_token[0, 0] + decoder.pos_embed[0, i]
+        seen[i] if i in seen else decoder.mask_token[0, 0] + decoder.pos_embed[0, i]
         for i in range(backbone.num_patches)
     ]
     tokens = torch.stack(sequence)[None]

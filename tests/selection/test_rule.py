@@ -21,12 +21,50 @@ def on(history: list[Reading], rule: Rule, **settings: int) -> Decision:
     return decide(history, **({"total_steps": 100 * len(history)} | settings), directions=curves.DIRECTIONS, rule=rule)
 
 
-def test_overfitting_is_dated_and_the_lowest_loss_kept() -> None:
+def test_the_start_of_overfitting_is_reported_and_the_lowest_loss_is_kept() -> None:
     decision = on(curve("held_out_loss", [5, 4, 3, 3.5, 4, 4.5], 0.1), LOSS)
     assert (decision.best_step, decision.overfits_from, decision.signal) == (300, 400, "held_out_loss")
     assert decision.stop
     assert "lowest" in decision.reason
     assert "got worse from step 400 on" in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("margin", "worse_by", "overfits_from"),
+    [
+        (0.25, 1.9, None),  # beyond the margin, but not beyond two standard errors
+        (0.25, 2.1, 200),
+        (3.0, 2.9, None),  # a margin of more than two standard errors counts
+        (3.0, 3.1, 200),
+    ],
+)
+def test_overfitting_must_exceed_the_margin_and_two_standard_errors(
+    margin: float, worse_by: float, overfits_from: int | None
+) -> None:
+    history = curve("knn", [0.7, *[0.7 - worse_by * 0.03] * 3], 0.03)
+    decision = on(history, Rule(("knn",), window=1, margin=margin))
+    assert (decision.best_step, decision.overfits_from) == (100, overfits_from)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.01, 0.1), (0.1, 0.01)])
+def test_the_larger_error_of_two_readings_counts(first: float, second: float) -> None:
+    def overfits_from(worse_by: float) -> int | None:
+        history = [Reading(100, {"knn": 0.7}, {"knn": first}), Reading(200, {"knn": 0.7 - worse_by}, {"knn": second})]
+        return on(history, KNN).overfits_from
+
+    def best_step(better_by: float) -> int | None:
+        history = [Reading(100, {"knn": 0.7}, {"knn": first}), Reading(200, {"knn": 0.7 + better_by}, {"knn": second})]
+        return on(history, KNN).best_step
+
+    assert (overfits_from(0.19), overfits_from(0.21)) == (None, 200)
+    assert (best_step(0.09), best_step(0.11)) == (100, 200)
+
+
+def test_a_difference_of_exactly_the_noise_is_no_difference() -> None:
+    assert on(curve("knn", [0.5, 0.5, 0.5]), KNN).best_step == 100
+    assert on(curve("knn", [0.5, 0.625, 0.625], 0.125), KNN).best_step == 100
+    decision = on(curve("knn", [0.75, 0.5, 0.5], 0.125), KNN)
+    assert (decision.best_step, decision.overfits_from) == (100, None)
 
 
 def test_a_later_recovery_means_that_overfitting_has_not_begun() -> None:
@@ -35,7 +73,7 @@ def test_a_later_recovery_means_that_overfitting_has_not_begun() -> None:
     assert "still improving" in decision.reason
 
 
-def test_the_earlier_of_two_equals_is_kept() -> None:
+def test_the_earlier_of_two_equal_readings_is_kept() -> None:
     values = [0.5, 0.7, 0.71, 0.7, 0.72, 0.7, 0.71, 0.71]
     decision = on(curve("knn", values, 0.03), KNN)
     assert (decision.best_step, decision.overfits_from) == (200, None)
@@ -56,7 +94,7 @@ def test_a_single_lucky_reading_counts_half() -> None:
 
 
 @pytest.mark.parametrize("missing", [math.nan, math.inf, -math.inf])
-def test_readings_that_failed_are_passed_over(missing: float) -> None:
+def test_readings_that_failed_are_skipped(missing: float) -> None:
     decision = on(curve("held_out_loss", [5, missing, 4, missing, 4.5], 0.1), LOSS)
     assert decision.best_step == 300
     assert on(curve("held_out_loss", [missing, missing]), LOSS).best_step == 200
@@ -73,10 +111,52 @@ def test_it_does_not_stop_before_the_warm_up_and_the_patience_are_over() -> None
     assert stops == [False, False, False, False, True, True]  # 200 steps of warm-up, then 250 of patience
 
 
+def test_it_stops_as_soon_as_the_patience_is_over_even_if_the_last_equals_the_best() -> None:
+    history = curve("knn", [0.5] * 4)
+    assert decide(history, directions=curves.DIRECTIONS, total_steps=1200, rule=KNN).stop  # 300 steps are a quarter
+    assert not decide(history, directions=curves.DIRECTIONS, total_steps=1201, rule=KNN).stop
+
+
+def test_readings_without_a_value_count_for_the_patience_only() -> None:
+    history = curve("knn", [0.5, 0.4, 0.4, math.nan, math.nan], 0.03)
+    assert not on(history, KNN).stop  # 400 steps without an improvement, but two readings
+    history = curve("knn", [0.5, 0.4, 0.4, 0.4, math.nan], 0.03)
+    assert decide(history, directions=curves.DIRECTIONS, total_steps=1600, rule=KNN).stop  # 400 steps are a quarter
+
+
 def test_it_does_not_stop_on_few_readings_or_while_the_signal_creeps_up() -> None:
     assert not on(curve("knn", [0.5, 0.4, 0.4], 0.03), KNN).stop
     assert on(curve("knn", [0.5, 0.4, 0.4, 0.4], 0.03), KNN).stop
     assert not on(curve("knn", [0.5, 0.505, 0.51, 0.515, 0.52], 0.03), KNN).stop
+
+
+@pytest.mark.parametrize(
+    ("signal", "values", "reason"),
+    [
+        ("knn", [0.5, 0.6, 0.7], "knn was highest at step 300 (0.7), to within its noise; it was still improving"),
+        (
+            "knn",
+            [0.5, 0.7, 0.71],
+            "knn was highest at step 200 (0.7), to within its noise; later checkpoints are no better",
+        ),
+        (
+            "held_out_loss",
+            [5, 3, 4],
+            "held_out_loss was lowest at step 200 (3), to within its noise; it got worse from step 300 on, to 4 at step 300",
+        ),
+        ("knn", [0.5], "knn was measured only once (0.5), so there was no choice"),
+        ("knn", [math.nan], "none of knn could be measured, so the latest checkpoint is kept"),
+    ],
+)
+def test_the_reason_is_plain_english(signal: str, values: list[float], reason: str) -> None:
+    assert on(curve(signal, values, 0.03), Rule((signal,), window=1, margin=1.0)).reason == reason
+
+
+def test_the_error_of_a_mean_falls_with_the_number_of_readings() -> None:
+    rule = Rule(("knn",), window=4, margin=1.0)
+    values = [0.5, 0.5, 0.5, 0.5, 0.7, 0.7, 0.7, 0.7]  # means of four: 0.5 until step 400, then 0.55, 0.6, 0.65, 0.7
+    assert on(curve("knn", values, 0.09), rule).best_step == 800  # an error of 0.045: 0.6 and 0.7 are improvements
+    assert on(curve("knn", values, 0.11), rule).best_step == 700  # an error of 0.055: 0.6 is one, 0.65 is not
 
 
 def test_the_first_signal_that_was_ever_measured_decides_for_good() -> None:
@@ -117,3 +197,4 @@ def test_a_single_reading_is_no_choice() -> None:
     decision = on(curve("knn", [0.5]), KNN)
     assert (decision.best_step, decision.stop) == (100, False)
     assert "measured only once" in decision.reason
+    assert decision.signal == "knn"

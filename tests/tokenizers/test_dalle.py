@@ -1,4 +1,4 @@
-"""DALL-E's encoder: the architecture, words, and a pickle that is read without being run."""
+"""DALL-E's encoder: its architecture, its words, and reading its pickle without running code."""
 
 import os
 import pickle
@@ -21,7 +21,7 @@ from lit_splitmask.tokenizers.dalle_pickle import read_encoder
 
 
 class Conv2d(nn.Module):
-    """As in OpenAI's dall_e/utils.py: weights ``w`` and ``b``, the same size out."""
+    """As in OpenAI's dall_e/utils.py: tensors ``w`` and ``b``, and an output of the same size."""
 
     def __init__(self, n_in: int, n_out: int, kw: int) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class EncoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Groups of two blocks, each but the last followed by max-pooling."""
+    """Groups of two blocks, with max-pooling after each group but the last."""
 
     def __init__(self, n_hid: int, vocab_size: int) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Encoder(nn.Module):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same architecture with a width of 8 and 32 words; the shapes of the true one are checked below."""
+    """The same architecture with a width of 8 and 32 words; a test below checks the shapes of the real one."""
     monkeypatch.setattr(dalle, "WIDTH", 8)
     monkeypatch.setattr(dalle, "VOCABULARY", 32)
 
@@ -104,7 +104,7 @@ def pickled(encoder: Any, path: Path, monkeypatch: pytest.MonkeyPatch, **setting
     return path
 
 
-def test_the_true_encoder_has_its_published_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_real_encoder_has_its_published_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert sum(torch.Size(shape).numel() for shape in dalle.shapes().values()) == 53_786_240
     assert dalle.shapes()["blocks.group_4.block_1.id_path.w"] == (2048, 1024, 1, 1)
@@ -127,7 +127,7 @@ def test_a_pickled_encoder_is_converted_and_gives_the_same_words(
 
 
 @pytest.mark.parametrize(("exact", "dtype"), [(True, torch.float32), (False, torch.bfloat16)])
-def test_scores_are_in_the_trainers_precision_or_exact(
+def test_logits_are_in_the_trainers_precision_or_exact(
     exact: bool, dtype: torch.dtype, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = str(tmp_path / "d.safetensors")
@@ -143,14 +143,14 @@ def test_scores_are_in_the_trainers_precision_or_exact(
     torch.testing.assert_close(scores[0].float(), plain, rtol=0, atol=0 if exact else 0.02 * float(plain.abs().max()))
 
 
-def test_its_weights_stay_out_of_checkpoints_and_optimizers(encoder: Encoder, tmp_path: Path) -> None:
+def test_checkpoints_and_optimizers_do_not_hold_its_weights(encoder: Encoder, tmp_path: Path) -> None:
     dalle.save_encoder(encoder.state_dict(), tmp_path / "d.safetensors")
     tokenizer = DallE(8, weights=str(tmp_path / "d.safetensors"))
     assert not tokenizer.state_dict()
     assert not list(tokenizer.parameters())
 
 
-def test_a_plain_state_dict_is_read_too(encoder: Encoder, tmp_path: Path) -> None:
+def test_a_plain_state_dict_can_be_read_too(encoder: Encoder, tmp_path: Path) -> None:
     torch.save(
         {"state_dict": {f"encoder.{name}": value for name, value in encoder.state_dict().items()}}, tmp_path / "e.pth"
     )
@@ -164,7 +164,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_that_asks_for_more_is_refused_by_name_and_not_run(
+def test_a_pickle_that_asks_for_other_names_is_refused_and_not_run(
     zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -179,7 +179,7 @@ def test_a_pickle_that_asks_for_more_is_refused_by_name_and_not_run(
 def test_a_torchscript_program_is_refused_before_it_can_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """``torch.load`` would hand it to TorchScript, which asks no unpickler."""
+    """``torch.load`` would hand it to TorchScript without asking the unpickler."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was loaded"))
     for name in ("archive/constants.pkl", "archive/code/__torch__.py"):
@@ -193,7 +193,7 @@ def test_a_torchscript_program_is_refused_before_it_can_run(
 @pytest.mark.parametrize(
     "found", [{"state_dict": 3}, {1: torch.zeros(1)}, [torch.zeros(1)], {"a": {"b": torch.zeros(1)}}]
 )
-def test_a_file_of_other_things_is_refused(found: Any, tmp_path: Path) -> None:
+def test_a_file_without_the_encoder_is_refused(found: Any, tmp_path: Path) -> None:
     torch.save(found, tmp_path / "odd.pth")
     with pytest.raises(UserError, match="does not hold the encoder"):
         read_encoder(tmp_path / "odd.pth")
@@ -204,7 +204,7 @@ def test_weights_must_be_given() -> None:
         DallE(8)
 
 
-def test_files_of_another_kind_are_refused(
+def test_other_files_are_refused(
     encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -213,24 +213,24 @@ def test_files_of_another_kind_are_refused(
     wrong = {**encoder.state_dict(), "blocks.input.b": torch.zeros(9)}
     torch.save(wrong, "shape.pth")
     write_safetensors("other.safetensors", {"w": torch.zeros(2)}, {})
-    for name, told in (
+    for name, message in (
         ("text.pkl", "cannot be read"),
         ("other.pth", "does not hold the encoder"),
         ("shape.pth", "1 of its tensors"),
-        ("none.pkl", "There is no file"),
+        ("none.pkl", "none.pkl does not exist"),
     ):
         assert main(["convert-dalle", "--weights", name]) == 1
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     with pytest.raises(UserError, match="does not hold the encoder"):
         DallE(8, weights="other.safetensors")
-    with pytest.raises(UserError, match="patches of 16 and 3 channels, not patches of 8"):
+    with pytest.raises(UserError, match="patches of 16 px and 3 channels, not patches of 8 px"):
         DallE(4, weights="other.safetensors")
     Path("there.safetensors").write_bytes(b"")
     assert main(["convert-dalle", "--weights", "shape.pth", "--out", "there.safetensors"]) == 1
-    assert "exists already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
 
-def test_a_pretraining_on_its_words_from_the_recipe(
+def test_pretraining_on_its_words_with_the_recipe(
     encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, class_folder: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Patches are drawn fairly from a stream, and codebooks of patches and of centroids are made of them."""
+"""Patches are sampled uniformly from a stream, and become codebooks of patches or centroids."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +25,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def numbered(num_images: int, size: int = 8) -> Tensor:
-    """Images whose every pixel says which image and which 2×2 patch it is from: (B, 1, size, size)."""
+    """Images whose pixels encode the index of their image and of their 2×2 patch: (B, 1, size, size)."""
     per_side = size // 2
     patch = torch.arange(per_side**2).reshape(per_side, per_side)
     patch = patch.repeat_interleave(2, dim=0).repeat_interleave(2, dim=1)
@@ -33,7 +33,7 @@ def numbered(num_images: int, size: int = 8) -> Tensor:
 
 
 def origins(patches: Tensor, tokenizer: RandomProjection) -> list[tuple[int, int]]:
-    """Which image and which patch each drawn patch is."""
+    """Indices of the image and of the patch in it, for each sampled patch."""
     values = ((patches[:, 0] * tokenizer.std + tokenizer.mean) * 10000).round().long().flatten() - 1
     return [(int(value) // 100, int(value) % 100) for value in values]
 
@@ -43,7 +43,7 @@ def one_channel() -> RandomProjection:
 
 
 @pytest.mark.parametrize(("max_patches", "each"), [(20, 2), (60, 6), (10_000, 16)])
-def test_the_same_number_is_drawn_from_each_image_and_none_twice(max_patches: int, each: int) -> None:
+def test_each_image_gives_the_same_number_of_patches_and_none_twice(max_patches: int, each: int) -> None:
     tokenizer = one_channel()
     patches = sample_patches(tokenizer, numbered(10).split(3), 10, max_patches, seed=0)
     drawn = origins(patches, tokenizer)
@@ -51,7 +51,7 @@ def test_the_same_number_is_drawn_from_each_image_and_none_twice(max_patches: in
     assert all(sum(image == i for image, _ in drawn) == each for i in range(10))
 
 
-def test_all_places_of_an_image_are_drawn_equally_often() -> None:
+def test_all_patches_of_an_image_are_equally_likely() -> None:
     tokenizer = one_channel()
     patches = sample_patches(tokenizer, numbered(40).repeat(45, 1, 1, 1).split(300), 1800, 1800, seed=0)
     counts = torch.bincount(torch.tensor([patch for _, patch in origins(patches, tokenizer)]), minlength=16)
@@ -60,7 +60,7 @@ def test_all_places_of_an_image_are_drawn_equally_often() -> None:
 
 
 @pytest.mark.parametrize("max_patches", [1, 7, 25])
-def test_no_more_patches_are_kept_than_asked_for(max_patches: int) -> None:
+def test_there_are_no_more_patches_than_asked_for(max_patches: int) -> None:
     patches = sample_patches(one_channel(), numbered(10).split(4), 10, max_patches, seed=0)
     assert patches.shape == (max_patches, 4)
 
@@ -74,10 +74,10 @@ def test_a_stream_is_read_no_further_than_needed() -> None:
             yield numbered(2)
 
     sample_patches(one_channel(), stream(), 2000, 5, seed=0)
-    assert len(read) == 3  # one patch an image, two images a batch
+    assert len(read) == 3  # one patch per image, two images per batch
 
 
-def test_the_draw_follows_its_seed_and_not_the_size_of_the_batches() -> None:
+def test_the_sample_depends_on_the_seed_and_not_on_the_batch_size() -> None:
     tokenizer = one_channel()
     first, again, other = (sample_patches(tokenizer, numbered(10).split(5), 10, 20, seed=s) for s in (0, 0, 1))
     assert torch.equal(first, again)
@@ -97,11 +97,11 @@ def test_random_patches_are_normalised_patches_of_the_images(vocabulary: int) ->
     tokenizer.fit(view.split(8), 50, seed=0)
     assert not tokenizer.needs_fitting
     everything = F.normalize(tokenizer.patches(view), dim=-1).flatten(0, 1)  # (200, d), image by image
-    distance, place = torch.cdist(tokenizer.codebook, everything).min(dim=1)
+    distance, index = torch.cdist(tokenizer.codebook, everything).min(dim=1)
     assert distance.max() < 1e-3
-    assert len(place.unique()) == vocabulary
-    per_image = torch.bincount(place // 4, minlength=50)
-    assert per_image.max() <= -(-vocabulary // 50)  # one an image where there are enough
+    assert len(index.unique()) == vocabulary
+    per_image = torch.bincount(index // 4, minlength=50)
+    assert per_image.max() <= -(-vocabulary // 50)  # one per image if there are enough
     assert per_image.min() >= vocabulary // 50
 
 
@@ -131,7 +131,7 @@ def test_too_few_patches_are_refused_with_both_numbers(kind: Any) -> None:
 
 
 def planted(num_directions: int, points_each: int, dim: int = 48) -> tuple[np.ndarray, np.ndarray]:
-    """Unit points close around orthogonal directions, shuffled, and the directions."""
+    """Shuffled unit vectors close to orthogonal directions, and the directions."""
     generator = np.random.default_rng(0)
     directions = np.linalg.qr(generator.standard_normal((dim, dim)))[0][:num_directions].astype(np.float32)
     points = np.repeat(directions, points_each, axis=0)
@@ -158,7 +158,7 @@ def test_a_centroid_is_the_normalised_mean_of_its_points() -> None:
         np.testing.assert_allclose(centroids[word], mean / np.linalg.norm(mean), atol=1e-3)
 
 
-def test_more_iterations_do_not_worsen_the_similarity() -> None:
+def test_more_iterations_improve_the_similarity() -> None:
     points = np.random.default_rng(0).standard_normal((2000, 12)).astype(np.float32)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     similarity = [
@@ -167,7 +167,7 @@ def test_more_iterations_do_not_worsen_the_similarity() -> None:
     assert similarity[0] < similarity[1] < similarity[2]
 
 
-def test_kmeans_uses_all_the_points_although_faiss_would_drop_those_beyond_256_a_word(
+def test_kmeans_uses_all_the_points_while_faiss_would_use_256_per_word(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trained: list[Any] = []
@@ -179,14 +179,14 @@ def test_kmeans_uses_all_the_points_although_faiss_would_drop_those_beyond_256_a
         return result
 
     monkeypatch.setattr(faiss.Kmeans, "train", spy)
-    points, _ = planted(6, 500)  # 750 a word
+    points, _ = planted(6, 500)  # 750 per word
     centroids = spherical_kmeans(points, 4, iterations=2, seed=0)
     assert trained
     assert all(seen == len(points) <= limit for seen, limit in trained)
     assert centroids.shape == (4, 48)
 
 
-def test_the_first_update_is_that_of_all_the_points() -> None:
+def test_the_first_update_averages_all_the_points() -> None:
     points, _ = planted(6, 500)
     start = spherical_kmeans(points, 4, iterations=0, seed=0)
     nearest = (points @ start.T).argmax(axis=1)
@@ -206,7 +206,7 @@ def test_kmeans_gives_the_same_codebook_for_the_same_seed() -> None:
     assert not torch.equal(books[0], books[2])
 
 
-def test_constant_patches_are_no_points_for_kmeans(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kmeans_ignores_constant_patches(monkeypatch: pytest.MonkeyPatch) -> None:
     view = torch.rand(30, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     view[:, :, :4] = 0.4
     seen = []

@@ -1,1 +1,1 @@
-"""``lit-splitmask compare``: is pre-training worth it on these images?"""
+"""``lit-splitmask compare``: is pre-training on these images worth it?"""

@@ -1,4 +1,4 @@
-"""``lit-splitmask compare``: fine-tuning from your own pre-training against training from scratch, over seeds."""
+"""``lit-splitmask compare``: compares fine-tuning from own pre-training with training from scratch, over seeds."""
 
 from pathlib import Path
 
@@ -14,7 +14,11 @@ from lit_splitmask.images.glance import glance
 
 
 def compare(request: Request) -> int:
-    """Runs what is not finished yet, and writes the report."""
+    """Runs the trainings that are not finished yet, and writes the report.
+
+    Raises:
+        UserError: An option, the recipe or the images cannot be used, or the output folder has results of other settings.
+    """
     quiet()
     options = Options.parse(request.settings())
     found = glance(options.root)
@@ -27,7 +31,7 @@ def compare(request: Request) -> int:
     for part in ("pretrain", "finetune"):
         changed = recipes.fit_to_images(recipe[part], found.num_images) if options.recipe is None else ""
         if changed:
-            print(f"The recipe's {part} part: {changed}.")
+            print(f"Changed in the recipe's {part} part: {changed}.")
         recipe[part]["trainer"] = {**trainer_defaults(), "devices": 1, **recipe[part].get("trainer", {})}
     out = Path(options.out or f"runs/compare-{Path(options.root).resolve().name}")
     write_report(Comparison(options, recipe, out).run(), options, out, name)

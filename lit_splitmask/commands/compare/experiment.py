@@ -1,9 +1,9 @@
-"""The arms of a comparison: which trainings each needs, tuned alike, from the same seeds."""
+"""Runs the arms of a comparison: all have the same seeds and are tuned over the same grid."""
 
 import itertools
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +16,7 @@ from lit_splitmask.commands.compare.jobs import (
     Backbone,
     Finetuned,
     GridPoint,
-    Once,
+    Job,
     Settings,
     passes_of,
     run_finetuning,
@@ -35,14 +35,29 @@ LABELS = {
     "pretrained": "own pre-training",
     "given": "given weights",
 }
-"""What arms are called in tables, in the order of the table."""
+"""Labels of the arms in tables, in the order of the tables."""
 
 Starts = Mapping[int, Backbone]
 """Where the fine-tuning of each seed starts."""
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """An arm at its best point of the grid.
+
+    Attributes:
+        arm: The arm.
+        point: The point with the best mean accuracy on val over the seeds.
+        fastest: Seconds of the fastest fine-tuning while tuning.
+    """
+
+    arm: Arm
+    point: GridPoint
+    fastest: float
+
+
 def label_of(arm: str) -> str:
-    """What an arm is called in tables."""
+    """The label of an arm in tables."""
     return LABELS.get(arm, f"own pre-training, {arm}")
 
 
@@ -50,9 +65,12 @@ class Comparison:
     """Runs the trainings of all arms.
 
     Args:
-        options: What is compared.
+        options: The options of the command.
         recipe: Settings of both stages, the grid, and the suffix of other methods' recipes.
-        out: Where everything is kept.
+        out: Folder of all results.
+
+    Raises:
+        UserError: There is no recipe for a method.
     """
 
     def __init__(self, options: Options, recipe: Settings, out: Path) -> None:
@@ -60,13 +78,17 @@ class Comparison:
         self.pretrain_recipe, self.finetune_recipe = recipe["pretrain"], recipe["finetune"]
         self.methods = {
             method: recipes.with_method(self.pretrain_recipe, method.partition("@")[0], recipe.get("methods"))
-            for method in options.methods  # each once
+            for method in options.methods
         }
         self.grid = [GridPoint(settings) for settings in recipe["grid"]]
         self.seeds = range(options.seeds)
 
     def run(self) -> dict[float, list[Arm]]:
-        """Runs everything; returns the arms of each share of the labels."""
+        """Runs all trainings that are not finished; returns the arms by share of the labels.
+
+        Raises:
+            UserError: A setting, the weights or the images cannot be used, or a finished training had other settings.
+        """
         self.check()
         starts: dict[str, Starts] = {"scratch": dict.fromkeys(self.seeds, SCRATCH)}
         starts["pretrained"] = {seed: self._pretrain(seed, None) for seed in self.seeds}
@@ -77,7 +99,7 @@ class Comparison:
         return {share: self._arms(share, starts) for share in self.options.label_shares}
 
     def check(self) -> None:
-        """Builds every training without running it, so that problems show before the long pre-training.
+        """Builds every training without running it, so that errors appear before the long pre-training.
 
         Raises:
             UserError: A setting, the weights or the images cannot be used.
@@ -86,16 +108,16 @@ class Comparison:
         data = self._check_finetunings(pretrain)
         data.prepare_data()
         data.setup("validate")
-        missing = [split for split in ("val", "test") if split not in data.source.splits]
-        if data.num_classes < 2 or missing:
+        splits, classes = data.source.splits, "1 class" if data.num_classes == 1 else f"{data.num_classes} classes"
+        if data.num_classes < 2 or not {"val", "test"} <= splits.keys():
             raise UserError(
-                f"compare needs labelled images for training, val and test, but {self.options.root} has "
-                f"{data.num_classes} classes and no {' and no '.join(missing) or 'labels'}: put each class's images into a "
-                "folder of its own, and keep data.splits.val_share and test_share above 0."
+                "compare needs labelled images of at least two classes for training, val and test, but "
+                f"{self.options.root} has {classes} and the splits {', '.join(splits)}: put each class's images into a folder "
+                "of its own, and keep data.splits.val_share and data.splits.test_share above 0."
             )
 
     def _check_pretrainings(self) -> modules.Pretrain:
-        """Builds the pre-training of each method; returns the recipe's own."""
+        """Builds the pre-training of each method; returns that of the recipe."""
         for method in (*self.methods, None):
             cli = RunCLI(modules.Pretrain, self._pretrain_arguments(0, method), self._pretrain_recipe(method))
             trainer, module, data = cli.build(RunFolder(self.out), [])
@@ -104,13 +126,13 @@ class Comparison:
             pretrain.check_crops(data.crop_sizes)
             if pretrain.objective.needs_labels and min(self.options.label_shares) < 1:
                 raise UserError(
-                    f"{method} pre-trains on all labels, so a comparison with a part of them would mean nothing: leave out "
+                    f"{method} pre-trains on all labels, so it cannot be compared at a smaller share of them: leave out "
                     "--label_shares, or the method."
                 )
         return pretrain
 
     def _check_finetunings(self, pretrain: modules.Pretrain) -> ImageData:
-        """Builds the fine-tuning from each kind of weights at each point of the grid; returns its images."""
+        """Builds the fine-tuning from each kind of weights at each point of the grid; returns the datamodule."""
         with tempfile.TemporaryDirectory() as directory:
             untrained = str(Path(directory) / "backbone.safetensors")
             callbacks.ExportWeights(untrained).export(pretrain, step=0)
@@ -125,30 +147,30 @@ class Comparison:
         return data
 
     def _arms(self, share: float, starts: Mapping[str, Starts]) -> list[Arm]:
-        """All arms for one share of the labels; each is tuned alike: the point with the best mean on val over the seeds."""
-        arms: dict[str, Arm] = {}
-        points: dict[str, GridPoint] = {}
-        stage_seconds: list[float] = []
-        for name, backbones in starts.items():
-            tuning = [
-                [self._finetune(name, share, seed, point, backbones[seed]) for seed in self.seeds]
-                for point in self.grid
-            ]
-            if name in ("scratch", "pretrained"):
-                stage_seconds += [run.seconds for runs in tuning for run in runs]
-            scores = [sum(run.val_accuracy for run in runs) for runs in tuning]
-            points[name] = point = self.grid[scores.index(max(scores))]
-            runs = {seed: self._finetune(name, share, seed, point, backbones[seed], test=True) for seed in self.seeds}
-            arms[name] = _arm(name, runs, point, backbones)
+        """All arms for one share of the labels."""
+        tuned = {name: self._tune(name, share, backbones) for name, backbones in starts.items()}
+        arms = {name: result.arm for name, result in tuned.items()}
         if self.options.equal_time:
-            # All runs of a stage do the same work: the fastest is the one that other programs disturbed least.
-            fastest_pretraining = min(backbone.seconds for backbone in starts["pretrained"].values())
-            stretch = round(1 + fastest_pretraining / min(stage_seconds), 2)
-            arms["scratch_long"] = self._scratch_long(share, points["scratch"], stretch)
+            # All runs of a stage do the same work, so the fastest is the one that other programs disturbed least.
+            pretraining = min(backbone.seconds for backbone in starts["pretrained"].values())
+            finetuning = min(tuned[name].fastest for name in ("scratch", "pretrained"))
+            stretch = round(1 + pretraining / finetuning, 2)
+            arms["scratch_long"] = self._scratch_long(share, tuned["scratch"].point, stretch)
         return [arms[name] for name in (*LABELS, *self.methods) if name in arms]
 
+    def _tune(self, name: str, share: float, backbones: Starts) -> Tuned:
+        """Trains an arm at every point of the grid, and tests it at the best."""
+        runs = [
+            [self._finetune(name, share, seed, point, backbones[seed]) for seed in self.seeds] for point in self.grid
+        ]
+        scores = [sum(run.val_accuracy for run in of_point) for of_point in runs]
+        point = self.grid[scores.index(max(scores))]
+        tested = {seed: self._finetune(name, share, seed, point, backbones[seed], test=True) for seed in self.seeds}
+        fastest = min(run.seconds for of_point in runs for run in of_point)
+        return Tuned(_arm(name, tested, point, backbones), point, fastest)
+
     def _scratch_long(self, share: float, point: GridPoint, stretch: float) -> Arm:
-        """Training from scratch for equal total time."""
+        """Trains from scratch for equal total time: ``stretch`` times the steps."""
         runs = {
             seed: self._finetune("scratch_long", share, seed, point, SCRATCH, test=True, stretch=stretch)
             for seed in self.seeds
@@ -157,14 +179,14 @@ class Comparison:
         return replace(arm, setting=f"{arm.setting}, {stretch:g} × the steps")
 
     def _pretrain(self, seed: int, method: str | None) -> Backbone:
-        """One pre-training, by the recipe's method or another one."""
-        once = Once(
+        """Pre-trains with one seed, by the recipe's method (None) or another."""
+        job = Job(
             RunFolder(self.out / f"{method or 'pretrain'}-seed{seed}"),
             f"pre-training{f' by {method}' if method else ''}, seed {seed}",
             self._pretrain_arguments(seed, method),
             self._pretrain_recipe(method),
         )
-        return run_pretraining(once)
+        return run_pretraining(job)
 
     def _finetune(
         self,
@@ -177,23 +199,23 @@ class Comparison:
         test: bool = False,
         stretch: float = 1.0,
     ) -> Finetuned:
-        """One fine-tuning at one point of the grid."""
+        """Fine-tunes one arm with one seed at one point of the grid."""
         longer = "" if stretch == 1 else f"-x{stretch:g}"
-        once = Once(
+        job = Job(
             RunFolder(self.out / f"labels{share:g}" / f"{arm}{longer}-{point.slug}-seed{seed}"),
             f"{label_of(arm)}, {share:.0%} of labels, {point}, seed {seed}",
             self._finetune_arguments(share, seed, point, start.weights),
             self.finetune_recipe,
         )
-        return run_finetuning(once, stretch=stretch, share=share, test=test)
+        return run_finetuning(job, stretch=stretch, share=share, test=test)
 
     def _pretrain_recipe(self, method: str | None) -> Settings:
         return self.pretrain_recipe if method is None else self.methods[method]
 
     def _pretrain_arguments(self, seed: int, method: str | None) -> list[str]:
         passes = (method or "").partition("@")[2]
-        own = [f"--data.budget.passes={passes}"] if passes else []
-        return [*self._common_arguments(seed), *self.options.set_pretrain, *own]
+        budget = [f"--data.budget.passes={passes}"] if passes else []
+        return [*self._common_arguments(seed), *self.options.set_pretrain, *budget]
 
     def _finetune_arguments(self, share: float, seed: int, point: GridPoint, weights: str | None) -> list[str]:
         arguments = [*self._common_arguments(seed), f"--data.label_share={share}", *self.options.set_finetune]
@@ -217,6 +239,6 @@ def _arm(name: str, runs: Mapping[int, Finetuned], point: GridPoint, starts: Sta
 def _check_one_device(trainer: Trainer) -> None:
     if trainer.world_size > 1:
         raise UserError(
-            "compare trains on one device, so that its arms differ in nothing else: leave trainer.devices at 1. "
-            "To pre-train on several, use lit-splitmask pretrain, and hand compare the result as --weights."
+            "compare trains on one device, so that its arms are comparable: leave trainer.devices at 1. To pre-train on "
+            "several devices, use lit-splitmask pretrain, and give the result to compare with --weights."
         )

@@ -1,4 +1,4 @@
-"""The trainings of a comparison, each run once: a finished one is read from its ``result.json``."""
+"""The trainings of a comparison. Each runs once; a finished one is read from its ``result.json``."""
 
 import json
 import time
@@ -19,37 +19,37 @@ from lit_splitmask.files import write_json
 from lit_splitmask.units import duration
 
 Settings = dict[str, Any]
+"""Settings, or the result of a training, as in YAML or JSON."""
 
 
 @dataclass(frozen=True)
 class GridPoint:
-    """One point of the grid that every arm is tuned over.
+    """One point of the grid over which every arm is tuned.
 
     Attributes:
         settings: Values by option, such as ``model.optim.lr``.
     """
 
-    settings: Settings
+    settings: dict[str, float | int | str]
 
     def options(self) -> list[str]:
-        """As options of ``finetune``."""
+        """The point as options of ``finetune``."""
         return [f"--{name}={value}" for name, value in self.settings.items()]
 
     def __str__(self) -> str:
-        return ", ".join(f"{_last(name)} {_short(value)}" for name, value in self.settings.items())
+        return ", ".join(f"{name} {value}" for name, value in self._short())
 
     @property
     def slug(self) -> str:
-        """For the name of a folder."""
-        return "-".join(f"{_last(name)}{_short(value)}" for name, value in self.settings.items())
+        """The point as part of a folder's name."""
+        return "-".join(f"{name}{value}" for name, value in self._short())
 
-
-def _last(option: str) -> str:
-    return option.rsplit(".", 1)[-1]
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    def _short(self) -> list[tuple[str, str]]:
+        """The last part of each option's name, and its value."""
+        return [
+            (name.rsplit(".", 1)[-1], f"{value:g}" if isinstance(value, float) else str(value))
+            for name, value in self.settings.items()
+        ]
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ SCRATCH = Backbone(None)
 
 @dataclass(frozen=True)
 class Finetuned:
-    """The outcome of a fine-tuning.
+    """The result of a fine-tuning.
 
     Attributes:
-        val_accuracy: Of the best epoch.
+        val_accuracy: Accuracy of the best epoch on val, in [0, 1].
         seconds: Training time.
-        test: Scores of the best epoch on test, by name; empty until they are asked for.
+        test: Scores of the best epoch on test, by name; empty if it was not tested.
     """
 
     val_accuracy: float
@@ -84,14 +84,14 @@ class Finetuned:
 
 
 @dataclass(frozen=True)
-class Once:
-    """A training that is run once.
+class Job:
+    """A training that runs once.
 
     Attributes:
-        folder: Where it is kept.
-        title: For the terminal.
-        arguments: Its options; a result of other options is not taken for this one's.
-        recipe: Its recipe; likewise.
+        folder: The folder of the run and of its ``result.json``.
+        title: What is printed when it starts.
+        arguments: Options of the training.
+        recipe: Recipe of the training.
     """
 
     folder: RunFolder
@@ -100,51 +100,59 @@ class Once:
     recipe: Settings
 
     @property
-    def _file(self) -> Path:
+    def result_file(self) -> Path:
+        """The file of the result."""
         return self.folder.path / "result.json"
 
-    def run(self, job: Callable[[], Settings]) -> Settings:
-        """The result: read if the training is finished, else that of the job, which is kept.
+    def result(self, train: Callable[[], Settings]) -> Settings:
+        """The result of the training, which is run unless it is finished.
+
+        Args:
+            train: Runs the training; returns its result.
 
         Raises:
             UserError: The folder holds a result of other settings.
         """
-        if self._file.is_file():
-            result = json.loads(self._file.read_text())
-            self._check_same(result)
-            return dict(result)
+        if self.result_file.is_file():
+            found: Settings = json.loads(self.result_file.read_text())
+            self._check_same(found)
+            return found
         print(f"— {self.title}", flush=True)
         start = time.monotonic()
-        result = {"arguments": self.arguments, "recipe": self.recipe, **job()}
-        self.keep(result)
+        result = {"arguments": self.arguments, "recipe": self.recipe, **train()}
+        self.save(result)
         score = f"val accuracy {100 * result['val_accuracy']:.1f} %, " if "val_accuracy" in result else ""
         print(f"  {score}{duration(time.monotonic() - start)}", flush=True)
         return result
 
-    def keep(self, result: Settings) -> None:
-        """Writes a result."""
-        write_json(self._file, result)
+    def save(self, result: Settings) -> None:
+        """Writes the result."""
+        write_json(self.result_file, result)
 
-    def _check_same(self, result: Settings) -> None:
-        if result["arguments"] != self.arguments:
+    def _check_same(self, found: Settings) -> None:
+        if found["arguments"] != self.arguments:
             raise UserError(
-                f"{self.folder.path} holds a result of other settings ({' '.join(result['arguments'])}), not of these "
+                f"{self.folder.path} holds a result of other settings ({' '.join(found['arguments'])}) than these "
                 f"({' '.join(self.arguments)}): give another --out, or delete it."
             )
-        if result.get("recipe", self.recipe) != self.recipe:
+        if found.get("recipe", self.recipe) != self.recipe:
             raise UserError(
                 f"{self.folder.path} holds a result of other settings in the recipe: give another --out, or delete it."
             )
 
 
-def run_pretraining(once: Once) -> Backbone:
-    """Pre-trains, from the last checkpoint if the training was interrupted."""
+def run_pretraining(job: Job) -> Backbone:
+    """Pre-trains; an interrupted pre-training continues from its last checkpoint.
 
-    def job() -> Settings:
-        folder = once.folder
+    Raises:
+        UserError: The images or the settings cannot be used, or the folder holds a result of other settings.
+    """
+
+    def train() -> Settings:
+        folder = job.folder
         weights = folder.path / "backbone.safetensors"
         clock = callbacks.TrainingClock()
-        cli = RunCLI(modules.Pretrain, once.arguments, once.recipe)
+        cli = RunCLI(modules.Pretrain, job.arguments, job.recipe)
         trainer, module, data = cli.build(
             folder,
             [
@@ -162,13 +170,13 @@ def run_pretraining(once: Once) -> Backbone:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         return {"weights": str(weights), "seconds": clock.seconds}
 
-    result = once.run(job)
+    result = job.result(train)
     return Backbone(result["weights"], result["seconds"])
 
 
 @dataclass(frozen=True)
-class _Training:
-    """A fine-tuning that is built, and what watches it."""
+class _Finetuning:
+    """A fine-tuning that is built, with two of its callbacks."""
 
     trainer: Trainer
     module: LightningModule
@@ -177,54 +185,56 @@ class _Training:
     clock: callbacks.TrainingClock
 
 
-def run_finetuning(once: Once, *, stretch: float, share: float, test: bool) -> Finetuned:
-    """Fine-tunes; if ``test`` is set, evaluates the best epoch on the test images too.
+def run_finetuning(job: Job, *, stretch: float, share: float, test: bool) -> Finetuned:
+    """Fine-tunes, and tests the best epoch if ``test`` is set.
 
     Args:
-        once: The training.
+        job: The training.
         stretch: Multiple of the recipe's steps.
-        share: Share of the labels; with fewer labels, as many steps are made as with all.
-        test: Whether the scores on test are wanted.
+        share: Share of the labels; the number of steps does not depend on it.
+        test: Whether to evaluate on the test images.
+
+    Raises:
+        UserError: The images or the settings cannot be used, or the folder holds a result of other settings.
     """
 
-    def build(*more: str) -> _Training:
-        cli = RunCLI(modules.Classify, [*once.arguments, *more], once.recipe)
-        cli.config.data.init_args.budget.passes = round(passes_of(cli) * stretch / share, 2)
-        best = ModelCheckpoint(
-            str(once.folder.checkpoints),
-            filename="best",
-            monitor="val/accuracy",
-            mode="max",
-            enable_version_counter=False,
-        )
-        clock = callbacks.TrainingClock()
-        return _Training(*cli.build(once.folder, [callbacks.RunProgress(), clock, best]), best, clock)
-
     def train() -> Settings:
-        training = build()
-        training.trainer.fit(training.module, datamodule=training.data)
-        assert training.best.best_model_score is not None
-        return {"val_accuracy": float(training.best.best_model_score), "seconds": training.clock.seconds}
+        run = _build_finetuning(job, stretch, share)
+        run.trainer.fit(run.module, datamodule=run.data)
+        assert run.best.best_model_score is not None
+        return {"val_accuracy": float(run.best.best_model_score), "seconds": run.clock.seconds}
 
-    result = once.run(train)
+    result = job.result(train)
     if test and "test" not in result:
-        training = build("--trainer.logger=false")  # a new logger would delete metrics.csv
-        best = str(once.folder.checkpoints / "best.ckpt")
-        scores = training.trainer.test(
-            training.module, datamodule=training.data, ckpt_path=best, weights_only=True, verbose=False
-        )
-        result["test"] = dict(scores[0])
-        once.keep(result)
+        run = _build_finetuning(job, stretch, share, "--trainer.logger=false")  # a new logger would delete metrics.csv
+        best = str(job.folder.checkpoints / "best.ckpt")
+        (scores,) = run.trainer.test(run.module, datamodule=run.data, ckpt_path=best, weights_only=True, verbose=False)
+        result["test"] = dict(scores)
+        job.save(result)
     return Finetuned(result["val_accuracy"], result["seconds"], result.get("test", {}))
+
+
+def _build_finetuning(job: Job, stretch: float, share: float, *more: str) -> _Finetuning:
+    """Builds a fine-tuning with as many passes as its steps take."""
+    cli = RunCLI(modules.Classify, [*job.arguments, *more], job.recipe)
+    cli.config.data.init_args.budget.passes = round(passes_of(cli) * stretch / share, 2)
+    best = ModelCheckpoint(
+        str(job.folder.checkpoints), filename="best", monitor="val/accuracy", mode="max", enable_version_counter=False
+    )
+    clock = callbacks.TrainingClock()
+    return _Finetuning(*cli.build(job.folder, [callbacks.RunProgress(), clock, best]), best, clock)
 
 
 def passes_of(cli: RunCLI) -> float:
     """The passes of a fine-tuning's budget.
 
     Raises:
-        UserError: The budget is given in another unit.
+        UserError: The budget is not given as passes.
     """
     budget = cli.config.data.init_args.budget
     if budget is None or budget.passes is None:
-        raise UserError("compare scales the fine-tuning's passes, so its budget must be given as passes.")
+        raise UserError(
+            "compare scales the passes of the fine-tuning, so its budget must be given as passes: set data.budget.passes in "
+            "the recipe or with --set_finetune."
+        )
     return float(budget.passes)

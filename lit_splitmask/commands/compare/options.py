@@ -1,4 +1,4 @@
-"""What is compared: the options of ``lit-splitmask compare``."""
+"""The options of ``lit-splitmask compare``."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,24 +7,25 @@ from typing import Any
 
 import yaml
 
+from lit_splitmask.commands.parser import OptionParser
 from lit_splitmask.errors import UserError
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is compared.
+    """Options of ``compare``.
 
     Attributes:
         root: The folder of images.
-        out: Where everything is kept; None for ``runs/compare-<folder>``. What is finished there is not run again.
+        out: Folder of all results; None for ``runs/compare-<folder>``. Trainings finished there are not run again.
         recipe: A comparison recipe by name or path; None for one that fits the images.
-        seeds: Number of seeds; each has a pre-training of its own.
+        seeds: Number of seeds, each with its own pre-training.
         label_shares: Shares of the training labels to fine-tune with.
-        weights: A file of other pre-trained weights (ImageNet's, say), as one more arm.
-        methods: Other methods of pre-training, each an arm of its own, such as ``mae``, or ``mae@50`` for 50 passes.
-        equal_time: Also train from scratch for equal total time: that of pre-training and fine-tuning together.
+        weights: A file of other pre-trained weights, such as ImageNet's: one more arm.
+        methods: Other methods of pre-training, one more arm each, such as ``mae``, or ``mae@50`` for 50 passes.
+        equal_time: Whether to also train from scratch for equal total time, that of pre-training and fine-tuning together.
         set_pretrain: Options of ``pretrain`` that override the recipe, such as ``--data.budget.passes=50``.
-        set_finetune: The same for ``finetune``.
+        set_finetune: Options of ``finetune`` that override the recipe.
     """
 
     root: str
@@ -40,12 +41,13 @@ class Options:
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> "Options":
-        """Reads the options of the command.
+        """Reads the options.
 
         Raises:
-            UserError: The folder is missing, or a value is out of range.
+            UserError: The folder is not given, or a value is out of range.
+            SystemExit: An option is unknown, or a value is not of its type.
         """
-        parser = argparse.ArgumentParser(prog="lit-splitmask compare", allow_abbrev=False)
+        parser = OptionParser(prog="lit-splitmask compare", allow_abbrev=False)
         parser.add_argument("--data.root", dest="root", default="")
         parser.add_argument("--out")
         parser.add_argument("--recipe")
@@ -60,11 +62,11 @@ class Options:
         if not options.root:
             raise UserError("compare needs the folder of images: --data.root DIR.")
         if options.seeds < 1:
-            raise UserError(f"--seeds is {options.seeds}: at least 1 is needed, and 3 for a verdict.")
+            raise UserError(f"--seeds is {options.seeds}: give at least 1, and at least 3 for a meaningful interval.")
         wrong = [share for share in options.label_shares if not 0 < share <= 1]
         if wrong or not options.label_shares:
             problem = f"holds {wrong[0]:g}" if wrong else "is empty"
-            raise UserError(f"--label_shares {problem}: give shares above 0 and at most 1.")
+            raise UserError(f"--label_shares {problem}: give shares above 0 and up to 1.")
         return options
 
 

@@ -1,4 +1,4 @@
-"""The report of a comparison: tables on the terminal, JSON, Markdown and plots."""
+"""Reports a comparison: tables on the terminal, JSON, Markdown and plots."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -15,19 +15,19 @@ from lit_splitmask.comparison import Arm, mean_and_sd, share_verdict
 from lit_splitmask.files import write_atomically, write_json
 
 LABEL_WIDTH = 13
-"""Letters of an arm's label on a line."""
+"""Characters per line of an arm's label in a plot."""
 
 Groups = Mapping[float, Sequence[Arm]]
-"""The arms of each share of the labels."""
+"""The arms by share of the labels."""
 
 
 def write_report(groups: Groups, options: Options, out: Path, recipe: str) -> None:
     """Prints the tables and verdicts, and writes comparison.json, comparison.md, comparison.png and curves.png."""
     title = f"Is pre-training worth it on {Path(options.root).resolve().name}?"
     notes = [
-        f"Recipe `{recipe}`, {options.seeds} seeds, each with a pre-training of its own; mean ± standard deviation over seeds.",
+        f"Recipe `{recipe}`; {options.seeds} seeds, each with its own pre-training; mean ± standard deviation over seeds.",
         "Differences are paired by seed; the interval is Student's t over the seeds.",
-        "Each arm was tuned over the same grid by its mean on val; its best epoch on val was evaluated on test, once a seed.",
+        "Each arm was tuned over the same grid by its mean accuracy on val; the best epoch on val was tested once per seed.",
     ]
     console = Console()
     for share, arms in groups.items():
@@ -56,7 +56,7 @@ def _as_json(share: float, arms: Sequence[Arm]) -> dict[str, object]:
 
 
 def draw(groups: Groups, title: str, path: Path) -> None:
-    """Writes a PNG: one panel for each share of the labels, a dot for each seed, lines between a seed's arms, a bar for the mean."""
+    """Writes a PNG: one panel per share of the labels, one dot per seed and arm, one line per seed, a bar for the mean."""
     figure, axes = panels(len(groups))
     for axis, (share, arms) in zip(axes, groups.items(), strict=True):
         for seed in arms[0].accuracy:
@@ -78,11 +78,11 @@ def draw(groups: Groups, title: str, path: Path) -> None:
 
 
 def draw_curves(groups: Groups, out: Path, path: Path) -> None:
-    """Writes a PNG: the losses of the pre-trainings over steps, then a panel for each share with val accuracy over steps.
+    """Writes a PNG: pre-training losses over steps, and one panel per share of the labels with val accuracy over steps.
 
     Args:
-        groups: Share of the labels -> arms; says which panels there are.
-        out: The comparison's folder, whose runs' ``metrics.csv`` are read. All tried settings of an arm are drawn.
+        groups: The arms by share of the labels.
+        out: The comparison's folder, with the ``metrics.csv`` of its trainings. All settings that were tried are drawn.
         path: The picture.
     """
     figure, axes = panels(1 + len(groups))

@@ -1,6 +1,5 @@
-"""``lit-splitmask plan``: what a folder holds, and what training on it would take; trains nothing."""
+"""``lit-splitmask plan``: reports what a folder holds and what training on it would cost; trains nothing."""
 
-import argparse
 import json
 import os
 import shlex
@@ -15,6 +14,7 @@ from lit_splitmask.callbacks.estimate import DAY
 from lit_splitmask.callbacks.selection import EARLIER_BESTS
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.commands import recipes
+from lit_splitmask.commands.parser import OptionParser
 from lit_splitmask.commands.plan.images import ImageFindings, find
 from lit_splitmask.commands.plan.report import new_console, show_duplicates, show_images, show_trainings
 from lit_splitmask.commands.plan.training import Stage, TrainingPlan, disk_bytes
@@ -27,21 +27,22 @@ from lit_splitmask.images.index import FolderIndex
 from lit_splitmask.units import size
 
 INDEX_DIR = "runs/data"
+"""Default folder of the index of the splits."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What ``plan`` tells.
+    """What ``plan`` reports.
 
     Attributes:
-        root: the folder.
-        images: what it holds.
-        pretraining: its plan.
-        finetuning: its plan; None where there is none.
-        no_finetuning: why there is none; None where there is.
-        disk_bytes: what the trainings would write, a cache that they share once.
-        notes: what to know before starting.
-        commands: how to go on.
+        root: The folder.
+        images: What the folder holds.
+        pretraining: The plan of the pre-training.
+        finetuning: The plan of the fine-tuning; None if it is not planned.
+        no_finetuning: Why fine-tuning is not planned; None if it is.
+        disk_bytes: What the trainings would write; a shared cache counts once.
+        notes: What to know before starting.
+        commands: The commands that train as planned.
     """
 
     root: str
@@ -55,12 +56,17 @@ class Plan:
 
 
 def make_plan(root: str, index_dir: str, recipe: str | None) -> Plan:
-    """Looks at the images, and plans pre-training and fine-tuning.
+    """Inspects the images, and plans pre-training and fine-tuning.
+
+    Args:
+        root: The folder of images.
+        index_dir: The folder of the index of the splits.
+        recipe: A pre-training recipe by name or path; None for one that fits the images.
 
     Raises:
-        UserError: The folder, the recipe or this machine does not allow the pre-training.
+        UserError: The folder or the recipe cannot be used, or this machine has too little memory.
     """
-    choice = recipes.Choice(recipe, "asked for by --recipe") if recipe is not None else _choose(root)
+    choice = recipes.Choice(recipe, "given by --recipe") if recipe is not None else _choose(root)
     settings, reason = choice.settings()
     choice = replace(choice, reason=reason)
     if "grid" in settings:
@@ -79,7 +85,7 @@ def make_plan(root: str, index_dir: str, recipe: str | None) -> Plan:
             callbacks.ExportWeights(weights).export(stage.module, step=0)
             partner = replace(recipes.finetuning(choice.name), num_images=choice.num_images)
             finetuning = _plan_finetuning(weights, arguments, partner, scratch)
-    plans = [pretraining] if finetuning is None else [pretraining, finetuning]
+    plans = [plan for plan in (pretraining, finetuning) if plan is not None]
     return Plan(
         root=root,
         images=images,
@@ -106,15 +112,15 @@ def _plan_finetuning(weights: str, arguments: list[str], choice: recipes.Choice,
 
 
 def why_no_finetuning(root: str, index: FolderIndex) -> str | None:
-    """Why training a classifier on a folder is not planned; None if it is."""
+    """Why no classifier can be planned for a folder; None if one can."""
     if len(index.classes) >= 2:
         return None
     annotated = root_for_finetuning(root)
     task = task_for_folder(annotated)
     if task.name != "classify":
         return (
-            f"These images belong to annotations with which finetune --data.root {annotated} trains to {task.name}; only "
-            "classification is timed here."
+            f"These images have annotations, with which finetune --data.root {annotated} trains to {task.name}; plan times "
+            "classification only."
         )
     return (
         "Classification needs at least two classes, and these images have no labels: put each class's images into a folder "
@@ -127,28 +133,28 @@ def _notes(index: FolderIndex, pretraining: TrainingPlan, finetuning: TrainingPl
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     if load > cores + 1:
         notes.append(
-            f"This machine is busy (load {load:.1f} on {cores} cores): without others, training would be faster."
+            f"This machine is busy (load {load:.1f} on {cores} cores): training would be faster without other programs."
         )
     plans = {"Pre-training": pretraining} | ({} if finetuning is None else {"Fine-tuning": finetuning})
     for title, training in plans.items():
         if training.memory_bytes > training.device_memory_bytes:
             notes.append(
-                f"{title} would take more memory than the {size(training.device_memory_bytes)} there are: lower "
+                f"{title} would take more memory than the {size(training.device_memory_bytes)} available: lower "
                 "--data.batch_size, or raise --trainer.accumulate_grad_batches."
             )
     if pretraining.total_seconds > DAY:
         notes.append(
-            "Pre-training would take more than a day here: without a budget (--data.budget), pretrain refuses it."
+            "Pre-training would take more than a day on this machine: pretrain starts it only with a budget (--data.budget)."
         )
     if finetuning is not None and "val" not in index.splits:
-        notes.append("There are no validation images, by which fine-tuning chooses its best epoch.")
+        notes.append("There are no validation images, on which fine-tuning chooses its best epoch.")
     if finetuning is not None and "test" not in index.splits:
-        notes.append("There are no test images, so a fine-tuned classifier will not be tested.")
+        notes.append("There are no test images, so the fine-tuned classifier will not be tested.")
     return notes
 
 
 def _commands(root: str, index_dir: str, recipe: str | None, finetuning: TrainingPlan | None) -> list[str]:
-    """How to pre-train and fine-tune as planned."""
+    """The commands that pre-train and fine-tune as planned."""
     data = ["--data.root", root] + ([] if index_dir == INDEX_DIR else ["--data.index_dir", index_dir])
     commands = [["pretrain", *([] if recipe is None else ["--recipe", recipe]), *data]]
     if finetuning is not None:
@@ -158,9 +164,13 @@ def _commands(root: str, index_dir: str, recipe: str | None, finetuning: Trainin
 
 
 def plan(request: Request) -> int:
-    """``lit-splitmask plan``: what a folder holds, and what training on it would take."""
+    """Makes a plan, and prints it as tables or JSON.
+
+    Raises:
+        UserError: The folder or the recipe cannot be used, or this machine has too little memory.
+    """
     quiet()
-    parser = argparse.ArgumentParser(prog="lit-splitmask plan", allow_abbrev=False)
+    parser = OptionParser(prog="lit-splitmask plan", allow_abbrev=False)
     parser.add_argument("folder", nargs="?")
     parser.add_argument("--data.root", dest="root")
     parser.add_argument("--data.index_dir", dest="index_dir", default=INDEX_DIR)
@@ -169,8 +179,8 @@ def plan(request: Request) -> int:
     options = parser.parse_args(request.settings())
     roots = [root for root in (options.folder, options.root) if root is not None]
     if len(roots) != 1:
-        given = "none" if not roots else " and ".join(roots)
-        raise UserError(f"plan needs one folder of images (lit-splitmask plan --data.root DIR), but was given {given}.")
+        given = " and ".join(roots) or "none"
+        raise UserError(f"plan takes one folder of images (lit-splitmask plan --data.root DIR), but was given {given}.")
     result = make_plan(roots[0], options.index_dir, options.recipe)
     if options.json:
         print(json.dumps(asdict(result), indent=2, ensure_ascii=False))
@@ -185,7 +195,7 @@ def show(result: Plan) -> None:
     show_images(console, result.images)
     show_duplicates(console, result.images)
     show_trainings(console, result.pretraining, result.finetuning)
-    console.print(f"On disk, all of this would take {size(result.disk_bytes)}.")
+    console.print(f"Disk space in total: {size(result.disk_bytes)}.")
     if result.no_finetuning is not None:
         console.print(f"Fine-tuning is not planned. {result.no_finetuning}")
     for line in result.notes:

@@ -1,4 +1,4 @@
-"""What a training costs on this machine: a few real steps, timed in a process of their own."""
+"""Times a few real steps of a training on this machine, in a separate process."""
 
 import io
 import resource
@@ -30,13 +30,15 @@ from lit_splitmask.tokenizers import Codebook
 
 WARMUP_STEPS, TIMED_STEPS = 2, 5
 MOST_SECONDS = 40.0
-"""After so long no further step is timed, if one was."""
+"""After so many seconds, timing ends if at least one step was timed."""
 
 MOST_IMAGES = {"cpu": 64, "cuda": 256}
-MOST_CPU_PIXELS = 2**20
-"""Of a timed step; on a CPU, larger images are timed in smaller batches."""
+"""Largest number of images in a timed step."""
 
-_ALONE = [
+MOST_CPU_PIXELS = 2**20
+"""Largest number of pixels in a timed step on a CPU; larger images are timed in smaller batches."""
+
+_TIMING_OPTIONS = [
     "--trainer.devices=1",
     "--trainer.strategy=auto",
     "--trainer.accumulate_grad_batches=1",
@@ -51,13 +53,14 @@ _ALONE = [
 
 @dataclass(frozen=True)
 class Job:
-    """A training of which a few steps are timed.
+    """A training whose steps are timed.
 
     Attributes:
-        module: class of the module.
-        arguments, recipe: what :class:`RunCLI` takes.
-        num_images: images of a timed step.
-        in_memory: whether the images come from the pixel cache in the real training.
+        module: Class of the module.
+        arguments: Options of the training, as for :class:`RunCLI`.
+        recipe: Recipe of the training, as for :class:`RunCLI`.
+        num_images: Images in a timed step.
+        in_memory: Whether the real training reads images from the pixel cache.
     """
 
     module: type[TrainModule]
@@ -69,19 +72,19 @@ class Job:
 
 @dataclass(frozen=True)
 class StepCost:
-    """What the timed steps took.
+    """Time and memory of a training step.
 
     Attributes:
-        device: where they ran.
-        num_images: images of a step.
-        num_steps: steps that were timed, after the warm-up.
-        seconds: median of a step, loading and optimizer included.
-        base_bytes: memory before the first step.
-        state_bytes: gradients and AdamW's two moments.
-        activation_bytes: what the steps took beside these; grows with the images of a step.
-        parameters: number of weights.
-        weights_bytes: of the exported backbone or classifier.
-        checkpoint_bytes: of one checkpoint: weights, buffers and the two moments.
+        device: Type of the device.
+        num_images: Images in a step.
+        num_steps: Steps that were timed, after the warm-up.
+        seconds: Median time of a step, with loading and optimizer.
+        base_bytes: Memory before the first step.
+        state_bytes: Memory of gradients and AdamW's two moments.
+        activation_bytes: The remaining memory of a step, which grows with its images.
+        parameters: Number of weights.
+        weights_bytes: Size of the exported backbone or classifier.
+        checkpoint_bytes: Size of one checkpoint: weights, buffers and the two moments.
     """
 
     device: str
@@ -96,16 +99,16 @@ class StepCost:
     checkpoint_bytes: int
 
     def seconds_of(self, num_images: int) -> float:
-        """Estimated time of a step with so many images."""
+        """Estimated time of a step with this many images."""
         return self.seconds * num_images / self.num_images
 
     def memory_of(self, num_images: int) -> int:
-        """Estimated peak memory of a step with so many images on one device at once."""
+        """Estimated peak memory of one device in a step with this many images on it."""
         return self.base_bytes + self.state_bytes + round(self.activation_bytes * num_images / self.num_images)
 
 
 def images_to_time(device: str, image_size: int, num_images: int) -> int:
-    """How many of the ``num_images`` that a device sees at once are timed: all of them, if that takes seconds only."""
+    """Images in a timed step, where a real one has ``num_images`` on a device: all of them, if that takes only seconds."""
     most = MOST_IMAGES.get(device, MOST_IMAGES["cpu"])
     if device == "cpu":
         most = min(most, max(8, MOST_CPU_PIXELS // image_size**2))
@@ -113,27 +116,27 @@ def images_to_time(device: str, image_size: int, num_images: int) -> int:
 
 
 def time_alone(job: Job) -> StepCost:
-    """Times a job in a fresh process, so that its memory is that of a training and nothing else.
+    """Times a job in a new process, whose memory is that of the training alone.
 
     Raises:
-        UserError: The training cannot run, or takes more memory than there is.
+        UserError: The training cannot run, or memory runs out.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
             return pool.submit(time_steps, job).result()
         except BrokenProcessPool:
             raise UserError(
-                f"The process that timed steps of {job.num_images} images was killed, most likely because the memory of this "
-                "machine did not suffice. Close other programs, or give a recipe with a smaller network or smaller images "
+                f"The process that timed steps of {job.num_images} images was killed, most likely because this machine ran out "
+                "of memory. Close other programs, or give a recipe with a smaller network or smaller images "
                 "(--recipe; see lit-splitmask recipes)."
             ) from None
 
 
 def time_steps(job: Job) -> StepCost:
-    """Times a job in this process; on a GPU whose memory does not suffice, with fewer images.
+    """Times a job in this process; if the GPU runs out of memory, with fewer images.
 
     Raises:
-        UserError: The training cannot run, or not even with one image a step.
+        UserError: The training cannot run, or the GPU runs out of memory with a single image.
     """
     quiet()
     num_images = job.num_images
@@ -145,14 +148,14 @@ def time_steps(job: Job) -> StepCost:
             torch.cuda.reset_peak_memory_stats()
             num_images //= 2
     raise UserError(
-        "The memory of the GPU does not suffice for one image a step: give a recipe with a smaller network."
+        "The GPU runs out of memory with a single image per step: give a recipe with a smaller network (--recipe)."
     )
 
 
 def _time_steps(job: Job, num_images: int) -> StepCost:
     timer = StepTimer()
     with tempfile.TemporaryDirectory() as directory, redirect_stdout(io.StringIO()):
-        run = RunCLI(job.module, [*job.arguments, *_ALONE], job.recipe)
+        run = RunCLI(job.module, [*job.arguments, *_TIMING_OPTIONS], job.recipe)
         trainer, module, data = run.build(RunFolder(Path(directory)), [timer])
         data.setup("validate")
         if isinstance(module, Pretrain):
@@ -180,7 +183,7 @@ def _num_bytes(module: torch.nn.Module) -> int:
 
 
 def _fill_codebook(module: Pretrain) -> None:
-    """Takes random words, since fitting them would read all images, and any words take the same time."""
+    """Sets random words: fitting would read all images, and the words do not affect the time."""
     tokenizer = module.objective.tokenizer_to_fit
     if isinstance(tokenizer, Codebook) and tokenizer.needs_fitting:
         tokenizer.set_codebook(torch.randn_like(tokenizer.codebook))
@@ -190,9 +193,9 @@ class FewImages(CropData):
     """A few training images of another datamodule, for a few steps.
 
     Args:
-        data: the other, set up.
-        num_images: images of a step, and at most so many different ones.
-        in_memory: read them beforehand, as if the pixel cache had been built.
+        data: The other datamodule, set up.
+        num_images: Images in a step; at most this many different ones are used.
+        in_memory: Whether to read them first, as if the pixel cache had been built.
     """
 
     def __init__(self, data: CropData, num_images: int, in_memory: bool) -> None:
@@ -208,7 +211,7 @@ class FewImages(CropData):
         self.data, self.in_memory = data, in_memory
 
     def open_source(self) -> Source:
-        """The source of the other datamodule, with few images and a training split only."""
+        """The source of the other datamodule, with a few training images only."""
         source, samples = self.data.source, self.data.train_samples
         count = min(len(samples), self.batch_size)
         few = samples.subset([len(samples) * number // count for number in range(count)])
@@ -219,11 +222,12 @@ class FewImages(CropData):
 
 
 class StepTimer(Callback):
-    """Notes the time of each step after the warm-up, and the memory before the first and at the end.
+    """Measures the time of each step after the warm-up, and the memory before and after training.
 
     Attributes:
-        seconds: of each timed step.
-        base_bytes, peak_bytes: memory before the first step, and the most until the end.
+        seconds: Time of each timed step.
+        base_bytes: Memory before the first step.
+        peak_bytes: Peak memory until the last step.
     """
 
     def __init__(self) -> None:
@@ -252,7 +256,7 @@ class StepTimer(Callback):
 
 
 def peak_memory(is_cuda: bool) -> int:
-    """The most memory that was in use so far, in bytes: of the GPU, or of this process."""
+    """Peak memory so far in bytes, of the GPU or of this process."""
     if is_cuda:
         return int(torch.cuda.max_memory_allocated())
     unit = 1 if sys.platform == "darwin" else 1024

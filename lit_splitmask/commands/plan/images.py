@@ -1,4 +1,4 @@
-"""What a folder's images are: how many, how large, which files are odd, which images occur more than once."""
+"""Inspects the images of a folder: how many, how large, which files are odd, which images occur more than once."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -16,8 +16,9 @@ from lit_splitmask.images.split import group_by_hash
 
 NO_LABEL = "(no label)"
 EXAMPLES = 5
+"""Largest number of files listed for each kind of oddity."""
 
-_DRAFT_SIZE = 64  # twice what a fingerprint looks at
+_DRAFT_SIZE = 64  # twice the side of a fingerprint
 _GREY = {"1", "L", "LA", "La"}
 _PALETTE = {"P", "PA"}
 _SAME_FORMAT = {"MPO": "JPEG", "DIB": "BMP"}  # a JPEG with a second picture behind it; a BMP without its first header
@@ -39,7 +40,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class OddFiles:
-    """Files of one odd kind: how many, and the first of them."""
+    """Files with one kind of oddity: how many, and the first few."""
 
     count: int
     examples: list[str]
@@ -47,13 +48,14 @@ class OddFiles:
 
 @dataclass(frozen=True)
 class Group:
-    """Images that are the same, or nearly.
+    """Images that are identical or nearly so.
 
     Attributes:
-        files: paths relative to the folder.
-        splits, labels: of each file.
-        across_splits: whether they lie in more than one split.
-        labels_differ: whether they carry more than one label.
+        files: Paths relative to the folder.
+        splits: Split of each file.
+        labels: Label of each file.
+        across_splits: Whether they are in more than one split.
+        labels_differ: Whether they have more than one label.
     """
 
     files: list[str]
@@ -68,17 +70,18 @@ class ImageFindings:
     """What was found in a folder.
 
     Attributes:
-        layout: what was understood of it, in one line.
-        counts: split -> class -> images that are used.
-        taken_out: images that are left out of a split because another holds the same pixels, and of which it holds them.
-        height, width: of the readable images, upright.
-        formats: images of each file format, by content.
-        odd: kind -> files.
-        undecodable: file -> reason.
-        identical: groups with the same pixels; the worst first.
-        near: groups that look the same, identical ones standing for one; the worst first.
-        one_image_classes: classes with a single distinct image.
-        empty_classes: class folders without a readable image.
+        layout: How the folder was read, in one line.
+        counts: Images that are used, by split and class.
+        taken_out: Images left out of a split because another split has the same pixels, and which image that is.
+        height: Heights of the readable images, upright.
+        width: Their widths.
+        formats: Number of images of each file format, by content.
+        odd: Odd files by kind.
+        undecodable: Files that cannot be decoded, and why.
+        identical: Groups with the same pixels; the worst first.
+        near: Groups that look the same, identical images represented by one; the worst first.
+        one_image_classes: Classes with a single distinct image.
+        empty_classes: Class folders without a readable image.
     """
 
     layout: str
@@ -96,34 +99,40 @@ class ImageFindings:
 
 
 @dataclass(frozen=True)
-class FileFacts:
-    """What one file is: its format, in which ways it is odd, and what it looks like."""
+class InspectedFile:
+    """What one image file is.
+
+    Attributes:
+        format: File format, by content.
+        oddities: In which ways it is odd.
+        fingerprint: What it looks like.
+    """
 
     format: str
-    kinds: list[str]
+    oddities: list[str]
     fingerprint: Fingerprint
 
 
 def find(index: FolderIndex) -> ImageFindings:
-    """Looks at every image of a folder once, at a reduced size, and takes the rest from its record."""
+    """Reads every image of a folder once, at a reduced size, and takes the rest from the folder's index."""
     files = list(index.files)
-    facts = list(in_threads(lambda file: inspect(index.root / file), files, f"Comparing {index.root.name}"))
+    inspected = list(in_threads(lambda file: inspect(index.root / file), files, f"Comparing {index.root.name}"))
     odd: dict[str, list[str]] = defaultdict(list)
-    for file, entry in zip(files, facts, strict=True):
-        for kind in entry.kinds:
+    for file, entry in zip(files, inspected, strict=True):
+        for kind in entry.oddities:
             odd[kind].append(file)
-    identical = group_by_hash(files, {file: record.hash for file, record in index.files.items()})
-    place = {file: number for number, file in enumerate(files)}
+    identical = group_by_hash(files, {file: entry.hash for file, entry in index.files.items()})
+    entry_of = dict(zip(files, inspected, strict=True))
     firsts = [group[0] for group in identical]
-    near = near_groups([facts[place[file]].fingerprint for file in firsts])
-    shapes = [record.shape for record in index.files.values()]
+    near = near_groups([entry_of[file].fingerprint for file in firsts])
+    shapes = [entry.shape for entry in index.files.values()]
     return ImageFindings(
         layout=index.layout,
         counts=_counts(index),
         taken_out=[entry.describe() for entry in index.dropped],
         height=Spread.of([height for height, _ in shapes]),
         width=Spread.of([width for _, width in shapes]),
-        formats=dict(Counter(entry.format for entry in facts).most_common()),
+        formats=dict(Counter(entry.format for entry in inspected).most_common()),
         odd={kind: OddFiles(len(odd[kind]), odd[kind][:EXAMPLES]) for kind in sorted(odd)},
         undecodable={file: _reason(index.root / file) for file in index.unreadable},
         identical=_groups(index, (group for group in identical if len(group) > 1)),
@@ -133,21 +142,21 @@ def find(index: FolderIndex) -> ImageFindings:
     )
 
 
-def inspect(path: Path) -> FileFacts:
+def inspect(path: Path) -> InspectedFile:
     """Reads the header of an image, and the image at a reduced size.
 
     Raises:
-        DecodeError: It cannot be decoded any more.
+        DecodeError: The image can no longer be decoded.
     """
     with Image.open(path) as image:
-        found = _SAME_FORMAT.get(str(image.format), str(image.format))
-        kinds = list(odd_kinds(image, path.suffix))
-    return FileFacts(found, kinds, fingerprint(decode(path, draft_size=_DRAFT_SIZE)))
+        file_format = _SAME_FORMAT.get(str(image.format), str(image.format))
+        oddities = list(odd_kinds(image, path.suffix))
+    return InspectedFile(file_format, oddities, fingerprint(decode(path, draft_size=_DRAFT_SIZE)))
 
 
 def odd_kinds(image: Image.Image, extension: str) -> Iterable[str]:
-    """In which ways an opened, not yet loaded image differs from plain RGB of 8 bits under its own extension."""
-    # Pillow reads colours of 16 bits as mode RGB; asked first, since a PNG is loaded when its orientation is asked for.
+    """In which ways an opened, not yet loaded image differs from plain 8-bit RGB with the extension of its format."""
+    # Pillow reads 16-bit colour as mode RGB. This comes first, since reading the orientation loads a PNG.
     stored = " ".join(str(tile[3]) for tile in getattr(image, "tile", []))
     if 2 <= orientation(image) <= 8:
         yield "EXIF-rotated"
@@ -171,7 +180,7 @@ def odd_kinds(image: Image.Image, extension: str) -> Iterable[str]:
 def _reason(path: Path) -> str:
     """Why a file cannot be decoded."""
     error = examine(path)[1]
-    assert error is not None, f"{path} could not be decoded a moment ago"
+    assert error is not None, f"{path} could not be decoded before"
     cause = error.__cause__
     return str(error) if cause is None else f"{type(cause).__name__}: {cause}"
 
@@ -187,7 +196,7 @@ def _counts(index: FolderIndex) -> dict[str, dict[str, int]]:
 
 
 def _groups(index: FolderIndex, groups: Iterable[list[str]]) -> list[Group]:
-    """Groups with their splits and labels; those across splits and under different labels first."""
+    """Groups with their splits and labels; groups across splits and under different labels come first."""
     split_of = {file: split for split, files in index.splits.items() for file in files}
     split_of |= {entry.file: entry.split for entry in index.dropped}
     result = []
@@ -200,13 +209,13 @@ def _groups(index: FolderIndex, groups: Iterable[list[str]]) -> list[Group]:
 def _one_image_classes(index: FolderIndex) -> list[str]:
     hashes: dict[str, set[str]] = defaultdict(set)
     if index.classes:
-        for name, record in zip(_label_names(index, list(index.files)), index.files.values(), strict=True):
-            hashes[name].add(record.hash)
+        for name, entry in zip(_label_names(index, list(index.files)), index.files.values(), strict=True):
+            hashes[name].add(entry.hash)
     return sorted(name for name, distinct in hashes.items() if len(distinct) == 1)
 
 
 def _empty_classes(index: FolderIndex) -> list[str]:
-    """Paths of class folders, relative to the root; none where lists, not folders, name the classes."""
+    """Class folders without images, relative to the root; none if lists, not folders, name the classes."""
     if not index.classes or index.given_labels:
         return []
     known = [file.split("/") for file in index.files | index.unreadable]

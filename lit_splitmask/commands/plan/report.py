@@ -1,6 +1,6 @@
 """The tables that ``plan`` prints."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.table import Table
@@ -10,19 +10,22 @@ from lit_splitmask.commands.plan.training import TrainingPlan
 from lit_splitmask.units import duration, size
 
 MOST_CLASSES = 30
-"""Of more classes, the largest and the smallest are listed."""
+"""Of more classes, only the largest and the smallest are listed."""
 
 MOST_NAMES = 3
+"""Largest number of files named on a line."""
+
 MOST_GROUPS = 10
+"""Largest number of groups of duplicates listed."""
 
 
 def new_console() -> Console:
-    """A console that prints file names as they are."""
+    """A console that prints file names unchanged."""
     return Console(markup=False, highlight=False, emoji=False)
 
 
 def show_images(console: Console, images: ImageFindings) -> None:
-    """How many images there are of what, and which files are odd."""
+    """Prints how many images each class has, their sizes and formats, and which files are odd."""
     console.print(f"{images.layout}.")
     table = Table("class", *images.counts, title="Images", title_justify="left")
     for name, *counts in _class_rows(images.counts):
@@ -36,24 +39,24 @@ def show_images(console: Console, images: ImageFindings) -> None:
     rows = [(kind, files.count, files.examples) for kind, files in images.odd.items()]
     rows += [("class with one image", len(images.one_image_classes), images.one_image_classes)]
     rows += [("class folder without images", len(images.empty_classes), images.empty_classes)]
-    odd = Table("what is odd", "how many", "such as", title="Odd files and classes", title_justify="left")
+    odd = Table("kind", "number", "examples", title="Odd files and classes", title_justify="left")
     for kind, count, names in rows:
         if count:
             odd.add_row(kind, f"{count:,}", _shortened(names, count))
     console.print(odd if odd.row_count else "No odd files.")
     for file, reason in images.undecodable.items():
-        console.print(f"Cannot be decoded, and is left out: {file} ({reason})")
+        console.print(f"Left out, cannot be decoded: {file} ({reason})", soft_wrap=True)
 
 
 def _class_rows(counts: dict[str, dict[str, int]]) -> list[list[str]]:
-    """A row a class; of many classes, the largest and the smallest."""
+    """One row per class; of many classes, the largest and the smallest."""
     totals = {name: sum(split[name] for split in counts.values()) for split in counts.values() for name in split}
     rows = [[name, *(f"{split[name]:,}" for split in counts.values())] for name in totals]
     if len(rows) <= MOST_CLASSES:
         return rows
     by_size = [row for _, row in sorted(zip(totals.values(), rows, strict=True), key=lambda pair: -pair[0])]
     half = MOST_CLASSES // 2
-    between = f"… {len(rows) - 2 * half:,} classes between …"
+    between = f"… {len(rows) - 2 * half:,} classes in between …"
     return [*by_size[:half], [between, *("" for _ in counts)], *by_size[-half:]]
 
 
@@ -62,17 +65,18 @@ def _shortened(names: list[str], count: int) -> str:
 
 
 def show_duplicates(console: Console, images: ImageFindings) -> None:
-    """Which images occur more than once."""
+    """Prints which images occur more than once."""
     if not images.identical and not images.near:
-        console.print("No image occurs twice, or nearly.")
+        console.print("No duplicates or near duplicates.")
         return
     table = Table("", "groups", "across splits", "different labels", title="Duplicates", title_justify="left")
-    for kind, groups in (("identical pixels", images.identical), ("nearly the same", images.near)):
-        table.add_row(kind, *(f"{_count(groups, test):,}" for test in (_any, _across, _differ)))
+    for kind, groups in (("identical pixels", images.identical), ("nearly identical", images.near)):
+        across, differ = sum(g.across_splits for g in groups), sum(g.labels_differ for g in groups)
+        table.add_row(kind, f"{len(groups):,}", f"{across:,}", f"{differ:,}")
     console.print(table)
-    for title, groups in (("Identical", images.identical), ("Nearly the same", images.near)):
+    for title, groups in (("Identical", images.identical), ("Nearly identical", images.near)):
         for group in groups[:MOST_GROUPS]:
-            console.print(f"{title}{_why_bad(group)}: {_shortened(group.files, len(group.files))}", soft_wrap=True)
+            console.print(f"{title}{_problems(group)}: {_shortened(group.files, len(group.files))}", soft_wrap=True)
         if len(groups) > MOST_GROUPS:
             console.print(f"… and {len(groups) - MOST_GROUPS:,} more (--json lists all).")
     for line in images.taken_out[:MOST_GROUPS]:
@@ -81,39 +85,23 @@ def show_duplicates(console: Console, images: ImageFindings) -> None:
         console.print(f"… and {len(images.taken_out) - MOST_GROUPS:,} more images are left out (--json lists all).")
 
 
-def _count(groups: Iterable[Group], test: Callable[[Group], bool]) -> int:
-    return sum(test(group) for group in groups)
-
-
-def _any(group: Group) -> bool:
-    return True
-
-
-def _across(group: Group) -> bool:
-    return group.across_splits
-
-
-def _differ(group: Group) -> bool:
-    return group.labels_differ
-
-
-def _why_bad(group: Group) -> str:
+def _problems(group: Group) -> str:
     reasons = ["across splits"] * group.across_splits + ["under different labels"] * group.labels_differ
     return f" ({' and '.join(reasons)})" if reasons else ""
 
 
 def show_trainings(console: Console, pretraining: TrainingPlan, finetuning: TrainingPlan | None) -> None:
-    """What each training would be, and what it would take."""
+    """Prints the settings of each training, and what it would cost."""
     plans = [pretraining] if finetuning is None else [pretraining, finetuning]
     titles = ["pre-training", "fine-tuning"][: len(plans)]
     table = Table("", *titles, title="Training", title_justify="left")
-    for name, tell in _ROWS:
-        table.add_row(name, *(tell(plan) for plan in plans))
+    for name, cell in _ROWS:
+        table.add_row(name, *(cell(plan) for plan in plans))
     console.print(table)
     for title, plan in zip(titles, plans, strict=True):
-        console.print(f"Recipe of {title}: {plan.reason}.")
+        console.print(f"Recipe for {title}: {plan.recipe} ({plan.reason}).")
         console.print(f"Time and memory of {title}: {_how_timed(plan)}.")
-    console.print("Not counted: fitting visual words, where a recipe does, and validation.")
+    console.print("Not included: fitting visual words, and validation.")
 
 
 def _seconds(seconds: float) -> str:
@@ -135,7 +123,7 @@ _ROWS: tuple[tuple[str, Callable[[TrainingPlan], str]], ...] = (
     ("warm-up steps", lambda plan: f"{plan.warmup_steps:,}"),
     ("parameters", lambda plan: f"{plan.parameters / 1e6:,.1f} M"),
     ("device", lambda plan: f"{plan.num_devices} x {plan.device}"),
-    ("seconds a step", lambda plan: f"about {_seconds(plan.step_seconds)}"),
+    ("seconds per step", lambda plan: f"about {_seconds(plan.step_seconds)}"),
     ("time (h:mm:ss)", lambda plan: f"about {duration(plan.total_seconds)}"),
     ("memory", lambda plan: f"about {size(plan.memory_bytes)}"),
     ("pixel cache on disk", lambda plan: "none" if plan.cache is None else size(plan.cache_bytes)),
@@ -145,8 +133,8 @@ _ROWS: tuple[tuple[str, Callable[[TrainingPlan], str]], ...] = (
 
 
 def _how_timed(plan: TrainingPlan) -> str:
-    """How much was timed, and how the rest follows."""
+    """What was timed, and how the estimate follows."""
     steps = "one timed step" if plan.timed_steps == 1 else f"{plan.timed_steps} timed steps"
     full = plan.batch_size // plan.num_devices
-    scaled = f", scaled linearly to {full:,} a device" if full != plan.timed_images else ""
-    return f"from {steps} of {plan.timed_images:,} images with loading{scaled}"
+    scaled = f", scaled linearly to {full:,} per device" if full != plan.timed_images else ""
+    return f"from {steps} of {plan.timed_images:,} images, with loading{scaled}"

@@ -1,4 +1,4 @@
-"""Works out a training without running it: its budget, and what it takes on this machine."""
+"""Plans a training without running it: its budget, and its cost on this machine."""
 
 import os
 from dataclasses import dataclass
@@ -20,21 +20,32 @@ from lit_splitmask.modules.base import TrainModule
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """One training, and what it would take on this machine.
+    """One training, and its cost on this machine.
 
     Attributes:
-        recipe, reason: the settings, and why these.
-        image_size: side of the crops.
-        num_images, passes, images_seen, batch_size, steps, warmup_steps: the budget, worked out.
-        parameters: number of weights.
-        device, num_devices: where it would run.
-        timed_images, timed_steps: what was timed: steps of so many images. Other numbers of images are scaled linearly.
-        step_seconds, total_seconds: of a whole step, and of all; without validation and fitting of visual words.
-        memory_bytes: peak on one device, or of the training process on a CPU.
-        device_memory_bytes: what the device, or on a CPU the machine, has.
-        cache: name of the pixel cache; None where images are decoded each time.
-        cache_bytes: its size.
-        checkpoint_bytes, num_checkpoints, weights_bytes: of one checkpoint, how many are kept at most, of the exported weights.
+        recipe: Name or path of the recipe.
+        reason: Why it was chosen.
+        image_size: Side of the crops in pixels.
+        num_images: Training images.
+        passes: Passes over them.
+        images_seen: Images seen in all steps.
+        batch_size: Images in a step, on all devices.
+        steps: Optimizer steps.
+        warmup_steps: Steps of the warm-up.
+        parameters: Number of weights.
+        device: Type of the device.
+        num_devices: Number of devices.
+        timed_images: Images in a timed step; time and memory of other numbers are scaled linearly.
+        timed_steps: Number of timed steps.
+        step_seconds: Time of a step.
+        total_seconds: Time of all steps, without validation and the fitting of visual words.
+        memory_bytes: Peak memory of one device, or of the training process on a CPU.
+        device_memory_bytes: Memory of the device, or of the machine for a CPU.
+        cache: Name of the pixel cache; None if images are decoded in every pass.
+        cache_bytes: Size of the pixel cache.
+        checkpoint_bytes: Size of one checkpoint.
+        num_checkpoints: Largest number of checkpoints on disk.
+        weights_bytes: Size of the exported weights.
     """
 
     recipe: str
@@ -63,15 +74,16 @@ class TrainingPlan:
 
 
 class Stage:
-    """A training that is built, but not run.
+    """A training that is built but not run.
 
     Args:
-        module: class of the module.
-        arguments, recipe: what :class:`RunCLI` takes.
-        scratch: a folder for what building it may write.
+        module: Class of the module.
+        arguments: Options of the training, as for :class:`RunCLI`.
+        recipe: Recipe of the training, as for :class:`RunCLI`.
+        scratch: A temporary folder.
 
     Raises:
-        UserError: The settings do not fit together, or the folder cannot be used.
+        UserError: The settings do not fit together, or the images cannot be used.
     """
 
     def __init__(self, module: type[TrainModule], arguments: list[str], recipe: dict[str, Any], scratch: Path) -> None:
@@ -82,21 +94,29 @@ class Stage:
         self.module = cast(TrainModule, built)
         if not isinstance(data, FileData):
             raise UserError(
-                f"plan looks at images in files, but the recipe reads {type(data).__name__}: give another --recipe."
+                f"plan inspects image files, but the recipe reads {type(data).__name__}: give another --recipe."
             )
         self.data = data
         self.index: FolderIndex = data.load_or_make()
 
     def plan(self, choice: recipes.Choice, num_checkpoints: int) -> TrainingPlan:
-        """Works the budget out, and times a few steps."""
+        """Computes the budget, and times a few steps.
+
+        Args:
+            choice: The recipe and why it was chosen.
+            num_checkpoints: Largest number of checkpoints on disk.
+
+        Raises:
+            UserError: The training cannot run, or memory runs out.
+        """
         trainer, data, index = self.trainer, self.data, self.index
-        data.trainer = trainer  # whose devices and max_steps count in the budget
+        data.trainer = trainer  # the budget depends on its devices and max_steps
         data.setup("fit")
         schedule = data.schedule
         store_size = data.store_size(index)
         cache = None if store_size is None else cache_of(index, store_size)
-        at_once = data.batch_size // (trainer.world_size * trainer.accumulate_grad_batches)
-        timed = plan_cost.images_to_time(trainer.strategy.root_device.type, data.image_size, at_once)
+        per_device = data.batch_size // (trainer.world_size * trainer.accumulate_grad_batches)
+        timed = plan_cost.images_to_time(trainer.strategy.root_device.type, data.image_size, per_device)
         job = plan_cost.Job(self.module_class, self.arguments, self.recipe, timed, in_memory=cache is not None)
         cost = plan_cost.time_alone(job)
         step_seconds = cost.seconds_of(data.batch_size // trainer.world_size)
@@ -117,7 +137,7 @@ class Stage:
             timed_steps=cost.num_steps,
             step_seconds=step_seconds,
             total_seconds=step_seconds * schedule.steps,
-            memory_bytes=cost.memory_of(at_once),
+            memory_bytes=cost.memory_of(per_device),
             device_memory_bytes=device_memory(cost.device),
             cache=None if cache is None else cache.path.name,
             cache_bytes=0 if cache is None else cache.num_bytes,
@@ -128,13 +148,13 @@ class Stage:
 
 
 def device_memory(device: str) -> int:
-    """The memory of the first GPU, or of the machine, in bytes."""
+    """Memory of the first GPU, or of the machine, in bytes."""
     if device == "cuda":
         return int(torch.cuda.get_device_properties(0).total_memory)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def disk_bytes(plans: list[TrainingPlan]) -> int:
-    """What trainings write in all: caches, one where they share it, checkpoints and weights."""
+    """Disk space of trainings: caches (a shared one counts once), checkpoints and weights."""
     caches = {plan.cache: plan.cache_bytes for plan in plans}
     return sum(caches.values()) + sum(p.num_checkpoints * p.checkpoint_bytes + p.weights_bytes for p in plans)

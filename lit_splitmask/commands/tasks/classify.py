@@ -1,4 +1,4 @@
-"""What ``finetune`` says of a classifier."""
+"""What ``finetune`` reports about a classifier."""
 
 from typing import Any
 
@@ -8,7 +8,11 @@ from lit_splitmask.modules import Classify
 
 
 def report(found: TaskReport) -> list[str]:
-    """Tests the classifier if there are test images, and prints the scores; returns the files written."""
+    """Tests the classifier if there are test images, and prints the scores.
+
+    Returns:
+        The files written.
+    """
     if "test" not in found.data.source.splits:
         return []
     scores = found.trainer.test(found.module, datamodule=found.data, verbose=False)[0]
@@ -25,5 +29,5 @@ def report(found: TaskReport) -> list[str]:
 
 
 def predict_data(module: Classify, data: CropData) -> dict[str, Any]:
-    """Settings of the datamodule with which other images are classified."""
+    """Settings of the datamodule for classifying other images."""
     return {"image_size": data.image_size, "channels": data.channels, "crop_ratio": data.crop_ratio}

@@ -1,4 +1,4 @@
-"""What ``finetune`` says of a detector."""
+"""What ``finetune`` reports about a detector."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from lit_splitmask.modules.average_precision import NAMES
 
 
 def report(found: TaskReport) -> list[str]:
-    """Evaluates the detector on test, or on val where there is none; prints AP and draws predictions.
+    """Evaluates the detector on test, or on val if there is no test split; prints AP and draws predictions.
 
     Returns:
         The files written.
@@ -46,6 +46,6 @@ def _print(found: TaskReport, split: str, values: dict[str, float]) -> None:
 
 
 def predict_data(module: Detect, data: CocoDetection) -> dict[str, Any]:
-    """Settings of the datamodule with which objects are found in other images."""
+    """Settings of the datamodule for detecting objects in other images."""
     settings = {"image_size": data.image_size, "channels": data.channels, "max_size": data.max_size}
     return {**settings, "masks": module.rcnn.with_masks}

@@ -1,4 +1,4 @@
-"""What ``finetune`` can train for: the module, the recipe, the score and the report of each task."""
+"""The tasks of ``finetune``: module, datamodules, recipe, score and report of each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,20 +21,20 @@ from lit_splitmask.modules.base import TrainModule
 
 @dataclass(frozen=True)
 class Task:
-    """One thing to train for.
+    """A task.
 
     Attributes:
-        name: For ``--task``.
-        module: The LightningModule.
-        datamodules: Those whose images are for this task alone.
+        name: Value of ``--task``.
+        module: Class of the LightningModule.
+        datamodules: Classes of the datamodules for this task alone.
         recognises: Whether a folder is laid out for this task alone.
-        default_recipe: For a folder, where the user names none.
-        monitor: The score by which the best checkpoint is kept; more is better.
+        default_recipe: Chooses the recipe for a folder if the user names none.
+        monitor: Score by which the best checkpoint is chosen; higher is better.
         weights: Name of the exported file.
-        crops_follow_weights: Whether images have the size that the weights were trained at, unless the user says otherwise.
-        report: Evaluates the best weights and says what was found.
-        predict_data: Settings of the datamodule with which other images are predicted.
-        writer: Writes predictions to a path, or to where it usually does.
+        crops_follow_weights: Whether crops have the size that the weights were trained at, unless the user gives another.
+        report: Evaluates the best weights and prints the scores; returns the files written.
+        predict_data: Settings of the datamodule for predicting other images.
+        writer: Makes the callback that writes predictions to a path, or to the task's default path.
     """
 
     name: str
@@ -48,6 +48,11 @@ class Task:
     report: Callable[[TaskReport], list[str]]
     predict_data: Callable[[Any, Any], dict[str, Any]]
     writer: Callable[[str | None], Callback]
+
+    @property
+    def usual_datamodule(self) -> str:
+        """Class of the datamodule if the settings name none."""
+        return self.datamodules[0] if self.datamodules else "ImageFolder"
 
 
 def _classification_recipe(root: Path) -> recipes.Choice:
@@ -65,7 +70,7 @@ TASKS = {
             datamodules=("SegmentationFolder",),
             recognises=datamodules.looks_like_segmentation,
             default_recipe=lambda root: recipes.choose_segmentation(
-                datamodules.glance(root).num_images // 2,  # the others are maps
+                datamodules.glance(root).num_images // 2,  # the other half are label maps
                 torch.cuda.is_available(),
             ),
             monitor="val/miou",
@@ -105,14 +110,14 @@ TASKS = {
         ),
     )
 }
-"""By name, in the order in which they look at a folder; ``classify`` takes what is left."""
+"""The tasks by name, in the order in which they are tried on a folder; ``classify`` takes any folder."""
 
 
 def choose_task(request: Request) -> Task:
-    """The task that ``--task`` names, or that the datamodule, the recipe, the run to resume or the folder is for.
+    """The task that ``--task`` names; else that of the datamodule, of the settings to start from, or of the folder.
 
     Raises:
-        UserError: There is no such task.
+        UserError: There is no such task, or the settings cannot be read.
     """
     if request.task is not None:
         if request.task not in TASKS:
@@ -130,12 +135,12 @@ def task_for_folder(root: str) -> Task:
 
 
 def task_for_datamodule(name: str) -> Task:
-    """The task that a datamodule's images are for, by the name of its class."""
+    """The task of a datamodule, by the name of its class."""
     return next((task for task in TASKS.values() if name in task.datamodules), TASKS["classify"])
 
 
 def task_for_recipe(name: str) -> Task:
-    """The task that a recipe is for."""
+    """The task of a recipe."""
     return task_for_datamodule(_datamodule_of(recipes.read(name)) or "")
 
 
@@ -157,12 +162,12 @@ def _datamodule_of(settings: dict[str, Any]) -> str | None:
 
 
 def task_of(module: object) -> Task:
-    """The task that a module is for; ``classify`` for modules of other origin."""
+    """The task of a module; ``classify`` for other classes."""
     return next((task for task in TASKS.values() if isinstance(module, task.module)), TASKS["classify"])
 
 
 def root_for_finetuning(root: str) -> str:
-    """The folder to fine-tune on after a pre-training on some images: where they belong to label maps or boxes, that of both."""
+    """The folder to fine-tune on after pre-training on ``root``: if label maps or boxes go with these images, that of both."""
     path = Path(root).expanduser()
     if path.parent.name == "images" and datamodules.looks_like_segmentation(path.parent.parent):
         return str(path.parent.parent)

@@ -1,4 +1,4 @@
-"""What the report of every task begins and ends with."""
+"""What the reports of all tasks share."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,14 @@ from lit_splitmask.modules.base import TrainModule
 
 @dataclass(frozen=True)
 class TaskReport:
-    """What a report is made of.
+    """A finished fine-tuning, to be evaluated.
 
     Attributes:
-        folder: Of the run.
-        trainer: That trained.
-        module: With the best weights.
+        folder: The folder of the run.
+        trainer: The trainer.
+        module: The module with the best weights.
         data: The images.
-        checkpoint: Where the weights are from.
+        checkpoint: The checkpoint of these weights.
     """
 
     folder: RunFolder
@@ -34,19 +34,19 @@ class TaskReport:
 
     @property
     def split(self) -> str | None:
-        """The images to evaluate on: test, or val where there is no test."""
+        """The split to evaluate on: test, or val if there is no test split; None if there is neither."""
         return next((name for name in ("test", "val") if name in self.data.source.splits), None)
 
     def table(self, split: str, *columns: str) -> Table:
         """A table of scores."""
-        title = f"{self.folder.path.name}: the checkpoint that was best on val"
+        title = f"{self.folder.path.name}: the best checkpoint on val"
         return Table(f"on {split} images", *columns, title=title)
 
     def show(self, table: Table, split: str) -> None:
-        """Prints scores, and what to think of those on val."""
+        """Prints scores, with a caution about those on val."""
         Console().print(table)
         if split == "val":
-            print("There is no test split: val has chosen the checkpoint, so these numbers are a little too good.")
+            print("There is no test split. The checkpoint was chosen on val, so these scores are slightly optimistic.")
 
     def write(self, name: str, values: dict[str, Any]) -> str:
         """Writes JSON into the run's folder; returns its path."""

@@ -1,4 +1,4 @@
-"""What ``finetune`` says of a segmenter."""
+"""What ``finetune`` reports about a segmenter."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ from lit_splitmask.modules.label_scores import class_iou
 
 
 def report(found: TaskReport) -> list[str]:
-    """Evaluates the segmenter on test, or on val where there is none; prints the scores and draws predictions.
+    """Evaluates the segmenter on test, or on val if there is no test split; prints the scores and draws predictions.
 
     Returns:
         The files written.
@@ -50,6 +50,6 @@ def _print(found: TaskReport, split: str, values: dict[str, Any]) -> None:
 
 
 def predict_data(module: Segment, data: SegmentationFolder) -> dict[str, Any]:
-    """Settings of the datamodule with which the label maps of other images are predicted."""
+    """Settings of the datamodule for predicting label maps of other images."""
     settings = {"image_size": data.image_size, "channels": data.channels, "short_side": data.short_side}
     return {**settings, "void": module.void, "num_classes": module.num_classes}

@@ -82,11 +82,11 @@ def test_a_plan_is_json_alone_and_nothing_but_the_split_is_written(
 def test_the_tables_name_classes_recipes_and_commands(untimed: list[Job], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(PLAN) == 0
     text = capsys.readouterr().out
-    for part in ("disc", "square", "stripes", "PNG 24", "pretrain.yaml", "No image occurs twice", "h:mm:ss"):
+    for part in ("disc", "square", "stripes", "PNG 24", "pretrain.yaml", "No duplicates", "h:mm:ss"):
         assert part in text
     assert "lit-splitmask pretrain --recipe pretrain.yaml --data.root shapes" in text
     assert "lit-splitmask finetune --recipe finetune --weights runs/pretrain-shapes/backbone.safetensors" in text
-    assert "scaled linearly to 8 a device" in text
+    assert "scaled linearly to 8 per device" in text
 
 
 def test_budgets_are_those_of_the_datamodule(untimed: list[Job], capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,9 +136,7 @@ def test_of_annotated_images_it_says_which_task_they_are_for(
     images = "annotated/images/train" if task == "segment" else "annotated/train"
     assert main(["plan", images, "--recipe", "pretrain.yaml"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert (
-        f"Fine-tuning is not planned. These images belong to annotations with which finetune --data.root {root}" in text
-    )
+    assert f"Fine-tuning is not planned. These images have annotations, with which finetune --data.root {root}" in text
     assert f"trains to {task};" in text
 
 
@@ -158,7 +156,7 @@ def test_too_little_memory_and_too_much_time_are_noted(
     text = " ".join(capsys.readouterr().out.split())
     assert "Pre-training would take more memory than the" in text
     assert "Fine-tuning would take more memory than the" in text
-    assert "Pre-training would take more than a day here" in text
+    assert "Pre-training would take more than a day on this machine" in text
 
 
 def test_the_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,7 +227,7 @@ def test_of_many_classes_the_largest_and_smallest_are_listed() -> None:
     counts = {"train": {f"c{n:03d}": n + 1 for n in range(100)}, "val": {f"c{n:03d}": 0 for n in range(100)}}
     rows = plan_report._class_rows(counts)
     assert [row[0] for row in rows[:2]] == ["c099", "c098"]
-    assert rows[15][0] == "… 70 classes between …"
+    assert rows[15][0] == "… 70 classes in between …"
     assert rows[-1] == ["c000", "1", "0"]
     assert len(rows) == 31
 

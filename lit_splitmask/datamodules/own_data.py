@@ -1,0 +1,119 @@
+"""The base of datamodules over a user's own images: splits that are cut here, and folders of more images to pre-train on."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lit_splitmask.datamodules.file_data import FileData
+from lit_splitmask.images.build_index import load_or_make
+from lit_splitmask.images.index import FolderIndex, SplitOptions, folder_in, load_index
+from lit_splitmask.loading.samples import Samples
+from lit_splitmask.loading.source import Source
+
+log = logging.getLogger(__name__)
+
+_SEPARATOR = "//"  # no relative path contains it
+_POOL_INDEX = "pool.json"
+_POOL_SPLITS = SplitOptions(labels="none", val_share=0.0, test_share=0.0)
+_DEFAULT_SPLITS = SplitOptions()
+
+
+class PooledReader:
+    """Reads the images of several folders.
+
+    Args:
+        readers: One reader per folder. Images of the first have plain names; the name of any other begins with the number of
+            its reader.
+    """
+
+    def __init__(self, readers: Sequence[Callable[[str], np.ndarray]]) -> None:
+        self.readers = readers
+
+    def __call__(self, name: str) -> np.ndarray:
+        """An image, (H, W, 3) uint8.
+
+        Raises:
+            DecodeError: The file is missing or damaged.
+        """
+        number, separator, file = name.partition(_SEPARATOR)
+        return self.readers[int(number)](file) if separator else self.readers[0](name)
+
+
+class OwnData(FileData):
+    """Images that are split here, if they are not split yet, and more images to pre-train on.
+
+    Args:
+        root: The image folder.
+        image_size: Side of the crops, in pixels.
+        splits: How labels are found and missing splits are cut.
+        pool: Folders of more images to pre-train on, without labels. Images with the same pixels as one of val or test are
+            left out.
+        **settings: Settings of :class:`FileData`, :class:`CropData` and :class:`ImageData`.
+
+    Raises:
+        UserError: A setting of :class:`CropData` or :class:`ImageData` is out of range.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        image_size: int = 224,
+        *,
+        splits: SplitOptions = _DEFAULT_SPLITS,
+        pool: Sequence[str] = (),
+        **settings: Any,
+    ) -> None:
+        super().__init__(root, image_size, **settings)
+        self.split_options = splits
+        self._pool = [Path(folder).expanduser() for folder in pool]
+
+    @property
+    def pool(self) -> list[Path]:
+        """Folders whose images are added to the training images without labels."""
+        return self._pool
+
+    def prepare_data(self) -> None:
+        """Makes the indexes of all folders, stores decoded images and measures pixel statistics, each only the first time.
+
+        Raises:
+            UserError: The images cannot be used, or have changed.
+        """
+        super().prepare_data()
+        for root in self.pool:
+            load_or_make_pool = partial(load_or_make, root, self.index_dir, _POOL_SPLITS, name=_POOL_INDEX)
+            self._store(folder_in(self.index_dir, root), load_or_make_pool)
+
+    def open_source(self) -> Source:
+        """Opens what :meth:`prepare_data` made.
+
+        Raises:
+            UserError: It has not run.
+        """
+        source = super().open_source()
+        if not self.pool:
+            return source
+        train, pools = self._with_pool(source.splits["train"])
+        read = PooledReader([source.read, *map(self.reader, pools)])
+        return replace(source, splits={**source.splits, "train": train}, read=read)
+
+    def _with_pool(self, train: Samples) -> tuple[Samples, list[FolderIndex]]:
+        """The training images followed by those of the pool, and the indexes of the pool."""
+        splits, records = self.index.splits, self.index.files
+        held_out = {records[file].hash for name in ("val", "test") for file in splits.get(name, [])}
+        files, pools = list(train.files), []
+        for number, root in enumerate(self.pool, start=1):
+            pool = load_index(folder_in(self.index_dir, root) / _POOL_INDEX)
+            used = [file for file, record in pool.files.items() if record.hash not in held_out]
+            if len(used) < len(pool.files):
+                num_left_out = len(pool.files) - len(used)
+                log.warning(
+                    "%d images of %s are left out: they are identical to images of val or test.", num_left_out, root
+                )
+            files += [f"{number}{_SEPARATOR}{file}" for file in used]
+            pools.append(pool)
+        return Samples(files, [*train.labels.tolist(), *[-1] * (len(files) - len(train))]), pools

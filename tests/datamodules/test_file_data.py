@@ -1,0 +1,73 @@
+"""Images in files: decoded images on disk, pixel statistics, file names; tested on an image folder."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from folder_data import MakeData, batches, noise, ready, same
+from PIL import Image
+
+from lit_splitmask.datamodules import FinetuneAugment, ImageFolder
+from lit_splitmask.errors import UserError
+
+MakeFolder = Callable[..., Path]
+
+
+@pytest.mark.parametrize("augment", [None, FinetuneAugment()], ids=["pretrain", "finetune"])
+@pytest.mark.parametrize("cache_gb", [8.0, 0.0])
+def test_workers_change_nothing(make_data: MakeData, augment: FinetuneAugment | None, cache_gb: float) -> None:
+    settings = {"augment": augment, "cache_gb": cache_gb}
+    alone = ready(make_data(**settings))
+    for num_workers in (1, 4):
+        helped = ready(make_data(**settings, num_workers=num_workers))
+        assert same(batches(alone, 8), batches(helped, 8))  # each buffer of each worker is used again
+    for name in ("val_dataloader", "test_dataloader", "predict_dataloader"):
+        assert same(list(getattr(alone, name)()), list(getattr(helped, name)()))
+
+
+def test_statistics_can_be_the_datasets_own(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ready(make_data(statistics="dataset"))
+    reader = data.source.read
+    pixels = [reader(file).reshape(-1, 3) / 255 for file in data.index.splits["train"]]
+    assert data.pixel_mean == pytest.approx(np.mean([image.mean(0) for image in pixels], axis=0), abs=1e-4)
+    spread = np.mean([((image - data.pixel_mean) ** 2).mean(0) for image in pixels], axis=0) ** 0.5
+    assert data.pixel_std == pytest.approx(spread, abs=1e-4)
+    monkeypatch.setattr("lit_splitmask.images.statistics.decode", None)
+    assert ready(make_data(statistics="dataset")).pixel_mean == data.pixel_mean
+    assert ready(make_data(statistics="half")).pixel_std == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_file_that_vanishes_later_is_named(make_data: MakeData, num_workers: int) -> None:
+    data = ready(make_data(cache_gb=0.0, num_workers=num_workers))
+    victim = data.index.root / data.train_samples.files[3]
+    victim.unlink()
+    with pytest.raises(UserError, match=f"^The image {victim} does not exist"):
+        list(data.train_dataloader())
+
+
+def test_file_names_may_have_any_script_and_even_be_no_text(tmp_path: Path) -> None:
+    root = tmp_path / "bilder"
+    names = [b"\xe5\x9b\xbe\xe5\x83\x8f", "é".encode(), "e\u0301".encode(), b"\xff\xfe", b"a b\nc", "😀".encode()]
+    for label in ("α", "β"):
+        for number, name in enumerate(names):
+            path = root / label / os.fsdecode(name + b".png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(noise(number + 10 * (label == "β"))).save(path)
+    data = ready(ImageFolder(str(root), 16, batch_size=4, num_workers=1, index_dir=str(tmp_path / "runs")))
+    again = ready(ImageFolder(str(root), 16, batch_size=4, num_workers=0, index_dir=str(tmp_path / "runs")))
+    assert data.class_names == ["α", "β"]
+    assert sum(map(len, data.index.splits.values())) == 12
+    assert same(batches(data, 2), batches(again, 2))
+
+
+@pytest.mark.parametrize(("image_size", "reported"), [(16, False), (400, True)])
+def test_images_that_crops_enlarge_are_reported(
+    image_size: int, reported: bool, class_folder: MakeFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        ImageFolder(str(class_folder(per_class=2)), image_size, index_dir=str(tmp_path / "runs")).prepare_data()
+    assert (f"crops of {image_size} px enlarge them" in caplog.text) is reported
