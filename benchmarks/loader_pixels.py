@@ -77,7 +77,7 @@ def compare_pixels(
         stored = data.source.read(file)
         num_stored_smaller += stored.shape[:2] != records[file].shape
         crop = draw_crop(key, stored.shape[:2], PLAIN)
-        if not is_same_crop(datasets["ours"].transform, key, stored.shape[:2], crop, size):
+        if not is_same_crop(datasets["ours"].transforms[0], key, stored.shape[:2], crop, size):
             raise RuntimeError(f"{file}: our pipeline does not crop {crop}; draw_crop must draw the same box.")
         factors.append(math.sqrt(crop.height * crop.width) / size)
         pixels[ALIASED] = resize(stored, crop, size, cv2.INTER_CUBIC)

@@ -2,7 +2,7 @@
 
 
 def duration(seconds: float) -> str:
-    """Formats seconds as ``h:mm:ss``, or as ``d d h:mm:ss`` from one day on."""
+    """Formats seconds as ``2:03:04``, or as ``1 d 2:03:04`` from one day on."""
     days, rest = divmod(int(seconds), 86_400)
     text = f"{rest // 3600}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
     return f"{days} d {text}" if days else text

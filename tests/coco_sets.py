@@ -1,4 +1,4 @@
-"""Tiny folders in COCO's format, drawn anew, and the slow evaluation by pycocotools itself."""
+"""Tiny generated folders in COCO's format, and the slow evaluation by pycocotools itself."""
 
 import contextlib
 import io
@@ -10,13 +10,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 CATEGORIES = [{"id": 0, "name": "disc"}, {"id": 3, "name": "bar"}, {"id": 90, "name": "roof"}]
-"""From 0, with gaps."""
+"""Ids start at 0 and have gaps."""
 
 COLOURS = {0: (220, 60, 50), 3: (60, 170, 80), 90: (60, 90, 210)}
 
 
 def outline(category: int, left: float, top: float, width: float, height: float) -> list[float]:
-    """The polygon of a category's shape in a box: x, y, x, y, …"""
+    """The polygon of a category's shape in a box: x, y, x, y, …."""
     if category == 0:
         angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
         points = 0.5 + 0.5 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -57,7 +57,7 @@ def draw_image(
 def random_objects(
     generator: np.random.Generator, size: tuple[int, int], number: int
 ) -> list[tuple[int, tuple[float, float, float, float]]]:
-    """Shapes in different quarters of an image, so that they do not cover each other."""
+    """Shapes in different quarters of an image, so none covers another."""
     height, width = size[0] // 2, size[1] // 2
     found = []
     for quarter in generator.permutation(4)[:number]:
@@ -77,7 +77,7 @@ def write_set(
     sizes: tuple[tuple[int, int], ...] = ((64, 64), (48, 80), (80, 56)),
     year: str = "",
 ) -> Path:
-    """Writes a folder of so many images of either split; ids of images are not their order in the file."""
+    """Writes a folder with the given number of images per split; image ids are in another order than the images."""
     for split, count in (("train", train), ("val", val)):
         generator = np.random.default_rng([len(split), 1])
         (root / (split + year)).mkdir(parents=True)
@@ -106,12 +106,12 @@ def load(root: Path, split: str = "train") -> dict[str, Any]:
 
 
 def change(root: Path, split: str, **parts: Any) -> None:
-    """Replaces parts of an annotation file."""
+    """Replaces parts of the annotation file of a split."""
     save(root, split, {**load(root, split), **parts})
 
 
 def evaluate(annotations: Path, results: Path | list[dict[str, Any]], kind: str) -> list[float]:
-    """pycocotools' own twelve numbers."""
+    """The twelve numbers of pycocotools."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 

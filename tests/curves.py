@@ -1,4 +1,4 @@
-"""What the rule costs on recorded and synthetic curves, as the table of ``docs/overfitting.md``.
+"""The regret of the rule on recorded and synthetic curves: the table of ``docs/overfitting.md``.
 
 python tests/curves.py
 """
@@ -18,10 +18,10 @@ RECORDED = Path(__file__).parents[1] / "docs" / "overfitting.json"
 NUM_READINGS = 20
 NUM_DRAWS = 200
 ERROR = 0.02
-"""Standard error of the synthetic signals: of an accuracy over about 500 images."""
+"""Standard error of the synthetic signals, as of an accuracy over about 500 images."""
 
 Curve = tuple[list[Reading], list[float]]
-"""Readings, and what each checkpoint is really worth, an accuracy."""
+"""Readings, and the true accuracy of each checkpoint."""
 
 SHAPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "overfitting": lambda t: 0.7 + 0.1 * np.minimum(t / 0.4, 1) - 0.1 * np.maximum(t - 0.4, 0) / 0.6,
@@ -34,18 +34,18 @@ SHAPES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def synthetic(shape: str, generator: np.random.Generator, *, signal: str = "linear", missing: float = 0.0) -> Curve:
-    """A noisy signal of a known worth; some readings may be missing."""
+    """A noisy signal around a known accuracy; some readings may be missing."""
     times = np.arange(1, NUM_READINGS + 1) / NUM_READINGS
-    worth = SHAPES[shape](times)
-    seen = worth + ERROR * generator.standard_normal(NUM_READINGS)
+    true = SHAPES[shape](times)
+    seen = true + ERROR * generator.standard_normal(NUM_READINGS)
     seen[generator.random(NUM_READINGS) < missing] = math.nan
     errors = {} if signal == "rankme" else {signal: ERROR}
-    readings = [Reading(100 * place, {signal: float(value)}, errors) for place, value in enumerate(seen, start=1)]
-    return readings, worth.tolist()
+    readings = [Reading(100 * number, {signal: float(value)}, errors) for number, value in enumerate(seen, start=1)]
+    return readings, true.tolist()
 
 
 def recorded() -> dict[str, list[Curve]]:
-    """The runs of the experiment."""
+    """Curves of the recorded runs."""
     curves: dict[str, list[Curve]] = {}
     for name, runs in json.loads(RECORDED.read_text()).items():
         for run in runs:
@@ -57,8 +57,8 @@ def recorded() -> dict[str, list[Curve]]:
 def regrets(curves: Sequence[Curve]) -> dict[str, float]:
     """Mean points of accuracy that each way of choosing loses against the best checkpoint."""
     lost: dict[str, list[float]] = {"the rule": [], "best of monitor": [], "last": [], "a random one": []}
-    for readings, worth in curves:
-        by_step = {reading.step: value for reading, value in zip(readings, worth, strict=True)}
+    for readings, accuracies in curves:
+        by_step = {reading.step: value for reading, value in zip(readings, accuracies, strict=True)}
         total = readings[-1].step
         chosen = {
             "the rule": decide(readings, directions=DIRECTIONS, total_steps=total, rule=Rule()).best_step,
@@ -69,8 +69,8 @@ def regrets(curves: Sequence[Curve]) -> dict[str, float]:
         }
         for name, step in chosen.items():
             assert step is not None
-            lost[name].append(max(worth) - by_step[step])
-        lost["a random one"].append(max(worth) - float(np.mean(worth)))
+            lost[name].append(max(accuracies) - by_step[step])
+        lost["a random one"].append(max(accuracies) - float(np.mean(accuracies)))
     return {name: 100 * float(np.mean(values)) for name, values in lost.items()}
 
 
@@ -89,7 +89,7 @@ def all_curves() -> dict[str, list[Curve]]:
 
 
 def table() -> str:
-    """Markdown."""
+    """The table in Markdown."""
     rows = {name: regrets(curves) for name, curves in all_curves().items()}
     head = list(next(iter(rows.values())))
     lines = [f"| curve | {' | '.join(head)} |", f"|---|{'---|' * len(head)}"]

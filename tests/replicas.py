@@ -96,18 +96,6 @@ def domain(root: Path, name: str, line_end: str = "\n") -> Labels:
     return labels
 
 
-def tiles(root: Path) -> Labels:
-    labels = {}
-    for split, count in (("train", 6), ("test", 4)):
-        files = [f"images/{split}{number}.jpg" for number in range(count)]
-        for number, file in enumerate(files):
-            draw(root / file, number)
-            labels[file] = ("blue", "red")[number % 2]
-        (root / f"{split}.txt").write_text("".join(f"{file} {number % 2}\n" for number, file in enumerate(files)))
-    (root / "classes.txt").write_text("blue\nred\n")
-    return labels
-
-
 def unlabelled(root: Path, train: str, val: str) -> Labels:
     for folder, count in ((train, 6), (val, 4)):
         for number in range(count):
@@ -124,7 +112,6 @@ REPLICAS: dict[str, Callable[[Path], Labels]] = {
     "Clipart": lambda root: domain(root, "clipart"),
     "Painting": lambda root: domain(root, "painting"),
     "Sketch": lambda root: domain(root, "sketch"),
-    "Tiles": tiles,
     "ADE20K": lambda root: unlabelled(
         root, "ADEChallengeData2016/images/training", "ADEChallengeData2016/images/validation"
     ),

@@ -1,4 +1,4 @@
-"""Small generated images with label maps: a class has a colour, so that what belongs together can be seen in the pixels."""
+"""Small generated images with label maps. Each class has a colour, so pixels show whether image and map match."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from lit_splitmask.modules import Segment
 from lit_splitmask.optim import OptimConfig
 
 COLOURS = np.array([(40, 40, 160), (220, 60, 50), (60, 170, 80), (0, 0, 0)], dtype=np.uint8)
-"""Of the ground, a disc, a bar and void, which are the values 0, 1, 2 and 255 of the maps."""
+"""Colours of ground, disc, bar and void: the values 0, 1, 2 and 255 in the maps."""
 
 BACKBONE: dict[str, Any] = {
     "size": "tiny",
@@ -27,7 +27,7 @@ NO_CHANGE = SegmentAugment(min_scale=1.0, max_scale=1.0, cat_max_ratio=1.0, hfli
 
 
 def draw_scene(number: int, height: int = 40, width: int = 56) -> tuple[np.ndarray, np.ndarray]:
-    """An image (H, W, 3) uint8 and its classes (H, W) uint8: 0 to 2, 255 void; another one for every number."""
+    """An image (H, W, 3) uint8 and its classes (H, W) uint8, 0 to 2 and 255 for void; different for every number."""
     generator = np.random.default_rng(number)
     rows, columns = np.mgrid[:height, :width]
     classes = np.zeros((height, width), dtype=np.uint8)
@@ -48,7 +48,7 @@ def write_scenes(
         root: The folder.
         counts: Images by split.
         size: Height and width.
-        values: The value in the maps of each class, void last; by default 0, 1, 2 and 255.
+        values: Value of each class in the maps, void last; by default 0, 1, 2 and 255.
     """
     number = 0
     table = np.array([0, 1, 2, 255] if values is None else values)
@@ -71,7 +71,7 @@ def save(path: Path, pixels: np.ndarray) -> None:
 
 
 def scene_data(root: Path, **settings: Any) -> SegmentationFolder:
-    """Crops of 32 px, four a step, two epochs of two steps."""
+    """Crops of 32 px, four per step, two epochs of two steps."""
     values: dict[str, Any] = {"image_size": 32, "batch_size": 4, "num_workers": 0, "num_epochs": 2}
     values |= {"budget": Budget(steps=4), "index_dir": str(root.parent / "index")}
     return SegmentationFolder(str(root), **(values | settings))
@@ -85,9 +85,9 @@ def segmenter(**settings: Any) -> Segment:
 
 
 def plain_confusion(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    """A confusion matrix, pixel by pixel; rows are true classes, -1 is left out."""
+    """A confusion matrix, pixel by pixel; rows are true classes, and -1 is left out."""
     confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
-    for true, said in zip(truth.ravel().tolist(), predicted.ravel().tolist(), strict=True):
+    for true, guess in zip(truth.ravel().tolist(), predicted.ravel().tolist(), strict=True):
         if true >= 0:
-            confusion[true, said] += 1
+            confusion[true, guess] += 1
     return confusion

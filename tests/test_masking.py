@@ -133,7 +133,7 @@ def test_a_mask_ratio_that_leaves_no_disjoint_halves_is_refused_for_two_branches
         masking.check_split((4, 4))
 
 
-def test_a_masking_that_says_nothing_of_grids_takes_them_all() -> None:
+def test_a_masking_without_checks_accepts_any_grid() -> None:
     Masking().check((1, 1))
     Masking().check_split((1, 1))
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 import yaml
 from coco_sets import write_set
-from conftest import write_classes
 from lightning import Trainer
 from PIL import Image
 from scenes import write_scenes
@@ -26,10 +25,10 @@ FINETUNE = ["finetune", "--config", "runs/classify/config.yaml", "--name"]
 
 
 @pytest.fixture(autouse=True)
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, class_folder: Callable[..., Path]) -> Path:
     """The current directory: holds the images ``shapes`` and the old runs under ``runs``."""
     monkeypatch.chdir(tmp_path)
-    write_classes(tmp_path / "shapes", per_class=8)
+    class_folder(per_class=8)
     for run in ("part", "whole", "classify-part", "classify", "segment", "detect"):
         shutil.copytree(OLD / run, tmp_path / "runs" / run)
     return tmp_path
@@ -62,11 +61,6 @@ def test_an_interrupted_fine_tuning_is_resumed() -> None:
 def test_fine_tuning_starts_from_weights(weights: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*FINETUNE, "new", "--weights", weights, "--model.drop_path=0"]) == 0
     assert load_weights("runs/new/classifier.safetensors").info["class_names"] == ["disc", "square", "stripes"]
-
-
-def write_images(root: str, write: Callable[[], object]) -> str:
-    write()
-    return root
 
 
 def draw(task: str) -> str:

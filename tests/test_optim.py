@@ -59,6 +59,15 @@ def test_a_run_of_warm_up_alone_does_not_divide_by_zero() -> None:
     assert lr_factor(1, total_steps=1, warmup_steps=1, min_factor=0.2) == pytest.approx(1.0)
 
 
+def test_a_final_rate_above_the_peak_keeps_the_peak() -> None:
+    config = OptimConfig(lr=1e-6, reference_batch=0, warmup=0.0, min_lr=1e-5)
+    optimizer, schedule = build_optimizer(tiny_vit().named_parameters(), config, batch_size=8, total_steps=4, depth=2)
+    for _ in range(4):
+        assert schedule.get_last_lr()[0] == pytest.approx(1e-6)
+        optimizer.step()
+        schedule.step()
+
+
 @pytest.mark.parametrize(("batch_size", "expected"), [(2048, 1.0), (512, 0.5), (8192, 2.0), (1024, math.sqrt(0.5))])
 def test_the_rate_scales_by_the_root_of_the_batch_size(batch_size: int, expected: float) -> None:
     assert batch_scale(OptimConfig(), batch_size) == pytest.approx(expected)

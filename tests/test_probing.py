@@ -69,6 +69,28 @@ def test_the_linear_probe_is_scikit_learns_optimum() -> None:
     assert (probe.predict(queries) == truth).double().mean() > 0.7
 
 
+@pytest.mark.parametrize(("spread", "width", "seed"), [(1.0, 12, 0), (6.0, 60, 0), (6.0, 60, 1)])
+def test_the_linear_probe_chooses_the_weight_decay_of_the_best_held_out_accuracy(
+    spread: float, width: int, seed: int
+) -> None:
+    train, labels = clusters(150, width, spread=spread, seed=seed)
+    standard = ((train - train.mean(0)) / train.std(0, correction=0)).numpy()
+    held_out = torch.zeros(150, dtype=torch.bool)
+    for label in range(3):
+        held_out[(labels == label).nonzero()[:, 0][4::5]] = True
+    scores = []
+    for penalty in probing.PENALTIES:
+        reference = LogisticRegression(C=1 / (penalty * 120), max_iter=1000, tol=1e-8)
+        reference.fit(standard[~held_out], labels[~held_out])
+        scores.append((reference.score(standard[held_out], labels[held_out]), penalty))
+    assert LinearProbe(train, labels, 3).penalty == max(scores)[1]
+
+
+def test_the_fifth_image_of_each_class_is_held_out_and_classes_with_fewer_lose_none() -> None:
+    labels = torch.tensor([0, 1] * 4 + [0] * 6)
+    assert probing._every_fifth_of_each_class(labels).nonzero()[:, 0].tolist() == [8, 13]
+
+
 def test_the_scale_of_features_does_not_matter_to_the_linear_probe() -> None:
     train, labels = clusters(60)
     queries, _ = clusters(30, seed=1)

@@ -51,10 +51,12 @@ def embed(request: Request) -> int:
         raise UserError(f"{out} cannot be written ({error}): free some disk space, or give another --out.") from error
     finally:
         partial.unlink(missing_ok=True)
-    picture = out.with_suffix(".png")
+    written = f"{out} (numpy.load reads it)"
     if len(on_map) > 2:
+        picture = out.with_suffix(".png")
         draw_map(on_map, labels, frozen.data.class_names, picture)
-    print(f"Wrote {out}" + (f" and {picture}" if len(on_map) > 2 else "") + ". Read it with numpy.load.")
+        written += f" and {picture}"
+    print(f"Wrote {written}.")
     return 0
 
 

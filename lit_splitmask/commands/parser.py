@@ -56,4 +56,11 @@ def shorten(message: str) -> str:
     if re.search(r"arguments are required: (data|root|data\.init_args\.root)$", text):
         return "The folder of images is missing: give --data.root DIR."
     lines = [line.strip(" -") for line in text.splitlines() if line.strip(" -")]
-    return " ".join(dict.fromkeys(lines))
+    short = " ".join(dict.fromkeys(lines))
+    wrong = re.fullmatch(
+        r"Parser key \"(.+?)\": Expected a (<class '(\w+)'>|typing\.Literal\[(.*)\])\. Got value: (.*)", short
+    )
+    if wrong:
+        option, _, kind, choices, value = wrong.groups()
+        return f"{option} is {value}, but must be {f'of type {kind}' if kind else f'one of {choices}'}."
+    return short

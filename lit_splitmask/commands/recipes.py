@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,9 +66,36 @@ def read(name: str) -> dict[str, Any]:
     """
     builtin = files("lit_splitmask.recipes") / f"{name}.yaml"
     if not builtin.is_file() and not Path(name).is_file():
-        raise UserError(f"There is no recipe {name!r}: give a path, or one of {', '.join(available())}.")
+        close = get_close_matches(name, available(), n=5, cutoff=0.4)
+        hint = f" Similar names: {', '.join(close)}." if close else ""
+        raise UserError(
+            f"There is no recipe {name!r}: give the path of a file, or a name that lit-splitmask recipes lists.{hint}"
+        )
     with as_file(builtin) as path:
         return _with_base(read_settings(path if path.is_file() else name))
+
+
+def check_command(name: str, settings: dict[str, Any], command: str) -> None:
+    """Checks that a recipe is for a command; a file could be for ``pretrain`` or ``finetune``.
+
+    Args:
+        name: Name or path of the recipe.
+        settings: Its settings.
+        command: ``pretrain`` or ``finetune``.
+
+    Raises:
+        UserError: It is for another command.
+    """
+    if "grid" in settings:
+        intended = "compare"
+    elif name in available():
+        intended = "pretrain" if "objective" in settings.get("model", {}) else "finetune"
+    else:
+        return
+    if intended != command:
+        raise UserError(
+            f"{name} is a recipe for {intended}, not for {command}: give another one (lit-splitmask recipes lists them)."
+        )
 
 
 def _with_base(settings: dict[str, Any]) -> dict[str, Any]:

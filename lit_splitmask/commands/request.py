@@ -130,7 +130,7 @@ class Request:
     @property
     def resume(self) -> bool:
         """Whether a run is to be continued."""
-        return (self.value("--resume") or "false").lower() not in ("false", "no")
+        return (self.value("--resume") or "").lower() in ("true", "yes")
 
     @property
     def name(self) -> str | None:

@@ -19,13 +19,14 @@ def starting_settings(request: Request, choice: recipes.Choice | None) -> dict[s
     """The settings of lowest priority: those of the run to resume, of ``--recipe``, or of the recipe chosen for the images.
 
     Raises:
-        UserError: There is no such recipe, or the run cannot be resumed.
+        UserError: There is no such recipe, it is for another command, or the run cannot be resumed.
     """
     if request.resume:
         return read_settings(RunFolder.existing(request.runs_dir, request.name).config)
     settings: dict[str, Any] = {}
     if request.recipe is not None:
         settings = recipes.read(request.recipe)
+        recipes.check_command(request.recipe, settings, request.command)
     elif choice is not None:
         settings, reason = choice.settings()
         if is_process_zero() and not request.has("--print_config"):

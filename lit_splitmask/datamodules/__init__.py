@@ -18,7 +18,6 @@ from lit_splitmask.datamodules.published.food101 import Food101
 from lit_splitmask.datamodules.published.imagenet import ImageNet
 from lit_splitmask.datamodules.published.inaturalist import INaturalist2018, INaturalist2019
 from lit_splitmask.datamodules.published.stanford_cars import StanfordCars
-from lit_splitmask.datamodules.published.tiles import Tiles
 from lit_splitmask.datamodules.segmentation_folder import SegmentationFolder
 from lit_splitmask.images.glance import Glance, glance
 from lit_splitmask.loading.budget import Budget
@@ -46,7 +45,6 @@ __all__ = [
     "SegmentationFolder",
     "Sketch",
     "StanfordCars",
-    "Tiles",
     "glance",
     "looks_like_coco",
     "looks_like_segmentation",

@@ -44,12 +44,21 @@ class ImageData(LightningDataModule, ABC):
         UserError: A number is less than 1, or ``channels`` is neither 1 nor 3.
 
     Example:
-        >>> from lit_splitmask.datamodules import Budget, ImageFolder
-        >>> data = ImageFolder("photos", image_size=32, batch_size=8, budget=Budget(passes=4), num_epochs=2, num_workers=0)
-        >>> data.prepare_data()
+        >>> import numpy as np
+        >>> from lit_splitmask.datamodules import Budget, ImageData
+        >>> from lit_splitmask.datamodules.crop_data import CropData
+        >>> from lit_splitmask.loading.samples import Samples
+        >>> from lit_splitmask.loading.source import Source
+        >>> def read(name):
+        ...     return np.full((40, 40, 3), int(name), dtype=np.uint8)
+        >>> class Grey(CropData):
+        ...     def open_source(self):
+        ...         train = Samples(["0", "100", "200"], labels=[0, 0, 1])
+        ...         return Source({"train": train}, train, ["dark", "bright"], read, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        >>> data: ImageData = Grey(image_size=32, batch_size=2, budget=Budget(passes=4), num_epochs=2, num_workers=0)
         >>> data.setup("fit")
-        >>> data.num_train_images, data.schedule.steps, data.steps_per_epoch
-        (15, 8, 4)
+        >>> data.schedule.steps, data.steps_per_epoch, next(iter(data.train_dataloader()))["image"].shape
+        (6, 3, torch.Size([2, 3, 32, 32]))
     """
 
     def __init__(

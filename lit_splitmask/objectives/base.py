@@ -1,4 +1,4 @@
-"""The interface of a pre-training method: what training, validation, export and drawing need of it."""
+"""The interface of a pre-training method: what training, validation, export and drawing need from it."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
 """SimMIM (Xie et al., 2021): predict the pixels of hidden patches by a linear head; mask tokens go through the encoder.
 
-Other than in the original, single patches are hidden, not squares of 32 pixels (2×2 patches of 16), and the backbone is the one
-that all methods share: without relative positions and layer scale.
+Unlike the original, it hides single patches, not squares of 32 pixels (2×2 patches of 16), and uses the backbone that all methods
+share: without relative positions and layer scale.
 
 B images, N patches, n of them visible, m hidden, D width, d pixel values in a patch.
 """

@@ -172,7 +172,7 @@ def _overfits_from(best: _Point, points: Sequence[_Point], margin: float) -> int
     start = None
     for point in reversed(points):
         noise = max(margin, OVERFITTING_ERRORS) * max(point.error, best.error)
-        if point.step <= best.step or not best.better_than(point) > noise:
+        if not best.better_than(point) > noise:  # at the latest, the best itself is not
             break
         start = point.step
     return start

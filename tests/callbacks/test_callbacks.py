@@ -1,4 +1,4 @@
-"""What watches a run, and that it changes nothing."""
+"""Callbacks around a run: time estimate, progress, clock, exported weights, pictures, predictions."""
 
 import csv
 import os
@@ -57,7 +57,7 @@ class Spy(Callback):
         self.training = pl_module.training
 
 
-def test_estimating_changes_nothing(root: Path) -> None:
+def test_a_time_estimate_changes_nothing(root: Path) -> None:
     before, after = Spy(), Spy()
     estimate = EstimateTime(warmup=1, steps=2)
     module, plain = pretrain_module(), pretrain_module()
@@ -73,7 +73,7 @@ def test_estimating_changes_nothing(root: Path) -> None:
     assert "log" not in vars(module)
 
 
-def test_an_estimate_counts_the_steps_that_are_left(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_estimate_counts_the_remaining_steps(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EstimateTime, "_time_steps", lambda self, trainer, module: 2.0)
     estimate = EstimateTime()
     tiny_trainer(root.parent, callbacks=[estimate]).fit(pretrain_module(), datamodule=image_data(root, steps=4))
@@ -90,7 +90,7 @@ def test_a_run_above_the_limit_is_stopped_with_commands_that_fit(root: Path, mon
     assert same_tensors(before, module.vit.state_dict())
 
 
-def test_a_run_below_the_limit_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_below_the_limit_continues(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EstimateTime, "_time_steps", lambda self, trainer, module: 1.0)
     trainer = tiny_trainer(root.parent, callbacks=[EstimateTime(stop_above=10.0)])
     trainer.fit(pretrain_module(), datamodule=image_data(root))
@@ -109,11 +109,11 @@ def test_proposed_budgets_take_an_hour_a_night_and_a_day() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00:00"), (59.9, "0:00:59"), (3_661, "1:01:01"), (90_000, "1 d 1:00:00")]
 )
-def test_times_are_read_by_people(seconds: float, text: str) -> None:
+def test_durations_are_readable(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_progress_is_lines_where_there_is_no_terminal(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_printed_as_lines_without_a_terminal(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer = tiny_trainer(root.parent, callbacks=[RunProgress(0.0)], enable_progress_bar=True)
     trainer.fit(pretrain_module(), datamodule=image_data(root))
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
@@ -136,7 +136,7 @@ def test_the_clock_counts_the_first_part_of_a_resumed_run(monkeypatch: pytest.Mo
     assert first.seconds == 0
     first.on_train_start(None, None)
     now = 130.0
-    state = first.state_dict()  # a checkpoint in the middle
+    state = first.state_dict()  # as in a checkpoint during training
     assert state == {"seconds": 30.0}
     second: Any = TrainingClock()
     second.load_state_dict(state)
@@ -160,7 +160,7 @@ def test_weights_are_written_when_training_ends(root: Path) -> None:
     assert same_tensors(weights.state, dict(module.vit.state_dict()))
 
 
-def test_weights_are_exported_to_safetensors_only() -> None:
+def test_weights_are_exported_only_as_safetensors() -> None:
     with pytest.raises(UserError, match="safetensors"):
         ExportWeights("backbone.pt")
 
@@ -265,7 +265,7 @@ def test_tiles_are_laid_out_row_by_row() -> None:
     assert grid[0, 2, 0] == 1.0
 
 
-def test_predictions_are_written_by_path_with_probabilities_that_sum_to_one(root: Path) -> None:
+def test_predictions_have_paths_and_probabilities_that_sum_to_one(root: Path) -> None:
     module, data = classifier(), image_data(root, steps=1)
     tiny_trainer(root.parent).fit(module, datamodule=data)
     path = root.parent / "out.csv"

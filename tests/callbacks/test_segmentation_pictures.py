@@ -1,4 +1,4 @@
-"""Pictures of predictions beside the truth, and label maps on disk."""
+"""Pictures of predictions next to the ground truth, and predicted label maps on disk."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def test_colours_are_distinct_and_void_is_black() -> None:
     assert painted[:, 1, 0].tolist() == colours[2].tolist()
 
 
-def test_a_picture_has_a_row_an_image_and_a_legend(tmp_path: Path) -> None:
+def test_a_picture_has_one_row_per_image_and_a_legend(tmp_path: Path) -> None:
     root = write_scenes(tmp_path / "scenes")
     path = tmp_path / "out" / "pictures.png"
     trainer = tiny_trainer(tmp_path, callbacks=[SegmentationPictures(str(path), num_images=2)])
@@ -57,7 +57,7 @@ def test_a_written_map_has_the_values_of_the_training_maps(void: int | None, num
     assert read_map(tmp_path / "map.png")[1].tolist() == expected
 
 
-def test_images_of_one_name_and_two_kinds_have_maps_of_two_names() -> None:
+def test_images_that_differ_only_in_their_extension_have_different_maps() -> None:
     assert map_names(["a/x.jpg", "a/x.png", "b/x.jpg"]) == ["a/x.jpg.png", "a/x.png.png", "b/x.png"]
 
 

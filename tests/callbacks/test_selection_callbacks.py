@@ -1,5 +1,6 @@
 """``OverfitAwareCheckpoint`` and ``OverfitAwareEarlyStopping`` in real, tiny runs."""
 
+import csv
 import json
 import math
 import os
@@ -13,7 +14,8 @@ import pytest
 import torch
 from lightning import Callback, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
-from scripted_runs import choosing, step_of, train
+from lightning.pytorch.loggers import CSVLogger
+from scripted_runs import Scripted, choosing, step_of, train
 from tiny_runs import image_data, one_thread, pretrain_module, same_tensors, tiny_trainer  # noqa: F401
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -66,6 +68,47 @@ def test_the_best_the_last_and_earlier_bests_stay_on_disk(root: Path, tmp_path: 
     assert (folder / "selection.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize(("keep", "earlier"), [(0, []), (1, [3]), (9, [1, 2, 3])])
+def test_only_the_latest_earlier_bests_stay_on_disk(root: Path, tmp_path: Path, keep: int, earlier: list[int]) -> None:
+    train(root, choosing(tmp_path / "c", 0.1, 0.2, 0.3, 0.4, 0.1, keep=keep), epochs=5)
+    steps = {path.stem: step_of(path) for path in (tmp_path / "c").glob("*.ckpt")}
+    assert steps == {"best": 4, "last": 5, **{f"step-{step:08d}": step for step in earlier}}
+
+
+class ScriptedLoss(Scripted):
+    """A signal that only its class knows, of which less is better."""
+
+    name, better = "scripted_loss", "min"
+
+
+def test_the_direction_of_a_new_signal_is_that_of_its_class(root: Path, tmp_path: Path) -> None:
+    signal, rule = ScriptedLoss(0.4, 0.2, 0.3, 0.5), Rule(("scripted_loss",), window=1)
+    checkpoint = choosing(tmp_path / "c", signals=[signal], rule=rule)
+    train(root, checkpoint, epochs=4)
+    assert step_of(tmp_path / "c" / "best.ckpt") == checkpoint.best_step == 2
+    stored = json.loads((tmp_path / "c" / "selection.json").read_text())
+    assert (stored["signal"], stored["overfits_from"]) == ("scripted_loss", 3)
+    assert stored["reason"].startswith("scripted_loss was lowest at step 2 (0.2)")
+    highest = choosing(tmp_path / "d", 0.4, 0.2, 0.3, 0.5)  # the same values, of which more is better
+    train(root, highest, epochs=4)
+    assert highest.best_step == 4
+
+
+def test_signals_and_their_times_are_logged(root: Path, tmp_path: Path) -> None:
+    logger = CSVLogger(str(tmp_path), name="", version="")
+    train(root, choosing(tmp_path / "c", 0.25, math.nan, 0.75), epochs=3, logger=logger)
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["signal_seconds/knn"]]
+    assert [(row["step"], row["signal/knn"]) for row in rows] == [("1", "0.25"), ("2", ""), ("3", "0.75")]
+
+
+def test_a_fast_development_run_writes_no_checkpoint(root: Path, tmp_path: Path) -> None:
+    checkpoint = choosing(tmp_path / "c", 0.1)
+    train(root, checkpoint, fast_dev_run=True)
+    assert not checkpoint.history
+    assert not (tmp_path / "c").exists()
+
+
 def test_a_run_with_probes_ends_with_the_weights_of_one_without(root: Path, tmp_path: Path) -> None:
     checkpoint = OverfitAwareCheckpoint(str(tmp_path / "c"), signals=[make() for make in ALL], most_cost=1e9)
     _, probed = train(root, checkpoint)
@@ -100,8 +143,12 @@ def test_signals_that_are_not_measured_cannot_decide(tmp_path: Path) -> None:
         UserError, match=r"decides by nonsense, which is not measured\. Measured are held_out_loss, rankme"
     ):
         OverfitAwareCheckpoint(str(tmp_path), rule=Rule(("nonsense",)))
+    with pytest.raises(UserError, match=r"Two signals have the same name, of knn, rankme, knn"):
+        OverfitAwareCheckpoint(str(tmp_path), signals=[KNN(1), RankMe(), KNN(5)])
     with pytest.raises(UserError, match="evaluations=0"):
         OverfitAwareCheckpoint(str(tmp_path), evaluations=0)
+    with pytest.raises(UserError, match="keep=-1"):
+        OverfitAwareCheckpoint(str(tmp_path), keep=-1)
 
 
 def test_without_held_out_images_the_last_checkpoint_is_kept(
@@ -120,6 +167,16 @@ def test_without_labels_only_signals_that_need_none_are_measured(flat_folder: Ma
     train(flat_folder(20), checkpoint, epochs=2)
     assert checkpoint.history[0].values.keys() == {"held_out_loss", "rankme"}
     assert json.loads((tmp_path / "c" / "selection.json").read_text())["signal"] == "rankme"
+
+
+def test_with_some_images_unlabelled_the_signals_that_need_labels_are_left_out(
+    root: Path, flat_folder: MakeFolder, tmp_path: Path
+) -> None:
+    checkpoint = OverfitAwareCheckpoint(str(tmp_path / "c"), most_cost=1e9)
+    trainer = tiny_trainer(tmp_path, callbacks=[checkpoint], enable_checkpointing=True)
+    pool = [str(flat_folder(12, name="pool"))]
+    trainer.fit(pretrain_module(), datamodule=image_data(root, steps=1, num_epochs=1, pool=pool))
+    assert checkpoint.history[0].values.keys() == {"held_out_loss", "rankme"}
 
 
 def test_missing_values_are_skipped_and_written_as_null(root: Path, tmp_path: Path) -> None:
@@ -252,12 +309,18 @@ def test_two_processes_and_one_choose_the_same_checkpoint(root: Path) -> None:
 def test_the_weights_of_the_best_and_of_the_last_checkpoint_are_exported(root: Path, tmp_path: Path) -> None:
     checkpoint = choosing(tmp_path / "c", 0.1, 0.5, *[0.2] * 4)
     _, module = train(root, ExportWeights(str(tmp_path / "w.safetensors")), checkpoint)
-    kept, last = load_weights(tmp_path / "w.safetensors"), load_weights(tmp_path / "w_last.safetensors")
-    assert (kept.info["step"], last.info["step"]) == (2, 6)
+    best, last = load_weights(tmp_path / "w.safetensors"), load_weights(tmp_path / "w_last.safetensors")
+    assert (best.info["step"], last.info["step"]) == (2, 6)
     trained = torch.load(tmp_path / "c" / "best.ckpt", weights_only=True)["state_dict"]
     name = "blocks.0.mlp.fc1.weight"
-    assert torch.equal(kept.state[name], trained[f"objective.backbone.{name}"])
+    assert torch.equal(best.state[name], trained[f"objective.backbone.{name}"])
     assert torch.equal(last.state[name], module.state_dict()[f"objective.backbone.{name}"])
+
+
+def test_the_weights_are_exported_once_if_the_last_checkpoint_is_the_best(root: Path, tmp_path: Path) -> None:
+    train(root, ExportWeights(str(tmp_path / "w.safetensors")), choosing(tmp_path / "c", 0.1, 0.5), epochs=2)
+    assert [path.name for path in tmp_path.glob("*.safetensors")] == ["w.safetensors"]
+    assert load_weights(tmp_path / "w.safetensors").info["step"] == 2
 
 
 def test_an_interrupted_training_reports_the_best_so_far(

@@ -64,12 +64,13 @@ def test_a_kill_between_best_and_last_changes_no_decision(
     with monkeypatch.context() as patch:
         patch.setattr(OverfitAwareCheckpoint, "_save", killed)
         with pytest.raises(RuntimeError, match="killed"):
-            train(root, choosing(tmp_path / "c", *values))
+            train(root, choosing(tmp_path / "c", *values, keep=9))
     assert (step_of(tmp_path / "c" / "best.ckpt"), step_of(tmp_path / "c" / "last.ckpt")) == (4, 3)
-    checkpoint = choosing(tmp_path / "c", *values[3:])
+    checkpoint = choosing(tmp_path / "c", *values[3:], keep=9)
     train(root, checkpoint, ckpt_path=str(tmp_path / "c" / "last.ckpt"))
     assert [reading.values["knn"] for reading in checkpoint.history] == list(values)
-    assert step_of(tmp_path / "c" / "best.ckpt") == 6
+    steps = {path.stem: step_of(path) for path in (tmp_path / "c").glob("*.ckpt")}
+    assert steps == {"best": 6, "last": 6, **{f"step-{step:08d}": step for step in range(1, 6)}}
 
 
 def test_a_folder_of_another_run_is_refused_and_left_alone(root: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a user can get wrong: one paragraph on stderr, nothing left behind, nothing overwritten."""
+"""Errors of the user: one paragraph on stderr, no files left behind, none overwritten."""
 
 import shutil
 from collections.abc import Callable
@@ -23,7 +23,7 @@ FINETUNE = ["finetune", "--recipe", "finetune.yaml", "--data.root", "shapes", "-
 
 
 class Refused:
-    """Runs a command that must fail, and checks how it does."""
+    """Runs a command that must fail, and checks its error and the files."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self.capsys = capsys
@@ -91,7 +91,7 @@ def test_images_without_labels_for_fine_tuning(refused: Refused, flat_folder: Ma
     refused(*FINETUNE, "--data.root", "flat_shapes", says=("at least two classes", "folder"))
 
 
-def test_validation_classes_that_training_lacks(refused: Refused, split_folder: MakeFolder) -> None:
+def test_a_validation_class_that_training_lacks(refused: Refused, split_folder: MakeFolder) -> None:
     root = split_folder()
     (root / "val" / "disc").rename(root / "val" / "circle")
     refused(*FINETUNE, "--data.root", str(root), says=("circle", "train lacks"))
@@ -127,7 +127,7 @@ def test_an_image_size_that_patches_do_not_divide(refused: Refused) -> None:
 
 
 @pytest.mark.parametrize("size", ["0", "-8"])
-def test_an_image_size_of_nothing(size: str, refused: Refused) -> None:
+def test_an_image_size_that_is_not_positive(size: str, refused: Refused) -> None:
     refused(*PRETRAIN, "--data.image_size", size, says=(size,))
 
 
@@ -147,7 +147,7 @@ def test_a_run_that_exists(refused: Refused) -> None:
     refused(*FINETUNE, says=("runs/x", "already exists"))
 
 
-def test_resuming_what_was_never_started(refused: Refused) -> None:
+def test_resuming_a_run_that_does_not_exist(refused: Refused) -> None:
     refused("pretrain", "--name", "x", "--resume", says=("no run", "runs/x"))
     refused("finetune", "--name", "x", "--resume", says=("no run", "runs/x"))
 
@@ -169,7 +169,7 @@ def test_resuming_from_a_truncated_checkpoint(refused: Refused) -> None:
     refused("pretrain", "--name", "x", "--resume", says=("last.ckpt", "damaged or truncated"))
 
 
-def test_resuming_from_something_else(refused: Refused) -> None:
+def test_resuming_from_a_file_that_is_no_checkpoint(refused: Refused) -> None:
     Path("runs/x/checkpoints").mkdir(parents=True)
     Path("runs/x/config.yaml").write_text("{}")
     torch.save({"weights": torch.zeros(2)}, "runs/x/checkpoints/last.ckpt")
@@ -188,7 +188,7 @@ def test_a_codebook_for_other_patches(refused: Refused) -> None:
     tokenizer.set_codebook(torch.rand(16, 192))
     tokenizer.save("codebook.safetensors")
     option = "--model.objective.tokenizer.codebook_file"
-    refused(*PRETRAIN, option, "codebook.safetensors", says=("codebook.safetensors", "patch_size 8 (here 4)"))
+    refused(*PRETRAIN, option, "codebook.safetensors", says=("codebook.safetensors", "patch_size 8 instead of 4"))
 
 
 def test_a_codebook_that_is_a_backbone(refused: Refused) -> None:
@@ -234,6 +234,7 @@ def test_an_unknown_option_of_compare(refused: Refused) -> None:
         ("--data.batch_size", "many"),
         ("--model.optim.lr", "fast"),
         ("--model.backbone.size", "huge"),
+        ("--resume", "maybe"),
         ("--trainer.max_steps", "1.5"),
         ("--model.objective.tokenizer.vocabulary", "big"),
     ],
@@ -262,16 +263,33 @@ def test_a_value_out_of_range(option: str, value: str, refused: Refused) -> None
 @pytest.mark.parametrize("command", ["pretrain", "finetune", "compare"])
 def test_an_unknown_recipe(command: str, refused: Refused) -> None:
     known = "splitmask_cpu"
-    refused(command, "--data.root", "shapes", "--recipe", "splitmsk", says=("splitmsk", known))
+    refused(command, "--data.root", "shapes", "--recipe", "splitmsk", says=("splitmsk", known, "lit-splitmask recipes"))
+    refused(command, "--data.root", "shapes", "--recipe", "\u20ac\u20ac", says=("lit-splitmask recipes lists.",))
 
 
-def test_a_recipe_that_is_no_yaml(refused: Refused) -> None:
+def test_a_recipe_that_is_not_yaml(refused: Refused) -> None:
     Path("bad.yaml").write_text("model: [1, 2\ndata: }")
     refused("pretrain", "--data.root", "shapes", "--recipe", "bad.yaml", says=("bad.yaml", "not valid YAML"))
 
 
 def test_a_recipe_of_another_command(refused: Refused) -> None:
     refused("compare", "--data.root", "shapes", "--recipe", "splitmask_cpu", says=("not for compare", "grid"))
+
+
+@pytest.mark.parametrize(
+    ("command", "recipe", "intended"),
+    [
+        ("pretrain", "finetune_cpu", "finetune"),
+        ("pretrain", "compare_cpu", "compare"),
+        ("finetune", "mae_cpu", "pretrain"),
+        ("finetune", "compare_cpu", "compare"),
+        ("plan", "segment_cpu", "finetune"),
+    ],
+)
+def test_a_recipe_for_another_training(command: str, recipe: str, intended: str, refused: Refused) -> None:
+    refused(
+        command, "--data.root", "shapes", "--recipe", recipe, says=(f"{recipe} is a recipe for {intended}, not for",)
+    )
 
 
 def test_too_few_patches_for_the_vocabulary(refused: Refused) -> None:
@@ -284,12 +302,12 @@ def test_two_budgets_at_once(refused: Refused) -> None:
     refused(*PRETRAIN, "--data.budget.steps", "3", "--data.budget.passes", "2", says=("steps=3", "passes=2"))
 
 
-def test_a_name_is_free_again_after_a_mistake(refused: Refused) -> None:
+def test_a_name_can_be_used_again_after_an_error(refused: Refused) -> None:
     refused(*PRETRAIN, "--model.objective.tokenizer.vocabulary", "5000")
     assert main([*PRETRAIN, "--data.budget.steps", "1"]) == 0
 
 
-def test_a_trained_classifier_meets_other_classes(refused: Refused, split_folder: MakeFolder) -> None:
+def test_a_classifier_is_tested_on_other_classes(refused: Refused, split_folder: MakeFolder) -> None:
     assert main([*FINETUNE, "--data.budget.steps", "2"]) == 0
     shutil.copytree("shapes", "renamed")
     Path("renamed/disc").rename("renamed/circle")
@@ -297,7 +315,7 @@ def test_a_trained_classifier_meets_other_classes(refused: Refused, split_folder
     refused(*arguments, says=("disc", "circle"))
 
 
-def test_mistakes_leave_no_folder_behind(refused: Refused) -> None:
+def test_errors_leave_no_folder_behind(refused: Refused) -> None:
     refused(*PRETRAIN, "--data.image_size", "36")
     refused(*FINETUNE, "--weights", "no.safetensors")
     refused(*PRETRAIN, "--data.batch_size", "many", code=2)

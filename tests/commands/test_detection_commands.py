@@ -17,7 +17,7 @@ HEADS = """--model.detector.channels 16 --model.detector.box_features 24 --data.
 --trainer.precision 32-true"""
 
 
-def test_a_detector_is_trained_reported_and_predicts(
+def test_a_detector_is_trained_and_evaluated_and_predicts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -32,10 +32,10 @@ def test_a_detector_is_trained_reported_and_predicts(
         "d",
         *f"{BACKBONE} {HEADS}".split(),
     ]
-    assert main(command) == 0  # the recipe's datamodule says the task
-    told = capsys.readouterr().out
-    assert "box AP" in told
-    assert "predict --config runs/d/predict.yaml" in told
+    assert main(command) == 0  # the recipe's datamodule determines the task
+    printed = capsys.readouterr().out
+    assert "box AP" in printed
+    assert "predict --config runs/d/predict.yaml" in printed
     run = Path("runs/d")
     assert {"detector.safetensors", "detections.png", "val.json", "predict.yaml"} <= {
         path.name for path in run.iterdir()
@@ -46,7 +46,7 @@ def test_a_detector_is_trained_reported_and_predicts(
     assert main(["predict", "--config", "runs/d/predict.yaml", "--data.root", str(root)]) == 0
     found = json.loads(Path("predictions.json").read_text())
     known = {image["id"] for image in load(root, "val")["images"]}
-    assert {one["image_id"] for one in found} <= known
+    assert {detection["image_id"] for detection in found} <= known
     plain = ["--data.root", str(root / "val"), "--predictions.path", "p.json"]
     assert main(["predict", "--config", "runs/d/predict.yaml", *plain]) == 0
     assert Path("p.json").is_file()
@@ -54,7 +54,7 @@ def test_a_detector_is_trained_reported_and_predicts(
     assert not Path("config.yaml").exists()
 
 
-def test_a_pretraining_on_such_a_folder_leads_to_a_detector(
+def test_a_detector_starts_from_pretraining_on_the_training_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -63,10 +63,10 @@ def test_a_pretraining_on_such_a_folder_leads_to_a_detector(
     --model.objective.tokenizer.vocabulary 8 --data.batch_size 4 --data.num_workers 0 --data.budget.steps 2"""
     images = ["--data.root", str(root / "train"), "--name", "p"]
     assert main(["pretrain", "--recipe", "splitmask_cpu", *images, *options.split()]) == 0
-    said = capsys.readouterr().out.splitlines()[-1].strip()  # the folder above, which holds the boxes, and no recipe
-    assert said == f"lit-splitmask finetune --weights runs/p/backbone.safetensors --data.root {root}"
+    last = capsys.readouterr().out.splitlines()[-1].strip()  # the parent folder has the boxes; no recipe is named
+    assert last == f"lit-splitmask finetune --weights runs/p/backbone.safetensors --data.root {root}"
     weights = ["--weights", "runs/p/backbone.safetensors", "--name", "d"]
-    assert main(["finetune", "--data.root", str(root), *weights, *HEADS.split()]) == 0  # the folder says the task
+    assert main(["finetune", "--data.root", str(root), *weights, *HEADS.split()]) == 0  # the folder determines the task
     assert Path("runs/d/detector.safetensors").is_file()
     assert main(["finetune", "--task", "detection", "--data.root", str(root)]) == 1
     assert "There is no task 'detection': --task is one of classify, detect, segment" in capsys.readouterr().err

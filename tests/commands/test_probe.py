@@ -37,9 +37,9 @@ def test_a_backbone_is_probed_block_by_block(
     found = json.loads((tmp_path / "p" / "probe.json").read_text())
     assert (found["split"], found["classes"], len(found["blocks"])) == ("test", 2, 2)
     assert found["train_images"] + found["held_out_images"] < 16
-    for one in (found["knn"], found["linear"], *found["blocks"]):
-        assert 0 <= one["accuracy"] <= 1
-        assert one["error"] > 0
+    for score in (found["knn"], found["linear"], *found["blocks"]):
+        assert 0 <= score["accuracy"] <= 1
+        assert score["error"] > 0
     assert (tmp_path / "p" / "probe.png").stat().st_size > 1000
     assert "linear, block 2" in capsys.readouterr().out
     assert main(command) == 1
@@ -57,20 +57,20 @@ def test_random_weights_are_the_same_for_a_seed(work: Path) -> None:
     assert scores[0] == scores[1] != scores[2]
 
 
-def test_grey_weights_that_say_nothing_of_pixels_are_probed(work: Path) -> None:
+def test_one_channel_weights_without_pixel_statistics_are_probed(work: Path) -> None:
     vit = ViT(ViTConfig(size="tiny", embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32, in_chans=1))
     torch.save(vit.state_dict(), "grey.pth")
     assert main([*PROBE, "--weights", "grey.pth", "--blocks=false"]) == 0
 
 
 @pytest.mark.parametrize("data", ["SegmentationFolder", "CocoDetection"])
-def test_annotations_are_not_probed(work: Path, data: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_datamodules_with_annotations_are_refused(work: Path, data: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*PROBE, "--data", data]) == 1
     assert "probe uses images alone, but" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("class_token", [True, False])
-def test_weights_of_timm_are_probed_at_the_shape_that_they_show(work: Path, class_token: bool) -> None:
+def test_weights_of_timm_are_probed_at_their_own_shape(work: Path, class_token: bool) -> None:
     settings: dict[str, Any] = {"img_size": 48, "patch_size": 8, "embed_dim": 64, "depth": 3, "num_heads": 1}
     model = timm.create_model("vit_tiny_patch16_224", **settings, class_token=class_token, global_pool="avg")
     torch.save(model.state_dict(), "theirs.pth")
@@ -93,7 +93,7 @@ def test_weights_of_timm_are_probed_at_the_shape_that_they_show(work: Path, clas
         (["--data.image_size=33"], "cannot be cut into patches"),
     ],
 )
-def test_mistakes_are_told_in_one_paragraph(
+def test_errors_are_one_paragraph(
     work: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
 ) -> None:
     assert main([*PROBE, *arguments]) in (1, 2)
@@ -138,7 +138,7 @@ def test_the_map_shows_evenly_spaced_images(work: Path, monkeypatch: pytest.Monk
     np.testing.assert_array_equal(labels, found["label"][::step])
 
 
-def test_nothing_is_written_over(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_file_is_overwritten(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("all.npz").write_text("mine")
     assert main([*EMBED, "--out", "all.npz"]) == 1
     assert "already exists" in capsys.readouterr().err

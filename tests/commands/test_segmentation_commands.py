@@ -15,9 +15,6 @@ from tiny_runs import OPTIM, PRETRAIN, TRAINER, one_thread, recipe, same_tensors
 from lit_splitmask.annotations.label_maps import read_map
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.cli import main
-from lit_splitmask.commands.request import Request
-from lit_splitmask.commands.tasks.registry import choose_task
-from lit_splitmask.errors import UserError
 from lit_splitmask.modules import Segment
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
@@ -44,11 +41,11 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_segmenter_is_trained_reported_and_predicts(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_segmenter_is_trained_and_evaluated_and_predicts(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*FINETUNE, "s"]) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for part in ("ground", "disc", "bar", "mIoU", "pixel accuracy", "runs/s/predict.yaml", "segmenter.safetensors"):
-        assert part in said
+        assert part in printed
     report = json.loads(Path("runs/s/test.json").read_text())
     assert report["classes"] == list(report["iou"]) == ["ground", "disc", "bar"]
     assert Path("runs/s/predictions.png").stat().st_size > 1000
@@ -99,7 +96,9 @@ def test_without_a_test_split_val_is_reported(work: Path, capsys: pytest.Capture
     assert "slightly optimistic" in capsys.readouterr().out
 
 
-def test_a_resumed_run_ends_as_a_whole_one(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_segmentation_is_bit_for_bit_the_uninterrupted_one(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe(work / "segment.yaml", SEGMENT, budget={"steps": 6}, num_epochs=3)
     assert main([*FINETUNE, "whole"]) == 0
     original = Segment.training_step
@@ -122,7 +121,9 @@ def test_a_resumed_run_ends_as_a_whole_one(work: Path, monkeypatch: pytest.Monke
     assert reports[0]["confusion"] == reports[1]["confusion"]
 
 
-def test_from_pretraining_on_the_training_images(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_segmenter_starts_from_pretraining_on_the_training_images(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = {**PRETRAIN, "model": {**PRETRAIN["model"], "backbone": BACKBONE}}
     recipe(work / "pretrain.yaml", settings)
     pretraining = ["pretrain", "--recipe", "pretrain.yaml", "--name", "p", "--data.root"]
@@ -134,35 +135,6 @@ def test_from_pretraining_on_the_training_images(work: Path, capsys: pytest.Capt
     assert yaml.safe_load(Path("runs/s/config.yaml").read_text())["model"]["weights"] == "runs/p/backbone.safetensors"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "task"),
-    [
-        (["--data.root", "scenes"], "segment"),
-        (["--data.root", "scenes/images"], "classify"),
-        (["--data", "SegmentationFolder", "--data.root", "x"], "segment"),
-        (["--data=lit_splitmask.datamodules.SegmentationFolder"], "segment"),
-        (["--data", "ImageFolder", "--data.root", "scenes"], "classify"),
-        (["--recipe", "segment_cpu"], "segment"),
-        (["--recipe", "finetune_cpu", "--data.root", "scenes"], "classify"),
-        (["--config", "segment.yaml"], "segment"),
-        (["--task", "classify", "--data.root", "scenes"], "classify"),
-        (["--task=segment", "--data.root", "elsewhere"], "segment"),
-        ([], "classify"),
-    ],
-)
-def test_the_task_follows_from_what_is_given(arguments: list[str], task: str, work: Path) -> None:
-    request = Request.read("finetune", arguments)
-    assert choose_task(request).name == task
-    assert not any(option.startswith("--task") for option in request.settings())
-
-
-def test_a_task_that_does_not_exist(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match="classify, detect, segment"):
-        choose_task(Request.read("finetune", ["--task", "paint"]))
-    assert main([*FINETUNE, "s", "--task", "paint"]) == 1
-    assert "no task 'paint'" in capsys.readouterr().err
-
-
 def test_a_folder_of_label_maps_needs_no_recipe(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shape = [f"--model.backbone.{key}={value}" for key, value in BACKBONE.items()]
     options = "--data.image_size 32 --data.short_side 40 --data.batch_size 4 --data.num_workers 0 --data.budget.steps 2 --name s"
@@ -171,9 +143,7 @@ def test_a_folder_of_label_maps_needs_no_recipe(work: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("what", ["annotations/train/00.png", "images/train/00.png"])
-def test_a_mistake_in_the_folder_leaves_no_run_behind(
-    what: str, work: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_error_in_the_folder_leaves_no_run_behind(what: str, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("scenes", what).write_bytes(b"damaged")
     assert main([*FINETUNE, "s"]) == 1
     error = capsys.readouterr().err

@@ -24,7 +24,7 @@ FINETUNE_COMMAND = ["finetune", "--recipe", "finetune.yaml", "--data.root", "sha
 
 
 def interrupt_at(patch: pytest.MonkeyPatch, module: type[Any], step: int, error: BaseException) -> None:
-    """Lets an exception happen when a training reaches ``step``."""
+    """Raises an exception when a training reaches ``step``."""
     original = module.training_step
 
     def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
@@ -40,7 +40,7 @@ def metrics(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_pretraining_writes_what_it_promises(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pretraining_writes_all_its_files(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*PRETRAIN_COMMAND, "p"]) == 0
     folder = work / "runs" / "p"
     files = {"config.yaml", "backbone.safetensors", "codebook.safetensors", "halves.png", "words.png", "metrics.csv"}
@@ -59,11 +59,11 @@ def test_pretraining_writes_what_it_promises(work: Path, capsys: pytest.CaptureF
 def test_pretraining_says_which_checkpoint_it_keeps(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     longer = ["--data.budget.steps=120", "--trainer.callbacks+=OverfitAwareEarlyStopping"]
     assert main([*PRETRAIN_COMMAND, "p", *longer]) == 0
-    told = capsys.readouterr().out
-    said = json.loads((work / "runs" / "p" / "checkpoints" / "selection.json").read_text())
-    assert f"Keep step {said['best_step']}" in told
-    assert f"{len(said['history'])} evaluations" in told
-    assert load_weights(work / "runs" / "p" / "backbone.safetensors").info["step"] == said["best_step"]
+    printed = capsys.readouterr().out
+    selection = json.loads((work / "runs" / "p" / "checkpoints" / "selection.json").read_text())
+    assert f"Keep step {selection['best_step']}" in printed
+    assert f"{len(selection['history'])} evaluations" in printed
+    assert load_weights(work / "runs" / "p" / "backbone.safetensors").info["step"] == selection["best_step"]
     assert (work / "runs" / "p" / "checkpoints" / "selection.png").exists()
 
 
@@ -88,14 +88,14 @@ def test_one_channel_images_from_pretraining_to_predictions(work: Path) -> None:
     assert main(["predict", "--config", "runs/f/predict.yaml", "--data.root", "shapes"]) == 0
 
 
-def test_channels_that_do_not_fit_the_weights_are_refused(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_channels_other_than_those_of_the_weights_are_refused(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*PRETRAIN_COMMAND, "p"]) == 0
     command = [*FINETUNE_COMMAND, "f", "--weights", "runs/p/backbone.safetensors", "--data.channels=1"]
     assert main(command) == 1
     assert "patch size and channels as the weights" in capsys.readouterr().err
 
 
-def test_a_pool_is_pretrained_on_and_not_fine_tuned_on(
+def test_a_pool_is_for_pretraining_only(
     work: Path, flat_folder: Any, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     flat_folder(33, name="more")
@@ -134,7 +134,7 @@ def test_a_resumed_pretraining_is_bit_for_bit_the_uninterrupted_one(
     assert losses == expected
 
 
-def test_metrics_are_kept_over_two_resumes_from_the_same_step(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_resumes_from_the_same_step_overwrite_no_metrics(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         interrupt_at(patch, Pretrain, 4, KeyboardInterrupt())
         assert main([*PRETRAIN_COMMAND, "p"]) == 130
@@ -163,7 +163,7 @@ def test_a_resumed_fine_tuning_is_bit_for_bit_the_uninterrupted_one(
     assert tests[0]["confusion"] == tests[1]["confusion"]
 
 
-def test_a_run_of_days_that_was_agreed_to_is_resumed(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_longer_than_a_day_is_resumed(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         interrupt_at(patch, Pretrain, 4, KeyboardInterrupt())
         assert main([*PRETRAIN_COMMAND, "p", "--data.budget.steps", "6"]) == 130
@@ -171,7 +171,7 @@ def test_a_run_of_days_that_was_agreed_to_is_resumed(work: Path, monkeypatch: py
     assert main(["pretrain", "--name", "p", "--resume"]) == 0
 
 
-def test_of_two_runs_that_start_at_once_in_one_folder_the_second_is_refused(
+def test_the_second_of_two_simultaneous_runs_in_one_folder_is_refused(
     work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     claim = RunFolder.claim
@@ -193,7 +193,7 @@ def test_a_finished_run_can_be_made_longer(work: Path) -> None:
     assert torch.load("runs/p/checkpoints/last.ckpt", weights_only=True)["global_step"] == 9
 
 
-def test_a_loss_that_is_no_number_ends_a_run_but_not_its_checkpoint(
+def test_a_loss_of_nan_ends_a_run_and_leaves_its_checkpoint_intact(
     work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     original = Pretrain.check_finite
@@ -215,7 +215,7 @@ def test_a_loss_that_is_no_number_ends_a_run_but_not_its_checkpoint(
     assert main(["pretrain", "--name", "p", "--resume"]) == 0
 
 
-def test_a_loss_that_is_no_number_at_once_leaves_no_run_behind(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_loss_of_nan_in_the_first_step_leaves_no_run_behind(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*PRETRAIN_COMMAND, "p", "--model.optim.lr", "1e30"]) == 1
     assert "Lower the learning rate" in capsys.readouterr().err
     assert not Path("runs/p").exists()
@@ -247,7 +247,7 @@ def test_fine_tuning_from_a_backbone_and_predicting(
     assert sum(named) / len(named) == pytest.approx(report["scores"]["test/accuracy"])
 
 
-def test_a_classifier_is_tested_again_with_the_same_result(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_testing_a_classifier_again_gives_the_same_result(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*FINETUNE_COMMAND, "f"]) == 0
     accuracy = json.loads(Path("runs/f/test.json").read_text())["scores"]["test/accuracy"]
     capsys.readouterr()
@@ -258,7 +258,7 @@ def test_a_classifier_is_tested_again_with_the_same_result(work: Path, capsys: p
     assert main(["validate", "--config", "runs/f/predict.yaml", "--data.root", "shapes"]) == 0
 
 
-def test_the_configuration_of_a_run_is_not_one_to_predict_with(pretrained: Path, capsys: Any) -> None:
+def test_predicting_with_the_configuration_of_a_run_is_refused(pretrained: Path, capsys: Any) -> None:
     root = str(pretrained.parents[1] / "shapes")
     assert main(["predict", "--config", str(pretrained / "config.yaml"), "--data.root", root]) == 1
     assert str(pretrained / "predict.yaml") in capsys.readouterr().err
@@ -280,17 +280,15 @@ def test_the_resolved_settings_repeat_a_run(work: Path) -> None:
     assert same_tensors(ours, theirs)
 
 
-def test_runs_without_a_name_get_numbered_ones(work: Path) -> None:
+def test_runs_without_a_name_are_numbered(work: Path) -> None:
     arguments = ["pretrain", "--recipe", "pretrain.yaml", "--data.root", "shapes", "--data.budget.steps", "1"]
     assert main(arguments) == main(arguments) == 0
     assert {folder.name for folder in Path("runs").iterdir()} == {"data", "pretrain-shapes", "pretrain-shapes-2"}
 
 
-def test_a_schedule_of_days_is_not_started_unasked(
+def test_a_schedule_longer_than_a_day_is_not_started_without_a_budget(
     work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lit_splitmask.callbacks import EstimateTime
-
     settings = yaml.safe_load(Path("pretrain.yaml").read_text())
     del settings["data"]["init_args"]["budget"]
     Path("long.yaml").write_text(yaml.safe_dump(settings))

@@ -1,4 +1,4 @@
-"""Help, versions, recipes, and what a command line may look like."""
+"""Help, version, recipes, and the forms of a command line."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.strip() == __version__
 
 
-def test_an_unknown_command_is_answered_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_command_is_answered_with_the_list_of_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pretain"]) == 2
     error = capsys.readouterr().err
     assert "'pretain'" in error
@@ -49,11 +49,30 @@ def test_an_unknown_command_is_answered_with_those_there_are(capsys: pytest.Capt
 
 
 @pytest.mark.parametrize("command", ["plan", "pretrain", "finetune", "compare", "probe", "embed"])
-def test_each_command_has_a_help_that_names_its_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_of_a_command_lists_its_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: lit-splitmask {command}")
     assert "--data.root" in text
+
+
+@pytest.mark.parametrize(("command", "option"), [("convert-dalle", "--weights"), ("recipes", "--recipe")])
+def test_commands_without_images_have_a_help(command: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: lit-splitmask {command}")
+    assert option in text
+
+
+def test_the_help_names_the_methods_that_have_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    names = {command: (main([command, "--help"]), capsys.readouterr().out)[1] for command in ("pretrain", "compare")}
+    assert "BEiT|DINO|MAE|MoCoV3|SplitMask|Supervised" in names["pretrain"]
+    assert "(beit, dino, mae, mocov3, splitmask, supervised)" in names["compare"]
+
+
+def test_recipes_takes_no_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes", "--json"]) == 1
+    assert "takes no options, but was given --json" in capsys.readouterr().err
 
 
 def test_the_full_help_lists_nested_options(capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,7 +82,7 @@ def test_the_full_help_lists_nested_options(capsys: pytest.CaptureFixture[str]) 
     assert "--trainer.max_steps" in text
 
 
-def test_recipes_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipes_are_listed_with_a_description(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == recipes.available()
@@ -74,7 +93,7 @@ def run_python(code: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *options, "-c", code], capture_output=True, text=True, timeout=120)
 
 
-def test_help_and_early_errors_come_without_importing_torch() -> None:
+def test_help_and_early_errors_do_not_import_torch() -> None:
     done = run_python(
         "import sys\n"
         "from lit_splitmask.cli import main\n"
@@ -87,13 +106,13 @@ def test_help_and_early_errors_come_without_importing_torch() -> None:
     assert done.stdout.endswith("light\n"), done.stderr
 
 
-def test_importing_the_package_gives_no_warnings() -> None:
+def test_importing_the_package_raises_no_warnings() -> None:
     done = run_python("import lit_splitmask; print(lit_splitmask.__version__)", "-W", "error")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
 
 
-def test_printed_settings_are_settings_again(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_printed_settings_can_be_read_again(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["pretrain", "--recipe", "pretrain.yaml", "--data.root", "shapes", "--data.batch_size", "4"]
     assert main([*arguments, "--print_config"]) == 0
     printed = capsys.readouterr().out
@@ -107,9 +126,7 @@ def test_printed_settings_are_settings_again(work: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("form", ["name", "file", "equals"])
-def test_config_takes_a_recipe_with_all_that_it_starts_from(
-    form: str, work: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_config_takes_a_recipe_with_its_base(form: str, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine.yaml").write_text((files("lit_splitmask.recipes") / "mae_cpu.yaml").read_text())
     given = {"name": ["--config", "mae_cpu"], "file": ["-c", "mine.yaml"], "equals": ["--config=mae_cpu"]}[form]
     printed = []
@@ -123,13 +140,13 @@ def test_config_takes_a_recipe_with_all_that_it_starts_from(
 @pytest.mark.parametrize("second", [["--recipe", "splitmask_cpu"], ["-c", "beit_cpu"]])
 def test_two_recipes_are_refused(second: list[str], work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pretrain", "--data.root", "shapes", "--config", "mae_cpu", *second]) == 1
-    told = capsys.readouterr().err
-    assert "A run starts from one recipe, not from" in told
-    assert "mae_cpu" in told
-    assert second[1] in told
+    error = capsys.readouterr().err
+    assert "A run starts from one recipe, not from" in error
+    assert "mae_cpu" in error
+    assert second[1] in error
 
 
-def test_settings_may_stand_in_the_command_itself(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings_may_be_given_as_text(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = json.dumps({"data": {"init_args": {"batch_size": 5}}, "name": "x" * 300})
     assert (
         main(["pretrain", "--recipe", "pretrain.yaml", "--data.root", "shapes", "--config", settings, "--print_config"])
@@ -138,7 +155,7 @@ def test_settings_may_stand_in_the_command_itself(work: Path, capsys: pytest.Cap
     assert yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["batch_size"] == 5
 
 
-def test_classes_are_given_by_their_short_names(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_classes_may_be_given_by_their_short_names(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["pretrain", "--recipe", "pretrain.yaml", "--data", "ImageFolder", "--data.root", "shapes"]
     arguments += ["--model.objective", "SplitMask", "--model.objective.tokenizer", "RandomPatches"]
     arguments += ["--model.objective.masking", "BlockMasking", "--model.objective.tokenizer.vocabulary", "32"]
@@ -154,7 +171,7 @@ def test_classes_are_given_by_their_short_names(work: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     "budget", [["--data.budget.passes", "2"], ["--data.budget.images", "100"], ['--data.budget={"steps": 3}']]
 )
-def test_a_budget_on_the_command_line_replaces_the_recipes(
+def test_a_budget_on_the_command_line_replaces_that_of_the_recipe(
     work: Path, budget: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["pretrain", "--recipe", "pretrain.yaml", "--data.root", "shapes", *budget, "--print_config"]) == 0

@@ -1,4 +1,4 @@
-"""Folders in COCO's format: what is read, what is left out, what is refused."""
+"""Folders in COCO's format: what is read, left out and refused."""
 
 import json
 import logging
@@ -33,7 +33,7 @@ def opened(root: Path, **settings: Any) -> CocoDetection:
 
 
 def runs(mask: np.ndarray) -> dict[str, Any]:
-    """Uncompressed run lengths of (H, W) bool, column by column, by hand."""
+    """Uncompressed run lengths of (H, W) bool, column by column, in a plain loop."""
     counts, current, length = [], False, 0
     for value in mask.T.ravel().tolist():
         if value != current:
@@ -44,12 +44,12 @@ def runs(mask: np.ndarray) -> dict[str, Any]:
 
 
 def first_image(root: Path, split: str = "train") -> dict[str, Any]:
-    """The image of the smallest id, which comes first."""
+    """The image with the smallest id, which comes first."""
     return min(load(root, split)["images"], key=lambda image: image["id"])
 
 
 def only(root: Path, split: str, *objects: dict[str, Any]) -> dict[str, Any]:
-    """Leaves the first image alone in a split, with these objects; returns it."""
+    """Reduces a split to its first image, with these objects; returns the image."""
     image = first_image(root, split)
     annotations = [
         {"category_id": 3, "iscrowd": 0, **one, "id": number + 1, "image_id": image["id"]}
@@ -59,7 +59,7 @@ def only(root: Path, split: str, *objects: dict[str, Any]) -> dict[str, Any]:
     return image
 
 
-def test_labels_are_places_among_the_categories_and_ids_lead_back(root: Path) -> None:
+def test_labels_are_indices_of_the_categories_and_ids_are_recovered(root: Path) -> None:
     data = opened(root)
     assert data.class_names == ["disc", "bar", "roof"]
     assert data.category_ids == [0, 3, 90]
@@ -91,7 +91,7 @@ def test_an_unused_category_that_repeats_a_name_is_left_out(root: Path) -> None:
     assert opened(root).class_names == ["disc", "bar", "new", "roof"]
 
 
-def test_two_used_categories_of_one_name_are_told_apart(root: Path) -> None:
+def test_two_used_categories_of_one_name_get_different_names(root: Path) -> None:
     names = [{"id": 0, "name": "a"}, {"id": 3, "name": "a"}, {"id": 90, "name": "b"}]
     for split in ("train", "val"):
         change(root, split, categories=names)
@@ -128,7 +128,7 @@ def test_crowds_in_run_lengths_are_passed_to_evaluation_only(root: Path, compres
     assert np.array_equal(rle.decode(truth["masks"], mask.shape)[0].numpy(), mask)
 
 
-def test_a_mask_of_run_lengths_moves_as_its_polygon_does(root: Path) -> None:
+def test_a_mask_of_run_lengths_moves_like_its_polygon(root: Path) -> None:
     image = first_image(root)
     shape = annotation(1, image["id"], 3, (10, 12, 20, 15))
     polygon = shape["segmentation"]
@@ -141,17 +141,6 @@ def test_a_mask_of_run_lengths_moves_as_its_polygon_does(root: Path) -> None:
 
 
 BAD_RUNS: list[Any] = [[3, 4], [], "abc", "", "P", [-1, 10**6], [1.5, 2], ["a", 3], "\x7f"]
-
-
-def test_compressed_runs_are_read_as_pycocotools_does() -> None:
-    generator = np.random.default_rng(0)
-    for density in (0.0, 0.02, 0.5, 1.0):
-        mask = generator.random((37, 53)) < density
-        pixels = mask.flatten(order="F")
-        ends = np.flatnonzero(np.diff(pixels)) + 1
-        runs = np.diff(np.concatenate([[0], ends, [pixels.size]])).tolist()
-        expected = [0, *runs] if pixels[0] else runs
-        assert rle.run_lengths(rle.encode(torch.from_numpy(mask)[None])[0]["counts"]) == expected
 
 
 def test_objects_that_cannot_be_used_are_counted_in_one_warning(root: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -228,16 +217,16 @@ NOT_COCO: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("stored", "said"), NOT_COCO)
-def test_a_file_that_is_not_cocos_says_what_is_missing(root: Path, stored: Any, said: str) -> None:
+@pytest.mark.parametrize(("stored", "message"), NOT_COCO)
+def test_a_file_not_in_cocos_format_is_refused_with_what_is_missing(root: Path, stored: Any, message: str) -> None:
     if isinstance(stored, dict) and len(stored) == 1 and stored != {"images": []}:
         stored = {"images": [], "annotations": [], "categories": [], **stored}
     save(root, "train", stored)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         opened(root)
 
 
-def test_a_file_that_is_no_json_is_refused(root: Path) -> None:
+def test_a_file_that_is_not_json_is_refused(root: Path) -> None:
     (root / "annotations" / "instances_val.json").write_text("{nonsense")
     with pytest.raises(UserError, match="not valid JSON"):
         opened(root)
@@ -269,7 +258,7 @@ def test_a_val_split_without_objects_is_refused_before_training(root: Path) -> N
         opened(root)
 
 
-def test_a_test_split_without_annotations_is_for_predicting(root: Path) -> None:
+def test_a_test_split_without_annotations_is_only_predicted_on(root: Path) -> None:
     stored = load(root, "val")
     (root / "annotations" / "instances_test.json").write_text(json.dumps({**stored, "annotations": []}))
     (root / "test").symlink_to(root / "val")
@@ -284,7 +273,7 @@ def test_whole_numbers_may_be_written_as_fractions(root: Path) -> None:
     assert opened(root, augment=PLAIN).train_images()[0]["target"]["labels"].tolist() == [1]
 
 
-def test_images_are_evaluated_one_at_a_time_so_that_none_is_padded(root: Path) -> None:
+def test_images_are_evaluated_one_at_a_time_so_none_is_padded(root: Path) -> None:
     loader = opened(root, batch_size=4).val_dataloader()
     assert [len(batch["image"]) for batch in loader] == [1, 1, 1]
 
@@ -295,7 +284,7 @@ def test_categories_that_disagree_are_refused(root: Path) -> None:
         opened(root)
 
 
-def test_an_image_of_another_size_than_the_file_says_is_refused(root: Path) -> None:
+def test_an_image_whose_size_differs_from_the_file_is_refused(root: Path) -> None:
     image = first_image(root)
     Image.new("RGB", (33, 44)).save(root / "train" / image["file_name"])
     with pytest.raises(UserError, match="44×33 pixels"):
@@ -307,7 +296,7 @@ def test_the_long_side_cannot_be_less_than_the_short_one(root: Path) -> None:
         opened(root, image_size=100)
 
 
-def test_the_smallest_image_counts_as_resized_too(root: Path) -> None:
+def test_the_smallest_image_is_found_on_disk_and_resized(root: Path) -> None:
     data = opened(root, image_size=96)
     assert data.smallest_image() == (min(("train001.png", "val001.png")), 48)
     image = first_image(root)
@@ -333,7 +322,7 @@ def test_workers_cannot_change_a_batch(root: Path, workers: int) -> None:
             assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_pass_draws_other_views_than_the_one_before(root: Path) -> None:
+def test_each_pass_draws_different_views(root: Path) -> None:
     images = opened(root).train_images()
     views = [images[(number, 0)]["image"].shape for number in range(8)]
     assert len(set(views)) > 2
@@ -345,12 +334,12 @@ def test_one_channel_is_the_luminance(root: Path) -> None:
     assert opened(root, channels=1).train_images()[0]["image"].shape[0] == 1
 
 
-def test_what_a_worker_tells_of_the_truth_holds_no_file_open(root: Path) -> None:
+def test_ground_truth_from_a_worker_holds_no_file_open(root: Path) -> None:
     loader = opened(root, num_workers=1).val_dataloader()
-    kept = [batch[name] for batch in loader for name in ("truth", "index", "size")]
-    tensors = [value for one in kept for value in _tensors(one)]
+    values = [batch[name] for batch in loader for name in ("truth", "index", "size")]
+    tensors = [tensor for value in values for tensor in _tensors(value)]
     assert len(tensors) > 5
-    assert not any(value.is_shared() for value in tensors)
+    assert not any(tensor.is_shared() for tensor in tensors)
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Images that a CSV file lists."""
+"""Images listed in a CSV file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,15 +18,15 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes a manifest, and an image for every row that has none."""
+    """Writes a manifest, and the images that do not exist yet."""
 
     def write(*rows: str, images: bool = True, end: str = "\n") -> Path:
         path = tmp_path / "scans" / "list.csv"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(end.join([*rows, ""]).encode())
-        place = rows[0].split(",").index("path") if images else 0
+        column = rows[0].split(",").index("path") if images else 0
         for number, row in enumerate(rows[1:] if images else []):
-            file = path.parent / row.split(",")[place].replace("\\", "/")
+            file = path.parent / row.split(",")[column].replace("\\", "/")
             if not file.exists():
                 draw(file, number)
         return path
@@ -43,7 +43,7 @@ def ready(path: Path, **settings: Any) -> Manifest:
 
 
 def patients(count: int, scans: int = 3) -> list[str]:
-    """Rows of several scans a patient, half of the patients ill."""
+    """Rows of several scans per patient; half of the patients are ill."""
     return [
         f"p{patient}/{scan}.png,{'ill' if patient % 2 else 'well'},p{patient}"
         for patient in range(count)
@@ -83,7 +83,7 @@ def test_identical_images_join_their_groups(write: Write, tmp_path: Path) -> Non
         draw(path.parent / f"p{patient}/2.png", 1000 + patient)
         draw(path.parent / f"p{patient + 1}/0.png", 1000 + patient)
     data = ready(path)
-    assert list(data.source.splits) == ["train"]  # there is but one thing to split
+    assert list(data.source.splits) == ["train"]  # one group cannot be split
 
 
 def test_joining_is_transitive() -> None:
@@ -93,7 +93,7 @@ def test_joining_is_transitive() -> None:
     assert len({keys["a"], keys["d"], keys["f"]}) == 3
 
 
-def test_groups_that_the_given_splits_tear_are_told_of(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+def test_groups_that_the_given_splits_divide_are_reported(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     ready(write("path,split,group", "1.png,train,p1", "2.png,test,p1", "3.png,train,p2"))
     assert "1 group(s) have images in more than one of the given splits, such as p1" in caplog.text
 
@@ -107,7 +107,7 @@ def test_without_labels_it_serves_pretraining(write: Write) -> None:
     assert ignoring.num_classes == 0
 
 
-def test_a_second_start_uses_the_record_and_a_change_is_refused(write: Write) -> None:
+def test_a_second_start_uses_the_index_and_a_change_is_refused(write: Write) -> None:
     rows = ["path,label", *(f"{number}.png,{number % 2}" for number in range(20))]
     path = write(*rows)
     first = ready(path)
@@ -127,7 +127,7 @@ def test_a_second_start_uses_the_record_and_a_change_is_refused(write: Write) ->
 
 
 @pytest.mark.parametrize("changed", ["0.png,b,train,p1", "0.png,a,val,p1", "0.png,a,train,p2"])
-def test_another_label_split_or_group_is_a_change_and_another_order_is_none(write: Write, changed: str) -> None:
+def test_another_label_split_or_group_is_a_change_but_another_order_is_not(write: Write, changed: str) -> None:
     first, *rest = ["0.png,a,train,p1", "1.png,b,train,p2", "2.png,a,val,p3", "3.png,b,test,p4"]
     header = "path,label,split,group"
     ready(write(header, first, *rest))
@@ -137,7 +137,7 @@ def test_another_label_split_or_group_is_a_change_and_another_order_is_none(writ
 
 
 @pytest.mark.parametrize(
-    ("rows", "says"),
+    ("rows", "message"),
     [
         (["file,label", "1.png,a"], "column path.*it has file, label and 1 rows"),
         (["path,label"], "0 rows"),
@@ -148,8 +148,8 @@ def test_another_label_split_or_group_is_a_change_and_another_order_is_none(writ
         (["path,split", "1.png,training"], "'training': use train, val or test"),
     ],
 )
-def test_manifests_that_cannot_be_used_are_refused(rows: list[str], says: str, write: Write) -> None:
-    with pytest.raises(UserError, match=says):
+def test_unusable_manifests_are_refused(rows: list[str], message: str, write: Write) -> None:
+    with pytest.raises(UserError, match=message):
         read_manifest(write(*rows, images=False))
 
 

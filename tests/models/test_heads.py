@@ -1,5 +1,6 @@
 """The word head is a linear layer with its loss."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -19,6 +20,12 @@ def test_it_predicts_the_most_likely_words_for_any_shape_without_gradient() -> N
     assert words.shape == (2, 3)
     assert not words.requires_grad
     assert torch.equal(head(states).gather(-1, words[..., None])[..., 0], head(states).amax(dim=-1))
+
+
+def test_its_first_logits_are_small_as_in_beit() -> None:
+    head = WordHead(64, 500)
+    assert float(head.weight.detach().std()) == pytest.approx(0.02, rel=0.05)
+    assert not head.bias.any()
 
 
 def test_it_learns() -> None:

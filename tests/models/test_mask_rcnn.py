@@ -60,10 +60,42 @@ def test_every_trainable_parameter_gets_a_gradient(masks: bool) -> None:
         assert (parameter.grad is not None) == parameter.requires_grad, name
 
 
-def test_images_without_objects_have_a_loss() -> None:
-    losses = network().losses(images(), [targets()[1], targets()[1]])
+def test_images_without_objects_have_a_loss_with_a_gradient_of_every_trainable_parameter() -> None:
+    model = network()
+    losses = model.losses(images(), [targets()[1], targets()[1]])
     assert all(torch.isfinite(value) for value in losses.values())
     assert losses["box"].item() == losses["mask"].item() == 0
+    sum(losses.values(), torch.zeros(())).backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+def test_classes_count_from_1_inside_and_from_0_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network(score_threshold=0.0)
+    seen: dict[str, list[Tensor]] = {}
+    forward = model.roi_heads.forward
+
+    def spy(features: Any, proposals: Any, image_shapes: Any, targets: Any = None) -> Any:
+        found, losses = forward(features, proposals, image_shapes, targets)
+        seen["labels"] = [one["labels"] for one in (found if targets is None else targets)]
+        return found, losses
+
+    monkeypatch.setattr(model.roi_heads, "forward", spy)
+    model.losses(images(), targets())
+    assert [labels.tolist() for labels in seen["labels"]] == [[1, 3], []]
+    found = model.detect(images(), [(40, 72), (64, 50)])
+    for one, labels in zip(found, seen["labels"], strict=True):
+        assert torch.equal(one["labels"], labels - 1)
+
+
+def test_a_cell_of_a_cropped_mask_belongs_to_it_if_half_of_its_pixels_do() -> None:
+    mask = torch.zeros(1, 9, 6, dtype=torch.bool)  # cells of 3 x 3 pixels
+    for (row, column), pixels in {(0, 0): 4, (0, 1): 5, (1, 0): 9, (2, 1): 1}.items():
+        for pixel in range(pixels):
+            mask[0, 3 * row + pixel // 3, 3 * column + pixel % 3] = True
+    padded = torch.nn.functional.pad(mask, (0, 3))
+    cells = crop_masks(padded, torch.tensor([0]), torch.tensor([[0.0, 0, 9, 9]]), 3)
+    assert cells[0].tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
 
 
 def test_gradient_checkpointing_changes_no_gradient() -> None:

@@ -44,14 +44,14 @@ def images(count: int = 6) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def test_weights_go_into_the_body_and_the_head_is_new(backbone_file: Path) -> None:
+def test_weights_are_loaded_into_the_body_and_the_head_is_new(backbone_file: Path) -> None:
     stored = load_weights(backbone_file).state
     own = classifier(weights=str(backbone_file), num_classes=3).vit.state_dict()
     body = [name for name in own if name.startswith(("blocks.", "patch_embed.", "pos_embed"))]
     assert len(body) > 20
     assert all(torch.equal(own[name], stored[name]) for name in body)
     assert own["head.weight"].shape == (3, 32)
-    assert own["head.weight"].abs().max() < 1e-3  # it starts without an opinion
+    assert own["head.weight"].abs().max() < 1e-3  # nearly uniform predictions at the start
     assert own["head.weight"].abs().max() > 0
     assert torch.equal(own["fc_norm.weight"], torch.ones(32))
 
@@ -62,22 +62,22 @@ def test_the_shape_is_read_from_the_weights(backbone_file: Path) -> None:
     assert config.image_size == 32
 
 
-@pytest.mark.parametrize(("theirs", "asked", "used"), [
+@pytest.mark.parametrize(("theirs", "requested", "used"), [
     ("learned", "sincos", "learned"), ("learned", "learned", "learned"), ("sincos", "sincos", "sincos"),
 ])  # fmt: skip
 def test_positions_that_weights_have_learned_are_never_dropped(
-    theirs: Any, asked: Any, used: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    theirs: Any, requested: Any, used: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "b.safetensors"
-    there = tiny_vit(positions=theirs)
-    save_backbone(path, there)
-    module = Classify(str(path), backbone=replace(there.config, positions=asked), num_classes=3)
+    pretrained = tiny_vit(positions=theirs)
+    save_backbone(path, pretrained)
+    module = Classify(str(path), backbone=replace(pretrained.config, positions=requested), num_classes=3)
     assert module.vit.config.positions == used
-    assert torch.equal(module.vit.pos_embed, there.pos_embed)
-    assert ("so the backbone gets them too" in caplog.text) == (used != asked)
+    assert torch.equal(module.vit.pos_embed, pretrained.pos_embed)
+    assert ("so the backbone gets them too" in caplog.text) == (used != requested)
 
 
-def test_the_statistics_of_the_weights_beat_those_of_the_data(backbone_file: Path, root: Path) -> None:
+def test_the_statistics_of_the_weights_take_precedence_over_those_of_the_data(backbone_file: Path, root: Path) -> None:
     module = classifier(weights=str(backbone_file))
     tiny_trainer(root.parent).fit(module, datamodule=image_data(root, steps=1))
     assert module.pixel_mean.tolist() == pytest.approx([0.1, 0.2, 0.3])
@@ -101,17 +101,17 @@ def test_fewer_than_two_classes_are_refused(flat_folder: MakeFolder, tmp_path: P
         tiny_trainer(tmp_path).fit(classifier(), datamodule=image_data(flat_folder()))
 
 
-def test_another_number_of_classes_than_the_images_have_is_refused(root: Path) -> None:
+def test_a_number_of_classes_that_differs_from_the_images_is_refused(root: Path) -> None:
     with pytest.raises(UserError, match=r"4 classes.*have 3"):
         tiny_trainer(root.parent).fit(classifier(num_classes=4), datamodule=image_data(root))
 
 
-def test_another_image_size_than_the_network_has_is_refused(root: Path) -> None:
+def test_an_image_size_that_differs_from_the_network_is_refused(root: Path) -> None:
     with pytest.raises(UserError, match=r"48 px.*32 px"):
         tiny_trainer(root.parent).fit(classifier(num_classes=3), datamodule=image_data(root, image_size=48))
 
 
-def test_layers_nearer_to_the_input_have_lower_rates(root: Path) -> None:
+def test_layers_closer_to_the_input_have_lower_learning_rates(root: Path) -> None:
     module = classifier(optim=OptimConfig(lr=1e-3, reference_batch=0, warmup=0.0, layer_decay=0.5))
     rates: dict[str, float] = {}
 
@@ -152,7 +152,7 @@ def test_smoothing_without_mixing_gives_the_label_most() -> None:
     assert torch.allclose(targets, torch.tensor([[0.05, 0.05, 0.85, 0.05], [0.85, 0.05, 0.05, 0.05]]))
 
 
-def test_mixed_images_have_targets_in_the_same_proportion() -> None:
+def test_targets_are_mixed_in_the_same_proportion_as_images() -> None:
     module = classifier(num_classes=2, mixup=0.8, cutmix=0.0, label_smoothing=0.0)
     black_and_white = torch.stack([torch.zeros(3, 32, 32), torch.ones(3, 32, 32)])
     torch.manual_seed(0)
@@ -175,7 +175,7 @@ def test_the_training_loss_is_the_cross_entropy_of_soft_targets(monkeypatch: pyt
     assert not torch.allclose(loss, F.cross_entropy(module(images()), labels))
 
 
-def test_a_loss_that_is_no_number_stops_the_run(root: Path) -> None:
+def test_a_loss_of_nan_stops_the_run(root: Path) -> None:
     module = classifier(num_classes=3)
     with torch.no_grad():
         module.vit.get_parameter("head.bias").fill_(float("nan"))
@@ -183,7 +183,7 @@ def test_a_loss_that_is_no_number_stops_the_run(root: Path) -> None:
         tiny_trainer(root.parent).fit(module, datamodule=image_data(root))
 
 
-def test_the_same_seed_gives_the_same_start_whatever_was_drawn_before() -> None:
+def test_the_same_seed_gives_the_same_initial_weights_in_any_random_state() -> None:
     torch.manual_seed(1)
     first = classifier(num_classes=3, seed=5)
     torch.rand(7)
@@ -213,7 +213,7 @@ def test_the_confusion_matrix_counts_every_test_image_and_explains_the_scores(ro
         assert scores[f"test/accuracy/{name}"] == pytest.approx(expected)
     again = trainer.test(module, datamodule=data, verbose=False)[0]
     assert again == scores
-    assert int(module.confusion.sum()) == len(labels)  # counted anew, not added up
+    assert int(module.confusion.sum()) == len(labels)  # counted again, not accumulated
 
 
 def test_predictions_are_probabilities(root: Path) -> None:
@@ -252,7 +252,7 @@ def test_timm_loads_an_exported_classifier_strictly_with_the_same_logits(tmp_pat
         assert theirs.std() > 0.1
 
 
-def test_an_exported_classifier_comes_back_with_its_head_and_names(tmp_path: Path) -> None:
+def test_an_exported_classifier_is_restored_with_its_head_and_names(tmp_path: Path) -> None:
     module, path = exported(tmp_path)
     back = Classify(weights=str(path), keep_head=True).eval()
     assert back.class_names == ["cat", "dog", "emu"]
@@ -267,7 +267,7 @@ def test_keeping_the_head_of_a_bare_backbone_is_refused(backbone_file: Path) -> 
         Classify(keep_head=True)
 
 
-def test_a_classifier_of_other_classes_is_not_tested_on_these(tmp_path: Path, root: Path) -> None:
+def test_a_classifier_is_not_tested_on_images_of_other_classes(tmp_path: Path, root: Path) -> None:
     _, path = exported(tmp_path)
     with pytest.raises(UserError, match=r"cat, dog, emu.*disc, square, stripes"):
         tiny_trainer(tmp_path).test(Classify(weights=str(path), keep_head=True), datamodule=image_data(root))

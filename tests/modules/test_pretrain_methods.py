@@ -1,4 +1,4 @@
-"""``Pretrain`` with methods that take several crops, follow a teacher, or need labels."""
+"""``Pretrain`` with methods that need several crops, a teacher or labels."""
 
 import copy
 import itertools
@@ -70,27 +70,27 @@ def test_a_resumed_teacher_is_bit_for_bit_the_uninterrupted_one(root: Path, obje
 
 
 class Recorded(DINO):
-    """Notes what the trainer tells it, and when."""
+    """Notes its calls and the progress at each."""
 
     def __init__(self, backbone: Any) -> None:
         super().__init__(backbone, num_prototypes=16, hidden_dim=16, bottleneck_dim=8, momentum=0.5, freeze_share=0.3)
-        self.told: list[tuple[str, float]] = []
+        self.calls: list[tuple[str, float]] = []
 
     def forward(self, batch: Any, generator: Any) -> Any:
-        self.told.append(("forward", self.progress))
+        self.calls.append(("forward", self.progress))
         return super().forward(batch, generator)
 
     def before_update(self) -> None:
         assert self.head.mlp[0].weight.grad is not None
-        self.told.append(("before", self.progress))
+        self.calls.append(("before", self.progress))
         super().before_update()
 
     def after_step(self, progress: float) -> None:
-        self.told.append(("after", progress))
+        self.calls.append(("after", progress))
         super().after_step(progress)
 
 
-def test_a_method_is_told_of_each_step(root: Path) -> None:
+def test_a_method_is_called_with_the_progress_at_each_step(root: Path) -> None:
     class Look(Callback):
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             objective = pl_module.objective
@@ -100,7 +100,7 @@ def test_a_method_is_told_of_each_step(root: Path) -> None:
         def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
             objective, step = pl_module.objective, trainer.global_step
             if len(self.prototypes) == step + 1:
-                return  # gradients were only gathered
+                return  # gradients were only accumulated
             momentum = 1 - 0.5 * (1 + math.cos(math.pi * (step - 1) / 4)) / 2
             student = objective.backbone.blocks[0].mlp.fc1.weight.detach()
             self.teacher = momentum * self.teacher + (1 - momentum) * student
@@ -111,18 +111,17 @@ def test_a_method_is_told_of_each_step(root: Path) -> None:
     trainer = tiny_trainer(root.parent, callbacks=[look], accumulate_grad_batches=2)
     trained = module(Recorded)
     trainer.fit(trained, datamodule=image_data(root, steps=4, augment=CROPS))
-    told = trained.objective.told
-    assert told == [
-        one
+    assert trained.objective.calls == [
+        call
         for step in range(4)
-        for one in [("forward", step / 4), ("forward", step / 4), ("before", step / 4), ("after", (step + 1) / 4)]
+        for call in [("forward", step / 4), ("forward", step / 4), ("before", step / 4), ("after", (step + 1) / 4)]
     ]
     moved = [not torch.equal(one, other) for one, other in itertools.pairwise(look.prototypes)]
     assert moved == [False, False, True, True]  # frozen for 0.3 of the run
 
 
 @pytest.mark.parametrize("objective", [SMALL_DINO, SMALL_MOCOV3], ids=["dino", "mocov3"])
-def test_a_checkpoint_between_epochs_holds_the_teacher_that_has_followed(root: Path, objective: Any) -> None:
+def test_a_checkpoint_within_an_epoch_holds_the_updated_teacher(root: Path, objective: Any) -> None:
     folder = root.parent / "steps"
     each = ModelCheckpoint(str(folder), filename="{step}", every_n_train_steps=1, save_top_k=-1)
     whole = fit(root, objective, each, augment=CROPS, steps=4, num_epochs=1)
@@ -132,15 +131,15 @@ def test_a_checkpoint_between_epochs_holds_the_teacher_that_has_followed(root: P
         assert same_tensors(whole.state_dict(), resumed.state_dict())
 
 
-def test_dino_keeps_its_teacher(root: Path) -> None:
+def test_dino_exports_its_teacher(root: Path) -> None:
     trained = fit(root, SMALL_DINO, ExportWeights(str(root.parent / "w.safetensors")), augment=CROPS)
     teacher = trained.objective.teacher_backbone.network
     assert trained.vit is teacher
     assert same_tensors(load_weights(root.parent / "w.safetensors").state, dict(teacher.state_dict()))
 
 
-def test_a_teacher_can_be_fine_tuned_for_a_while(root: Path) -> None:
-    """Its weights have no gradient, but those of the copy must."""
+def test_the_signal_of_a_short_fine_tuning_works_on_a_teacher(root: Path) -> None:
+    """A teacher's weights have no gradients, but those of the fine-tuned copy must."""
     data = image_data(root)
     data.prepare_data()
     data.setup("fit")
@@ -154,13 +153,13 @@ def test_a_teacher_can_be_fine_tuned_for_a_while(root: Path) -> None:
     assert same_tensors(before, trained.state_dict())
 
 
-def test_timing_steps_changes_nothing(root: Path) -> None:
+def test_timing_the_steps_of_dino_changes_nothing(root: Path) -> None:
     timed = fit(root, SMALL_DINO, EstimateTime(), augment=CROPS)
     plain = fit(root, SMALL_DINO, augment=CROPS)
     assert same_tensors(timed.state_dict(), plain.state_dict())
 
 
-def test_the_weight_decay_moves_along_half_a_cosine(root: Path) -> None:
+def test_the_weight_decay_follows_half_a_cosine(root: Path) -> None:
     class Note(ExportWeights):
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
             seen.append(sorted({group["weight_decay"] for group in trainer.optimizers[0].param_groups}))
@@ -174,7 +173,7 @@ def test_the_weight_decay_moves_along_half_a_cosine(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("objective", "data", "told"),
+    ("objective", "data", "message"),
     [
         (
             SMALL_DINO,
@@ -194,19 +193,19 @@ def test_the_weight_decay_moves_along_half_a_cosine(root: Path) -> None:
         ),
     ],
 )
-def test_crops_and_batches_that_do_not_serve_are_refused(root: Path, objective: Any, data: Any, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_unsuitable_crops_and_batches_are_refused(root: Path, objective: Any, data: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         fit(root, objective, **data)
 
 
-def test_a_batch_of_more_than_all_images_is_told(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_batch_of_more_images_than_there_are_is_reported(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     fit(root, SMALL_MOCOV3, augment=CROPS, batch_size=40, steps=2)
     assert "A batch of 40 is more than the 15 training images" in caplog.text
 
 
-def test_one_image_is_too_few_where_images_are_compared(flat_folder: MakeFolder) -> None:
+def test_methods_that_compare_images_need_at_least_two(flat_folder: MakeFolder) -> None:
     alone = flat_folder(count=1)
-    with pytest.raises(UserError, match="needs at least 2 training images, and there is 1"):
+    with pytest.raises(UserError, match="needs at least 2 training images, but there is 1"):
         fit(alone, SMALL_MOCOV3, EstimateTime(), augment=CROPS, splits=SplitOptions(val_share=0.0))
     fit(alone, SMALL_MAE, EstimateTime(), steps=1, splits=SplitOptions(val_share=0.0))
 
@@ -226,7 +225,7 @@ def test_supervised_pre_training_needs_a_label_for_every_image(root: Path, flat_
         fit(root, Supervised, pool=[str(flat_folder(12, name="pool"))])
 
 
-def test_images_are_mixed_with_others_although_copies_stand_side_by_side() -> None:
+def test_images_are_mixed_with_other_images_although_copies_are_neighbours() -> None:
     torch.manual_seed(0)
     mixing = Mixing(8, mixup=0.8, cutmix=0.0, label_smoothing=0.0)
     labels = torch.arange(8).repeat_interleave(3)
@@ -235,12 +234,12 @@ def test_images_are_mixed_with_others_although_copies_stand_side_by_side() -> No
         images, targets = mixing(
             torch.nn.functional.one_hot(labels, 8)[:, None, None].expand(-1, 3, 1, -1).float(), labels
         )
-        torch.testing.assert_close(images[:, 0, 0], targets)  # each keeps its place
+        torch.testing.assert_close(images[:, 0, 0], targets)  # the order of the targets is that of the images
         mixed += int((targets.max(dim=1).values < 1).sum())
     assert mixed > 20 * 24 * 0.75
 
 
-def test_relative_localisation_helps_a_classifier_of_any_kind(root: Path) -> None:
+def test_relative_localisation_changes_the_training_of_a_classifier(root: Path) -> None:
     plain, helped = (classifier(relative_localisation=aux) for aux in (None, RelativeLocalisation))
     for one in (plain, helped):
         tiny_trainer(root.parent).fit(one, datamodule=image_data(root))
@@ -269,7 +268,7 @@ def test_crops_are_the_same_for_any_number_of_workers(root: Path, channels: Any,
         assert not torch.equal(ours["image_2"], ours["image_3"])
 
 
-def test_each_crop_has_an_augmentation_of_its_own(root: Path) -> None:
+def test_each_crop_has_its_own_augmentation(root: Path) -> None:
     plain = {"min_scale": 1.0, "hflip": 0.0}
     solarised, grey = PretrainAugment(**plain, solarize=1.0), PretrainAugment(**plain, grayscale=1.0)
     augment = MultiCrop(first=PretrainAugment(**plain), second=solarised, local=grey, num_local=1, local_size=16)

@@ -51,13 +51,13 @@ class Rates(Callback):
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
 
-def test_the_same_seed_gives_the_same_weights_whatever_the_number_of_workers(root: Path) -> None:
+def test_the_same_seed_gives_the_same_weights_for_any_number_of_workers(root: Path) -> None:
     weights = [
         trained(root, data=image_data(root, num_workers=workers), limit_val_batches=validate).state_dict()
         for workers, validate in ((0, 0), (2, 0), (0, 1.0))
     ]
     assert same_tensors(weights[0], weights[1])
-    assert same_tensors(weights[0], weights[2])  # a validation in between changes nothing
+    assert same_tensors(weights[0], weights[2])  # validations change nothing
 
 
 def test_another_seed_gives_other_weights(root: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_resumed_run_ends_with_the_same_weights(root: Path, stop_after: int, n
     resumed = trained(root, data=data(), callbacks=[second], ckpt_path=checkpoint)
     assert same_tensors(expected.state_dict(), resumed.state_dict())
     assert second.rates == whole.rates[stop_after:]
-    assert len(set(whole.rates)) > 2  # the schedule moves, so that equal rates mean something
+    assert len(set(whole.rates)) > 2  # the rates change, so their equality is meaningful
 
 
 def test_an_optimizer_state_is_continued_on_resume(root: Path) -> None:
@@ -95,7 +95,7 @@ def test_an_optimizer_state_is_continued_on_resume(root: Path) -> None:
     assert steps == {6.0}
 
 
-def test_a_codebook_is_fitted_once_and_travels_in_the_checkpoint(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_codebook_is_fitted_once_and_stored_in_the_checkpoint(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     fit = KMeans.fit
     monkeypatch.setattr(KMeans, "fit", lambda self, *a, **k: (calls.append(1), fit(self, *a, **k))[1])
@@ -117,23 +117,23 @@ def test_a_codebook_is_fitted_once_and_travels_in_the_checkpoint(root: Path, mon
 def test_few_images_give_several_crops_each_for_the_codebook(
     root: Path, monkeypatch: pytest.MonkeyPatch, vocabulary: int, crops: int
 ) -> None:
-    asked: list[int] = []
+    num_crops: list[int] = []
     views: list[torch.Tensor] = []
 
     def fit(self: KMeans, stream: Any, num_images: int, seed: int) -> None:
-        asked.append(num_images)
+        num_crops.append(num_images)
         views.extend(stream)
         self.set_codebook(torch.rand(self.codebook.shape))
 
     monkeypatch.setattr(KMeans, "fit", fit)
     module = trained(root, module=pretrain_module(tokenizer=partial(KMeans, vocabulary=vocabulary)), steps=1)
     num_images = module.trainer.datamodule.schedule.num_images
-    assert asked == [crops * num_images]  # 16 patches a crop, at least 39 a word, at most 8 crops
+    assert num_crops == [crops * num_images]  # 16 patches per crop, at least 39 per word, at most 8 crops
     crops_seen = torch.cat(views).flatten(1)
-    assert len(crops_seen) == asked[0] == len(crops_seen.unique(dim=0))  # every pass crops anew
+    assert len(crops_seen) == num_crops[0] == len(crops_seen.unique(dim=0))  # different crops in every pass
 
 
-def test_a_codebook_does_not_change_in_training(root: Path) -> None:
+def test_a_codebook_does_not_change_during_training(root: Path) -> None:
     module = pretrain_module()
     books: list[torch.Tensor] = []
 
@@ -156,7 +156,7 @@ def test_words_are_measured_and_logged(root: Path) -> None:
         assert name in header
 
 
-def test_nearly_constant_words_are_warned_of(
+def test_nearly_constant_words_cause_a_warning(
     root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RandomProjection, "forward", lambda self, view: torch.zeros(len(view), 16, dtype=torch.long))
@@ -166,7 +166,7 @@ def test_nearly_constant_words_are_warned_of(
     assert "centred" in caplog.text
 
 
-def test_varied_words_are_not_warned_of(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_varied_words_cause_no_warning(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         trained(
             root,
@@ -176,7 +176,7 @@ def test_varied_words_are_not_warned_of(root: Path, caplog: pytest.LogCaptureFix
     assert "nearly constant" not in caplog.text
 
 
-def test_a_loss_that_is_no_number_stops_the_run_before_it_reaches_the_weights(root: Path) -> None:
+def test_a_loss_of_nan_stops_the_run_before_it_reaches_the_weights(root: Path) -> None:
     module = pretrain_module()
 
     class Poison(Callback):
@@ -191,7 +191,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_reaches_the_weights(ro
     assert all(torch.isfinite(value).all() for value in module.state_dict().values())
 
 
-def test_images_of_another_size_than_the_backbone_are_refused(root: Path) -> None:
+def test_an_image_size_that_differs_from_the_backbone_is_refused(root: Path) -> None:
     with pytest.raises(UserError, match=r"48 px.*32 px"):
         trained(root, data=image_data(root, image_size=48))
 
@@ -206,7 +206,7 @@ def test_held_out_losses_are_the_same_at_every_validation_of_the_same_weights(ro
     assert {"val/loss", "val/inpaint", "val/match"} <= first[0].keys()
 
 
-def test_the_learning_rate_follows_the_root_of_the_batch_size(root: Path) -> None:
+def test_the_learning_rate_scales_with_the_root_of_the_batch_size(root: Path) -> None:
     peaks = {}
     for batch_size in (4, 16):
         rates = Rates()

@@ -41,14 +41,14 @@ def fit(root: Path, module: Any, **settings: Any) -> Any:
 
 def test_scores_are_those_of_a_plain_confusion_matrix() -> None:
     confusion = torch.tensor([[5, 1, 0, 0], [2, 3, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]])
-    expected = [5 / 9, 3 / 6, float("nan"), 0.0]  # the third class has no pixels, the fourth was missed
+    expected = [5 / 9, 3 / 6, float("nan"), 0.0]  # the third class has no pixels, the fourth was never predicted
     torch.testing.assert_close(class_iou(confusion), torch.tensor(expected).double(), equal_nan=True, rtol=0, atol=1e-7)
     scores = scores_of(confusion)
     assert float(scores["miou"]) == pytest.approx((5 / 9 + 3 / 6 + 0) / 3)
     assert float(scores["pixel_accuracy"]) == pytest.approx(8 / 12)
 
 
-def test_the_scores_of_a_run_are_counted_pixel_by_pixel_at_the_maps_size(root: Path) -> None:
+def test_scores_are_counted_pixel_by_pixel_at_the_size_of_the_maps(root: Path) -> None:
     module = segmenter()
     trainer = fit(root, module, short_side=32)
     data = trainer.datamodule
@@ -83,7 +83,7 @@ def test_the_loss_is_the_mean_over_labelled_pixels() -> None:
     assert pixel_loss(logits, torch.full_like(target, IGNORED)) == 0
 
 
-def test_a_step_has_the_loss_of_both_heads(root: Path) -> None:
+def test_the_training_loss_is_that_of_both_heads(root: Path) -> None:
     module = segmenter(num_classes=3, dropout=0.0, drop_path=0.0)
     module.log = module.check_finite = lambda *_, **__: None
     batch = {
@@ -95,7 +95,7 @@ def test_a_step_has_the_loss_of_both_heads(root: Path) -> None:
     torch.testing.assert_close(module.training_step(batch, 0), both[0] + 0.4 * both[1])
 
 
-def test_a_run_repeats_itself_with_any_number_of_workers(root: Path) -> None:
+def test_a_repeated_run_ends_with_the_same_weights_for_any_number_of_workers(root: Path) -> None:
     states = []
     for workers in (0, 0, 2):
         module = segmenter()
@@ -105,7 +105,7 @@ def test_a_run_repeats_itself_with_any_number_of_workers(root: Path) -> None:
     assert same_tensors(states[0], states[2])
 
 
-def test_an_exported_segmenter_predicts_the_same_and_is_a_backbone_too(root: Path, tmp_path: Path) -> None:
+def test_an_exported_segmenter_predicts_the_same_and_serves_as_backbone(root: Path, tmp_path: Path) -> None:
     module = segmenter()
     trainer = fit(root, module)
     path = str(tmp_path / "segmenter.safetensors")
@@ -122,7 +122,7 @@ def test_an_exported_segmenter_predicts_the_same_and_is_a_backbone_too(root: Pat
     assert other.num_classes == 7
 
 
-def test_a_backbone_is_no_segmenter(tmp_path: Path) -> None:
+def test_a_backbone_is_refused_as_a_segmenter(tmp_path: Path) -> None:
     path = str(tmp_path / "backbone.safetensors")
     save_backbone(path, ViT(ViTConfig(image_size=32, **BACKBONE)))
     with pytest.raises(UserError, match=r"segmenter\.safetensors"):
@@ -130,10 +130,10 @@ def test_a_backbone_is_no_segmenter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("positions", "size", "told"), [("learned", 48, True), ("learned", 32, False), ("sincos", 48, False)]
+    ("positions", "size", "logged"), [("learned", 48, True), ("learned", 32, False), ("sincos", 48, False)]
 )
-def test_the_log_says_when_learned_positions_are_interpolated(
-    positions: Any, size: int, told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_the_log_reports_when_learned_positions_are_interpolated(
+    positions: Any, size: int, logged: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = str(tmp_path / "backbone.safetensors")
     shape = {**BACKBONE, "positions": positions}
@@ -141,7 +141,7 @@ def test_the_log_says_when_learned_positions_are_interpolated(
     save_backbone(path, source)
     with caplog.at_level(logging.INFO):
         module = segmenter(weights=path, backbone=ViTConfig(image_size=size, **shape), num_classes=3)
-    assert ("interpolated" in caplog.text) == told
+    assert ("interpolated" in caplog.text) == logged
     torch.testing.assert_close(module.vit.blocks[1].mlp.fc1.weight, source.blocks[1].mlp.fc1.weight)
     if size == 32:
         torch.testing.assert_close(module.vit.pos_embed, source.pos_embed)
@@ -165,7 +165,7 @@ def test_a_network_for_other_classes_is_refused(root: Path) -> None:
         segmenter(num_classes=1)
 
 
-def test_crops_without_a_label_do_no_harm(root: Path) -> None:
+def test_crops_without_labels_give_a_loss_of_zero(root: Path) -> None:
     module = segmenter(num_classes=3)
     module.log = lambda *_, **__: None
     batch = {"image": torch.zeros(2, 3, 32, 32, dtype=torch.uint8), "map": torch.full((2, 32, 32), IGNORED).short()}
@@ -201,7 +201,9 @@ end_together()
 
 
 def test_two_processes_and_one_train_and_score_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = write_scenes(tmp_path / "scenes", {"train": 6, "val": 3, "test": 5})  # unequally many for two processes
+    root = write_scenes(
+        tmp_path / "scenes", {"train": 6, "val": 3, "test": 5}
+    )  # numbers that two processes cannot share equally
     script = tmp_path / "script.py"
     script.write_text(PROCESSES)
     tests = str(Path(__file__).parents[1])
@@ -225,7 +227,7 @@ def test_two_processes_and_one_train_and_score_alike(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.slow
-def test_eight_images_are_learned_by_heart(tmp_path: Path) -> None:
+def test_eight_images_are_memorised(tmp_path: Path) -> None:
     root = write_scenes(tmp_path / "scenes", {"train": 8}, size=(48, 64))
     module = segmenter(
         backbone=ViTConfig(image_size=48, **{**BACKBONE, "embed_dim": 64}),

@@ -1,16 +1,22 @@
 """SplitMask equals Section 4 in loops, keeps its halves apart, and trains every parameter."""
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from reference.splitmask import branch, splitmask_in_loops
-from reference.tiny import blanked, generator, tiny_batch, tiny_splitmask, tiny_vit
+from reference.tiny import blanked, generator, tiny_batch, tiny_config, tiny_splitmask, tiny_tokenizer, tiny_vit
+from tiny_runs import OPTIM, image_data, pretrain_module, tiny_trainer
 from torch import Tensor
 
 from lit_splitmask.errors import UserError
 from lit_splitmask.masking import BlockMasking, Masking, UniformMasking, hidden_from, take
+from lit_splitmask.modules import Pretrain
 from lit_splitmask.objectives import SplitMask
+from lit_splitmask.optim import OptimConfig
 
 MASKINGS = {
     "block": BlockMasking(),
@@ -99,6 +105,19 @@ def test_matching_needs_two_images() -> None:
     assert tiny_splitmask(inpaint=False).least_batch == 2
     assert tiny_splitmask(match=False).least_batch == 1
     assert tiny_splitmask(split=False, match=False).least_batch == 1
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
+def test_training_refuses_batches_of_one_image_only_if_they_are_matched(class_folder: Callable[..., Path]) -> None:
+    root = class_folder(per_class=5)
+    data: dict[str, Any] = {"batch_size": 1, "steps": 1}
+    with pytest.raises(UserError, match="a batch needs at least 2 images"):
+        tiny_trainer(root.parent).fit(pretrain_module(), datamodule=image_data(root, **data))
+    unmatched = partial(SplitMask, match=False, tokenizer=tiny_tokenizer)
+    module = Pretrain(unmatched, backbone=tiny_config(), optim=OptimConfig(**OPTIM))
+    trainer = tiny_trainer(root.parent)
+    trainer.fit(module, datamodule=image_data(root, **data))
+    assert trainer.global_step == 1
 
 
 @pytest.mark.parametrize("masking", [BlockMasking(), UniformMasking(0.4)], ids=["block", "uniform"])

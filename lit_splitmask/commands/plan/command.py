@@ -69,10 +69,7 @@ def make_plan(root: str, index_dir: str, recipe: str | None) -> Plan:
     choice = recipes.Choice(recipe, "given by --recipe") if recipe is not None else _choose(root)
     settings, reason = choice.settings()
     choice = replace(choice, reason=reason)
-    if "grid" in settings:
-        raise UserError(
-            f"{choice.name} is a recipe for compare: give one for pretrain (lit-splitmask recipes lists them)."
-        )
+    recipes.check_command(choice.name, settings, "pretrain")
     arguments = [f"--data.root={root}", f"--data.index_dir={index_dir}"]
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)

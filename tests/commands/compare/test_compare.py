@@ -13,7 +13,7 @@ from tiny_runs import FINETUNE, PRETRAIN
 
 from lit_splitmask.checkpoints import load_weights, save_backbone
 from lit_splitmask.cli import main
-from lit_splitmask.commands.compare.command import Comparison
+from lit_splitmask.commands.compare.experiment import Comparison
 from lit_splitmask.datamodules import glance
 from lit_splitmask.errors import UserError
 from lit_splitmask.models import ViT, ViTConfig
@@ -43,19 +43,19 @@ def command(work: Path) -> list[str]:
 
 
 def count_training(patch: pytest.MonkeyPatch) -> list[str]:
-    """Notes the class of every module that is trained from now on."""
+    """Records the class of every module that is trained from now on."""
     trained: list[str] = []
     fit = Trainer.fit
     patch.setattr(Trainer, "fit", lambda self, m, *a, **k: (trained.append(type(m).__name__), fit(self, m, *a, **k))[1])
     return trained
 
 
-def test_a_comparison_runs_once_and_tells_what_it_found(
+def test_a_comparison_runs_once_and_reports(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained = count_training(monkeypatch)
     assert main([*command, "--label_shares", "[1.0]"]) == 0
-    # per seed one pre-training; per arm two points, two seeds; scratch for as long, per seed
+    # one pre-training per seed; two points and two seeds per arm; scratch for equal total time per seed
     assert trained.count("Pretrain") == 2
     assert trained.count("Classify") == 2 * 2 * 2 + 2
     report = json.loads(Path("c/comparison.json").read_text())
@@ -102,7 +102,7 @@ def test_a_comparison_runs_once_and_tells_what_it_found(
     assert "other settings" in capsys.readouterr().err
 
 
-def test_a_comparison_goes_on_where_it_was_interrupted(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_comparison_continues(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     command = [*command[:-1], "1", "--equal_time", "false"]
     with monkeypatch.context() as patch:
         step = Classify.training_step
@@ -127,7 +127,9 @@ def finished() -> list[Path]:
     return list(Path("c").rglob("result.json"))
 
 
-def test_few_labels_are_trained_for_as_many_steps(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_steps_does_not_depend_on_the_share_of_labels(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     steps: dict[str, int] = {}
     end = Classify.on_train_end
 
@@ -165,13 +167,14 @@ def test_given_weights_are_one_more_arm(command: list[str]) -> None:
         "devices",
         "no share",
         "share",
+        "empty",
         "steps",
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_pretraining(
     folder: str, command: list[str], flat_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    monkeypatch.setattr(Pretrain, "training_step", lambda *_: pytest.fail("it was pre-trained for nothing"))
+    monkeypatch.setattr(Pretrain, "training_step", lambda *_: pytest.fail("it was pre-trained"))
     flat_folder()
     root, options = "shapes", []
     if folder == "flat":
@@ -217,7 +220,7 @@ def test_a_comparison_needs_at_least_one_seed(command: list[str], capsys: pytest
     assert "at least 1" in capsys.readouterr().err
 
 
-def test_other_methods_are_arms_of_their_own(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_other_method_is_one_more_arm(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     recipe = yaml.safe_load(Path("tiny.yaml").read_text())
     Path("tiny.yaml").write_text(yaml.safe_dump({**recipe, "methods": "cpu", "grid": GRID[:1]}))
     more = ["--equal_time", "false", "--seeds", "1", "--methods", "mae@2,dino,dino"]
@@ -237,14 +240,14 @@ def test_other_methods_are_arms_of_their_own(command: list[str], capsys: pytest.
     assert "supervised pre-trains on all labels" in capsys.readouterr().err
 
 
-def test_a_chosen_comparison_has_no_image_twice_in_a_batch(
+def test_a_recipe_chosen_for_the_images_has_no_image_twice_in_a_batch(
     work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     batches = []
 
     def look(self: Comparison) -> None:
         batches.extend(part["data"]["init_args"]["batch_size"] for part in (self.pretrain_recipe, self.finetune_recipe))
-        raise UserError("seen enough")
+        raise UserError("stopped by the test")
 
     monkeypatch.setattr(Comparison, "check", look)
     assert main(["compare", "--data.root", "shapes"]) == 1

@@ -1,4 +1,4 @@
-"""``lit-splitmask plan``: what it finds in a folder, what it says of a training, what it leaves alone."""
+"""``lit-splitmask plan``: its report, its estimates, and that it writes nothing else."""
 
 import json
 from collections.abc import Callable
@@ -39,7 +39,7 @@ PLAN = ["plan", "shapes", "--recipe", "pretrain.yaml"]
 
 @pytest.fixture
 def untimed(work: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
-    """Takes ``COST`` for what any steps cost; the jobs that were to be timed."""
+    """Replaces timing by ``COST``; returns the jobs that would have been timed."""
     jobs: list[Job] = []
     monkeypatch.setattr(plan_cost, "time_alone", lambda job: (jobs.append(job), COST)[1])
     return jobs
@@ -52,9 +52,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 # The whole command
 
 
-def test_a_plan_is_json_alone_and_nothing_but_the_split_is_written(
-    work: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_plan_as_json_writes_only_the_index_of_the_splits(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = files_in(work)
     assert main([*PLAN, "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
@@ -79,7 +77,7 @@ def test_a_plan_is_json_alone_and_nothing_but_the_split_is_written(
     assert plan["no_finetuning"] is None
 
 
-def test_the_tables_name_classes_recipes_and_commands(untimed: list[Job], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tables_have_classes_recipes_and_commands(untimed: list[Job], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(PLAN) == 0
     text = capsys.readouterr().out
     for part in ("disc", "square", "stripes", "PNG 24", "pretrain.yaml", "No duplicates", "h:mm:ss"):
@@ -95,17 +93,23 @@ def test_budgets_are_those_of_the_datamodule(untimed: list[Job], capsys: pytest.
     pretraining = resolve(Budget(steps=6), num_images=15, batch_size=8)
     finetuning = whole_epochs(resolve(Budget(passes=300), num_images=15, batch_size=1024), num_epochs=100)
     for stage, schedule, warmup in (("pretraining", pretraining, 0.2), ("finetuning", finetuning, 0.2)):
-        told = plan[stage]
-        assert (told["steps"], told["passes"], told["images_seen"], told["batch_size"], told["num_images"]) == (
+        planned = plan[stage]
+        assert (
+            planned["steps"],
+            planned["passes"],
+            planned["images_seen"],
+            planned["batch_size"],
+            planned["num_images"],
+        ) == (
             schedule.steps,
             schedule.passes,
             schedule.images,
             schedule.batch_size,
             15,
         )
-        assert told["warmup_steps"] == round(warmup * schedule.steps)
-        assert told["step_seconds"] == pytest.approx(0.25 * schedule.batch_size / 4)
-        assert told["memory_bytes"] == 1300 + 20 * schedule.batch_size
+        assert planned["warmup_steps"] == round(warmup * schedule.steps)
+        assert planned["step_seconds"] == pytest.approx(0.25 * schedule.batch_size / 4)
+        assert planned["memory_bytes"] == 1300 + 20 * schedule.batch_size
     assert [job.num_images for job in untimed] == [8, 64]
 
 
@@ -117,7 +121,7 @@ def test_disk_counts_a_shared_cache_once(untimed: list[Job], capsys: pytest.Capt
     assert plan["disk_bytes"] == pixels + (4 * 120 + 40) + (2 * 120 + 40)
 
 
-def test_without_labels_it_says_why_fine_tuning_is_impossible(
+def test_without_labels_fine_tuning_is_not_planned(
     untimed: list[Job], flat_folder: MakeFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flat_folder()
@@ -129,7 +133,7 @@ def test_without_labels_it_says_why_fine_tuning_is_impossible(
 
 
 @pytest.mark.parametrize(("write", "task"), [(write_scenes, "segment"), (write_set, "detect")])
-def test_of_annotated_images_it_says_which_task_they_are_for(
+def test_annotated_images_are_said_to_be_for_their_task(
     write: Callable[[Path], Path], task: str, untimed: list[Job], capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = write(Path("annotated"))
@@ -207,7 +211,7 @@ def test_a_published_dataset_is_planned_with_its_recipe(
         (["broken", "--recipe", "pretrain.yaml"], "cannot be decoded"),
     ],
 )
-def test_mistakes_are_told_in_one_paragraph(
+def test_errors_of_plan_are_one_paragraph(
     arguments: list[str], says: str, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("empty").mkdir()
@@ -223,96 +227,13 @@ def test_mistakes_are_told_in_one_paragraph(
     assert not Path("runs").exists()
 
 
-def test_of_many_classes_the_largest_and_smallest_are_listed() -> None:
+def test_only_the_largest_and_smallest_of_many_classes_are_listed() -> None:
     counts = {"train": {f"c{n:03d}": n + 1 for n in range(100)}, "val": {f"c{n:03d}": 0 for n in range(100)}}
     rows = plan_report._class_rows(counts)
     assert [row[0] for row in rows[:2]] == ["c099", "c098"]
     assert rows[15][0] == "… 70 classes in between …"
     assert rows[-1] == ["c000", "1", "0"]
     assert len(rows) == 31
-
-
-# What a training costs
-
-
-@pytest.fixture
-def job(work: Path) -> Job:
-    """Four images a step of the tiny pre-training, on the folder that was split already."""
-    load_or_make("shapes", "index", SplitOptions())
-    arguments = ["--data.root=shapes", "--data.index_dir=index"]
-    return Job(modules.Pretrain, arguments, yaml.safe_load(Path("pretrain.yaml").read_text()), 4, in_memory=True)
-
-
-def test_timing_takes_real_steps_without_fitting_words(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(KMeans, "fit", lambda *_: pytest.fail("the words were fitted"))
-    seen: list[int] = []
-    step = modules.Pretrain.training_step
-    monkeypatch.setattr(
-        modules.Pretrain,
-        "training_step",
-        lambda self, batch, batch_idx: (seen.append(len(batch["image"])), step(self, batch, batch_idx))[1],
-    )
-    cost = time_steps(job)
-    assert seen == [4] * (plan_cost.WARMUP_STEPS + plan_cost.TIMED_STEPS)
-    assert (cost.num_images, cost.num_steps, cost.device) == (4, plan_cost.TIMED_STEPS, "cpu")
-    assert cost.seconds > 0
-    assert cost.base_bytes > 2**26
-
-
-def test_sizes_on_disk_are_those_of_a_real_run(job: Job) -> None:
-    cost = time_steps(job)
-    data = {**PRETRAIN["data"]["init_args"], "budget": {"steps": 1}, "num_epochs": 1}
-    settings = {**PRETRAIN, "data": {**PRETRAIN["data"], "init_args": data}}
-    Path("short.yaml").write_text(yaml.safe_dump(settings))
-    assert main(["pretrain", "--recipe", "short.yaml", "--data.root", "shapes", "--name", "p"]) == 0
-    checkpoint = torch.load("runs/p/checkpoints/last.ckpt", weights_only=True)
-    tensors = [*checkpoint["state_dict"].values()]
-    for state in checkpoint["optimizer_states"][0]["state"].values():
-        tensors += [state["exp_avg"], state["exp_avg_sq"]]
-    assert cost.checkpoint_bytes == sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    written = Path("runs/p/backbone.safetensors").stat().st_size
-    assert cost.weights_bytes <= written < cost.weights_bytes + 20_000
-
-
-def test_a_gpu_that_is_too_small_is_timed_with_fewer_images(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[int] = []
-
-    def step(job: Job, num_images: int) -> StepCost:
-        tried.append(num_images)
-        if num_images > 1:
-            raise torch.cuda.OutOfMemoryError
-        return COST
-
-    monkeypatch.setattr(plan_cost, "_time_steps", step)
-    for name in ("empty_cache", "reset_peak_memory_stats"):
-        monkeypatch.setattr(torch.cuda, name, lambda: None)
-    assert time_steps(job) == COST
-    assert tried == [4, 2, 1]
-
-
-def test_a_killed_process_is_told_as_a_lack_of_memory(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Killed:
-        def __init__(self, *_: Any, **__: Any) -> None: ...
-
-        def __enter__(self) -> "Killed":
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def submit(self, *_: Any) -> Any:
-            raise BrokenProcessPool
-
-    monkeypatch.setattr(plan_cost, "ProcessPoolExecutor", Killed)
-    with pytest.raises(UserError, match="memory"):
-        time_alone(job)
-
-
-@pytest.mark.parametrize(
-    ("device", "image_size", "num_images", "expected"),
-    [("cpu", 48, 128, 64), ("cpu", 48, 16, 16), ("cpu", 224, 2048, 20), ("cpu", 1024, 64, 8), ("cuda", 224, 2048, 256)],
-)
-def test_as_many_images_are_timed_as_take_seconds(device: str, image_size: int, num_images: int, expected: int) -> None:
-    assert images_to_time(device, image_size, num_images) == expected
 
 
 @pytest.mark.parametrize(
@@ -333,5 +254,5 @@ def test_the_fine_tuning_recipe_goes_with_the_pre_training_recipe(pretraining: s
     ("num_bytes", "expected"),
     [(0, "0 B"), (1023, "1,023 B"), (1536, "1.5 KiB"), (3 * 2**30, "3 GiB"), (2**41, "2,048 GiB")],
 )
-def test_sizes_are_told_in_binary_units(num_bytes: int, expected: str) -> None:
+def test_sizes_are_in_binary_units(num_bytes: int, expected: str) -> None:
     assert plan_report.size(num_bytes) == expected

@@ -1,4 +1,4 @@
-"""What ``lit-splitmask plan`` finds in a folder: odd files, duplicates, classes of one image and empty ones."""
+"""What ``lit-splitmask plan`` finds in a folder: odd files, duplicates, classes with one image or none."""
 
 import shutil
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def noise(seed: int, *shape: int) -> np.ndarray:
 
 @pytest.fixture
 def odd_folder(tmp_path: Path) -> Path:
-    """A file of every odd kind, and two plain ones."""
+    """One file of each odd kind, two plain ones, and two that cannot be decoded."""
     root = tmp_path / "odd"
     root.mkdir()
     pictures = [Image.fromarray(noise(seed)) for seed in range(12)]
@@ -71,7 +71,7 @@ def test_undecodable_files_are_named_with_the_reason(odd_folder: Path) -> None:
     assert "cannot identify image file" in found.undecodable["text.png"]
 
 
-def test_colours_of_16_bits_are_found_though_pillow_reads_8(tmp_path: Path) -> None:
+def test_16_bit_colour_is_found_although_pillow_reads_8_bits(tmp_path: Path) -> None:
     import cv2
 
     (tmp_path / "deep").mkdir()
@@ -93,7 +93,7 @@ def test_sizes_are_those_of_upright_images(tmp_path: Path) -> None:
     assert (found.width.smallest, found.width.median, found.width.largest) == (10, 30, 90)
 
 
-def test_identical_images_across_splits_and_under_other_labels_are_found(split_folder: MakeFolder) -> None:
+def test_identical_images_across_splits_and_labels_are_found(split_folder: MakeFolder) -> None:
     root = split_folder()
     first = sorted((root / "train" / "disc").iterdir())[0]
     shutil.copy(first, root / "test" / "square" / "copy.png")
@@ -108,7 +108,7 @@ def test_identical_images_across_splits_and_under_other_labels_are_found(split_f
     assert [line.split(" ")[0] for line in findings(root).taken_out] == [f"train/disc/{first.name}"]
 
 
-def test_near_duplicates_are_found_and_identical_ones_stand_for_one(tmp_path: Path) -> None:
+def test_near_duplicates_are_found_with_one_of_each_identical_group(tmp_path: Path) -> None:
     root = tmp_path / "near"
     for split, label in (("train", "a"), ("train", "b"), ("val", "a"), ("val", "b")):
         (root / split / label).mkdir(parents=True)
