@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,24 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from coco_sets import write_set
 from PIL import Image
 from replicas import REPLICAS
 from scenes import write_scenes
-from tiny_runs import PRETRAIN
 
-from lit_splitmask import modules
 from lit_splitmask.cli import main
 from lit_splitmask.commands import recipes
 from lit_splitmask.commands.plan import cost as plan_cost
 from lit_splitmask.commands.plan import report as plan_report
-from lit_splitmask.commands.plan.cost import Job, StepCost, images_to_time, time_alone, time_steps
-from lit_splitmask.errors import UserError
-from lit_splitmask.images.build_index import load_or_make
-from lit_splitmask.images.index import SplitOptions
+from lit_splitmask.commands.plan.cost import Job, StepCost
 from lit_splitmask.loading.budget import Budget, resolve, whole_epochs
-from lit_splitmask.tokenizers import KMeans
+from lit_splitmask.units import size
 
 MakeFolder = Callable[..., Path]
 
@@ -47,9 +40,6 @@ def untimed(work: Path, monkeypatch: pytest.MonkeyPatch) -> list[Job]:
 
 def files_in(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-# The whole command
 
 
 def test_a_plan_as_json_writes_only_the_index_of_the_splits(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,4 +245,4 @@ def test_the_fine_tuning_recipe_goes_with_the_pre_training_recipe(pretraining: s
     [(0, "0 B"), (1023, "1,023 B"), (1536, "1.5 KiB"), (3 * 2**30, "3 GiB"), (2**41, "2,048 GiB")],
 )
 def test_sizes_are_in_binary_units(num_bytes: int, expected: str) -> None:
-    assert plan_report.size(num_bytes) == expected
+    assert size(num_bytes) == expected

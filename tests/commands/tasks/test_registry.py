@@ -12,7 +12,14 @@ from lit_splitmask import datamodules, modules
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.cli import main
 from lit_splitmask.commands.request import Request
-from lit_splitmask.commands.tasks.registry import TASKS, Task, choose_task, root_for_finetuning, task_for_recipe, task_of
+from lit_splitmask.commands.tasks.registry import (
+    TASKS,
+    Task,
+    choose_task,
+    root_for_finetuning,
+    task_for_recipe,
+    task_of,
+)
 from lit_splitmask.errors import UserError
 
 
