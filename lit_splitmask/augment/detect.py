@@ -106,6 +106,12 @@ class DetectionAugment(Augment):
 
     Raises:
         UserError: A probability or share is outside [0, 1], ``min_scale`` is 0, or ``num_scales`` is less than 1.
+
+    Example:
+        >>> from lit_splitmask.augment import DetectionAugment
+        >>> view = DetectionAugment(crop=0.0, num_scales=1, hflip=0.0).view(480, 640, 0, short=320, longest=533)
+        >>> view.out_height, view.out_width
+        (192, 256)
     """
 
     hflip: float = 0.5

@@ -31,6 +31,13 @@ class FinetuneAugment(Augment):
 
     Raises:
         UserError: A probability or share is outside [0, 1], ``min_scale`` is 0, or ``repeats`` is less than 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from lit_splitmask.augment import FinetuneAugment
+        >>> crop = FinetuneAugment(rand_augment="rand-m9-mstd0.5-inc1").build(32)
+        >>> crop(np.zeros((40, 60, 3), dtype=np.uint8), 0).shape  # an image and a seed
+        (32, 32, 3)
     """
 
     min_scale: float = 0.08

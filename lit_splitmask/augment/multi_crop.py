@@ -19,6 +19,11 @@ class MultiCrop(Augment):
 
     Raises:
         UserError: ``num_local`` is negative, or ``local_size`` is less than 1.
+
+    Example:
+        >>> from lit_splitmask.augment import MultiCrop
+        >>> MultiCrop(num_local=2, local_size=16).sizes(32)
+        [32, 32, 16, 16]
     """
 
     first: PretrainAugment = field(default_factory=PretrainAugment)

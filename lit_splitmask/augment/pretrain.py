@@ -26,6 +26,13 @@ class PretrainAugment(Augment):
 
     Raises:
         UserError: A probability or share is outside [0, 1], ``min_scale`` is 0, or ``min_scale`` exceeds ``max_scale``.
+
+    Example:
+        >>> import numpy as np
+        >>> from lit_splitmask.augment import PretrainAugment
+        >>> crop = PretrainAugment(min_scale=0.2).build(32)
+        >>> crop(np.zeros((40, 60, 3), dtype=np.uint8), 0).shape  # an image and a seed
+        (32, 32, 3)
     """
 
     min_scale: float = 0.08

@@ -32,6 +32,14 @@ class SegmentAugment:
 
     Raises:
         UserError: A probability or share is outside [0, 1], ``min_scale`` is 0 or less, or it exceeds ``max_scale``.
+
+    Example:
+        >>> import numpy as np
+        >>> from lit_splitmask.augment import SegmentAugment
+        >>> crop = SegmentAugment(photometric=False).build(32, short_side=None, fill=np.zeros(3, dtype=np.uint8))
+        >>> image, classes = crop(np.zeros((40, 60, 3), dtype=np.uint8), np.zeros((40, 60), dtype=np.int16), 0)
+        >>> image.shape, classes.shape
+        ((32, 32, 3), (32, 32))
     """
 
     min_scale: float = 0.5

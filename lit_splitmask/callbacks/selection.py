@@ -54,8 +54,8 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
             k-NN and the linear probe.
         rule: How the signals decide; by default in the order of :class:`Rule`, of those that are measured.
         evaluations: Number of evaluations over the whole budget; fewer if they would cost more than ``most_cost``.
-        most_cost: Share of the training time that the evaluations may take, estimated from what they compute, so that they happen
-            at the same steps on every machine. The time that they took is reported at the end.
+        most_cost: Share of the training time that the evaluations may take. Their cost is estimated from what they compute, so
+            they happen at the same steps on every machine. The time that they took is reported at the end.
         keep: Number of earlier bests that stay on disk.
         most_images: Number of training images, and of held-out images, to measure on at most.
         images: Training and held-out images for modules that train without a datamodule of this project: datasets that give
@@ -309,7 +309,7 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What must not change on a resume, so that it decides as the uninterrupted run would have."""
+        """Settings that must not change on a resume, so that it decides as an uninterrupted run."""
         names = [signal.name for signal in self.signals]
         amounts = {name: getattr(self, name) for name in ("evaluations", "most_cost", "most_images")}
         return {"signals": names, "rule": json.loads(json.dumps(asdict(self.rule))), **amounts}

@@ -18,6 +18,13 @@ class Glance:
     Attributes:
         num_images: Image files at any depth.
         median_side: Median of the shorter sides of a few of them, in pixels.
+
+    Example:
+        >>> from lit_splitmask.datamodules import Glance, glance
+        >>> glance("photos").num_images
+        24
+        >>> isinstance(glance("photos"), Glance)
+        True
     """
 
     num_images: int

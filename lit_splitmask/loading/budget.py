@@ -25,6 +25,14 @@ class Budget:
 
     Raises:
         UserError: More than one number is given, or one is not positive.
+
+    Example:
+        >>> from lit_splitmask.datamodules import Budget
+        >>> from lit_splitmask.loading.budget import resolve
+        >>> resolve(Budget(passes=100), num_images=2_000, batch_size=64).describe()
+        '2,000 images x 100 passes = 200,000 images seen = 3,125 steps of 64'
+        >>> resolve(None, num_images=2_000, batch_size=2048).passes  # the paper's default is capped at 5,000 passes
+        5000.0
     """
 
     images: int | None = None

@@ -59,7 +59,7 @@ class Sizes:
 
 
 class Signal(ABC):
-    """A number that is measured during training and tells how good the network is.
+    """A measure of how good the network is, taken during training.
 
     A subclass declares what it is by class attributes, and what it costs by ``needs_features``, by :meth:`forward_passes` or by
     both. Wrong or missing declarations are errors when the class is defined.

@@ -208,6 +208,9 @@ def test_there_are_as_many_evaluations_as_their_cost_allows(root: Path, tmp_path
     cheap = choosing(tmp_path / "a", *[0.1] * 12, evaluations=4)
     train(root, cheap, epochs=12)
     assert [reading.step for reading in cheap.history] == [3, 6, 9, 12]
+    uneven = choosing(tmp_path / "c", *[0.1] * 3, evaluations=3)
+    train(root, uneven, epochs=7)
+    assert [reading.step for reading in uneven.history] == [3, 6, 7]  # and always the last one
     dear = choosing(tmp_path / "b", *[0.1] * 12, most_cost=0.0)
     train(root, dear, epochs=12)
     assert not dear.history

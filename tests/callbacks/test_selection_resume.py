@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning import Callback
 from scripted_runs import choosing, step_of, train
 from tiny_runs import one_thread, same_tensors  # noqa: F401
 
@@ -25,17 +25,23 @@ def root(class_folder: MakeFolder) -> Path:
     return class_folder(per_class=8)
 
 
+class PowerCut(Callback):
+    """Ends a run before an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == self.epoch:
+            raise RuntimeError("power cut")
+
+
 @pytest.mark.parametrize("epoch", [1, 2, 4, 5])
 def test_an_interrupted_run_decides_as_an_uninterrupted_one(root: Path, tmp_path: Path, epoch: int) -> None:
-    class Interrupt(ModelCheckpoint):
-        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-            if trainer.current_epoch == epoch:
-                raise RuntimeError("power cut")
-
     whole = OverfitAwareCheckpoint(str(tmp_path / "whole"), most_cost=1e9)
     train(root, whole)
     with pytest.raises(RuntimeError, match="power cut"):
-        train(root, OverfitAwareCheckpoint(str(tmp_path / "parts"), most_cost=1e9), Interrupt(str(tmp_path / "x")))
+        train(root, OverfitAwareCheckpoint(str(tmp_path / "parts"), most_cost=1e9), PowerCut(epoch))
     parts = OverfitAwareCheckpoint(str(tmp_path / "parts"), most_cost=1e9)
     train(root, parts, ckpt_path=str(tmp_path / "parts" / "last.ckpt"))
     stored = [json.loads((tmp_path / name / "selection.json").read_text()) for name in ("whole", "parts")]
@@ -46,6 +52,30 @@ def test_an_interrupted_run_decides_as_an_uninterrupted_one(root: Path, tmp_path
     assert same_tensors(states[0]["state_dict"], states[1]["state_dict"])
     names = [{path.name for path in (tmp_path / name).glob("*.ckpt")} for name in ("whole", "parts")]
     assert names[0] == names[1]
+
+
+def test_a_resumed_run_keeps_the_same_earlier_bests(root: Path, tmp_path: Path) -> None:
+    values = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(root, choosing(tmp_path / "c", *values, keep=2), PowerCut(epoch=4))
+    checkpoint = choosing(tmp_path / "c", *values[4:], keep=2)
+    train(root, checkpoint, ckpt_path=str(tmp_path / "c" / "last.ckpt"))
+    steps = {path.stem: step_of(path) for path in (tmp_path / "c").glob("*.ckpt")}
+    assert steps == {"best": 6, "last": 6, "step-00000004": 4, "step-00000005": 5}
+
+
+def test_the_times_of_both_parts_of_a_resumed_run_are_added(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(root, choosing(tmp_path / "c", 0.1), PowerCut(epoch=1))
+    stored = torch.load(tmp_path / "c" / "last.ckpt", weights_only=True)
+    path, state = tmp_path / "c" / "last.ckpt", stored["callbacks"]
+    (own,) = [name for name in state if name.startswith("OverfitAwareCheckpoint")]
+    assert state[own]["seconds"] > 0 < state[own]["training_seconds"]
+    state[own]["seconds"], state[own]["training_seconds"] = 1000.0, 2000.0
+    torch.save(stored, path)
+    checkpoint = choosing(tmp_path / "c", *[0.1] * 5)
+    train(root, checkpoint, ckpt_path=str(path))
+    assert 1000 < checkpoint.seconds < 2000 < checkpoint.training_seconds
 
 
 def test_a_kill_between_best_and_last_changes_no_decision(

@@ -1,4 +1,4 @@
-"""A working directory of its own for every test of the commands, and settings that train within a second."""
+"""A current directory for each test of the commands, and settings that train within a second."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ MakeFolder = Callable[..., Path]
 
 
 def write_noise(root: Path, classes: tuple[str, ...], per_class: int) -> None:
-    """Writes images of smooth noise, every one different, in class folders."""
+    """Writes images of smooth noise, all different, into class folders."""
     generator = np.random.default_rng(0)
     for name in classes:
         (root / name).mkdir(parents=True)
@@ -35,7 +35,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, class_folder: MakeFold
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished pre-training run ``runs/p`` with its images beside it, made once for all tests of a file."""
+    """A finished pre-training run ``runs/p`` with its images, made once for all tests of a file."""
     folder = tmp_path_factory.mktemp("finished")
     write_noise(folder / "shapes", ("a", "b"), 8)
     settings = recipe(folder / "pretrain.yaml", PRETRAIN)
@@ -43,3 +43,20 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         assert main(["pretrain", "--recipe", settings, "--data.root", "shapes", "--name", "p"]) == 0
     return folder / "runs" / "p"
+
+
+@pytest.fixture
+def config_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory: holds configuration files of every kind."""
+    monkeypatch.chdir(tmp_path)
+    texts = {
+        "more.yaml": "data: {init_args: {batch_size: 4}}",
+        "mine.yaml": "recipe: splitmask_cpu\ndata: {init_args: {batch_size: 4}}",
+        "run.yaml": "recipe: splitmask_cpu\nruns_dir: runs",
+        "no_recipe.yaml": "recipe: null",
+        "list.yaml": "[1, 2]",
+        "broken.yaml": "{a: [1",
+    }
+    for name, text in texts.items():
+        Path(name).write_text(text)
+    return tmp_path

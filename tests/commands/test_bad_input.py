@@ -240,7 +240,7 @@ def test_an_unknown_option_of_compare(refused: Refused) -> None:
     ],
 )
 def test_a_value_of_the_wrong_type(option: str, value: str, refused: Refused) -> None:
-    refused(*PRETRAIN, option, value, code=2, says=(value, option.rsplit(".", 1)[-1]))
+    refused(*PRETRAIN, option, value, code=2, says=(value, option.rsplit(".", 1)[-1].lstrip("-")))
 
 
 @pytest.mark.parametrize(

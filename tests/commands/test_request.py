@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_splitmask.commands.request import Option, Request, is_recipe, names_budget
+from lit_splitmask.commands.request import Option, Request, is_recipe
 from lit_splitmask.errors import UserError
 
 ROOT = ["--data.root", "photos"]
@@ -15,26 +15,6 @@ ROOT = ["--data.root", "photos"]
 
 def read(*arguments: str, command: str = "pretrain") -> Request:
     return Request.read(command, arguments)
-
-
-@pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current directory: holds configuration files of every kind."""
-    monkeypatch.chdir(tmp_path)
-    texts = {
-        "more.yaml": "data: {init_args: {batch_size: 4}}",
-        "mine.yaml": "recipe: splitmask_cpu\ndata: {init_args: {batch_size: 4}}",
-        "run.yaml": "recipe: splitmask_cpu\nruns_dir: runs",
-        "no_recipe.yaml": "recipe: null",
-        "list.yaml": "[1, 2]",
-        "broken.yaml": "{a: [1",
-    }
-    for name, text in texts.items():
-        Path(name).write_text(text)
-    return tmp_path
-
-
-# Names and values
 
 
 @pytest.mark.parametrize(
@@ -121,9 +101,6 @@ def test_nothing_is_given() -> None:
     assert request.settings() == request.arguments() == request.data_options() == []
 
 
-# What each option means
-
-
 @pytest.mark.parametrize(
     ("arguments", "resume"),
     [
@@ -157,21 +134,21 @@ def test_resume_alone_is_written_out_for_the_parser() -> None:
 @pytest.mark.parametrize(
     "option", [["-c", "more.yaml"], ["-c=more.yaml"], ["--config", "more.yaml"], ["--config=more.yaml"]]
 )
-def test_a_configuration_has_a_short_option(option: list[str], files: Path) -> None:
+def test_a_configuration_has_a_short_option(option: list[str], config_files: Path) -> None:
     request = read(*option, *ROOT)
     assert request.configs == ("more.yaml",)
     assert request.recipe is None
     assert request.settings() == ["--config=more.yaml", "--data.root=photos"]
 
 
-def test_configurations_keep_their_order(files: Path) -> None:
+def test_configurations_keep_their_order(config_files: Path) -> None:
     request = read("-c", "more.yaml", "--name", "x", "--config", "run.yaml")
     assert request.configs == ("more.yaml", "run.yaml")
 
 
 @pytest.mark.parametrize("option", ["-c", "--config", "--recipe"])
 @pytest.mark.parametrize("recipe", ["splitmask_cpu", "mine.yaml"])
-def test_a_recipe_may_be_given_as_a_configuration(option: str, recipe: str, files: Path) -> None:
+def test_a_recipe_may_be_given_as_a_configuration(option: str, recipe: str, config_files: Path) -> None:
     request = read(option, recipe, *ROOT)
     assert request.recipe == recipe
     assert request.configs == ()
@@ -181,7 +158,7 @@ def test_a_recipe_may_be_given_as_a_configuration(option: str, recipe: str, file
 @pytest.mark.parametrize(
     "config", ["more.yaml", "run.yaml", "no_recipe.yaml", "list.yaml", "broken.yaml", "missing.yaml", ""]
 )
-def test_other_configurations_are_no_recipes(config: str, files: Path) -> None:
+def test_other_configurations_are_no_recipes(config: str, config_files: Path) -> None:
     assert not is_recipe(config)
     assert read("--config", config).configs == (config,)
 
@@ -202,7 +179,7 @@ def test_settings_as_text_may_be_longer_than_a_file_name() -> None:
         ["--recipe", "mae_cpu", "--config", "mine.yaml"],
     ],
 )
-def test_two_recipes_are_refused(arguments: list[str], files: Path) -> None:
+def test_two_recipes_are_refused(arguments: list[str], config_files: Path) -> None:
     with pytest.raises(UserError, match=r"one recipe, not from mae_cpu and (splitmask_cpu|mine\.yaml)"):
         read(*arguments)
 
@@ -248,131 +225,6 @@ def test_options_are_known_by_their_whole_name() -> None:
         None,
         False,
     )
-
-
-# Which settings are given
-
-
-@pytest.mark.parametrize(
-    ("arguments", "names"),
-    [
-        (["--recipe", "splitmask_cpu"], True),
-        (["--config", "splitmask_cpu"], True),
-        (["-c", "more.yaml"], True),
-        (["--resume"], True),
-        (["--resume=false"], False),
-        (["--data.batch_size=4"], False),
-    ],
-)
-def test_settings_to_start_from_are_recipes_files_and_runs(arguments: list[str], names: bool, files: Path) -> None:
-    assert read(*ROOT, *arguments).names_settings is names
-
-
-@pytest.mark.parametrize(
-    ("arguments", "budget", "length"),
-    [
-        (["--data.budget.steps=3"], True, True),
-        (["--data.budget", '{"passes": 2}'], True, True),
-        (["--data.init_args.budget.images", "100"], True, True),
-        (["--trainer.max_steps", "5"], False, True),
-        (["--trainer.max_epochs=5"], False, True),
-        (["--trainer.max_time=00:01:00:00"], False, True),
-        (["--config", "more.yaml"], False, True),
-        (["--config", "mine.yaml"], False, True),
-        (["--recipe", "mine.yaml"], False, False),
-        (["--config", "splitmask_cpu"], False, False),
-        (["-c=splitmask_cpu"], False, False),
-        (["--data.batch_size=4"], False, False),
-        (["--name", "--data.budget.steps=3"], True, True),
-        (["--name=--data.budget.steps=3"], False, False),
-    ],
-)
-def test_a_length_is_a_budget_a_limit_or_a_file_of_the_user(
-    arguments: list[str], budget: bool, length: bool, files: Path
-) -> None:
-    request = read(*ROOT, *arguments)
-    assert (request.gives_budget, request.gives_length) == (budget, length)
-
-
-@pytest.mark.parametrize(
-    ("argument", "expected"),
-    [
-        ("--data.budget.steps=3", True),
-        ("--data.init_args.budget", True),
-        ("--data.batch_size=4", False),
-        ("--name=--data.budget", False),
-        ("data.budget", False),
-    ],
-)
-def test_options_of_the_budget_are_recognised(argument: str, expected: bool) -> None:
-    assert names_budget(argument) is expected
-
-
-# Passed on
-
-
-def test_the_parser_gets_all_but_the_task_and_knows_weights_by_another_name() -> None:
-    request = read("--task", "segment", "--weights", "w.pt", "--data.root=x", command="finetune")
-    assert request.task == "segment"
-    assert request.settings() == ["--weights=w.pt", "--data.root=x"]
-    assert request.settings(weights_option="--model.weights") == ["--model.weights=w.pt", "--data.root=x"]
-
-
-def test_an_appended_value_keeps_its_form() -> None:
-    arguments = ["--trainer.callbacks+=OverfitAwareEarlyStopping", "--trainer.callbacks+=A"]
-    assert read(*arguments).settings() == read(*arguments).arguments() == arguments
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["photos", "--json"],
-        ["--data.root", "photos", "--name=x", "--resume"],
-        ["--resume", "--name", "x"],
-        ["--resume=false"],
-        ["-c", "more.yaml", "--config=mine.yaml"],
-        ["--config", "splitmask_cpu", "--print_config"],
-        ["--print_config=skip_null", "photos"],
-        ["--json=true", "--name", ""],
-        ["--data.root=--resume", "--name=-c", "--set_pretrain=--data.budget.passes=5"],
-        ["--model.optim.lr", "-1", "--data.pool", "[a, b]"],
-        ["--trainer.callbacks+=A", "--data.augment={}"],
-        ["--config", '{"name": "a=b"}'],
-    ],
-)
-def test_the_arguments_of_a_request_make_the_same_request(arguments: list[str], files: Path) -> None:
-    request = read(*arguments)
-    assert read(*request.arguments()) == request
-    assert read(*request.arguments()).gives_length == request.gives_length
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["photos", "--json"],
-        ["--data.root=--resume", "--name", ""],
-        ["-c", "more.yaml", "--config", "mine.yaml", "--resume"],
-        ["--trainer.callbacks+=A", "--model.optim.lr", "-1", "--print_config"],
-    ],
-)
-def test_the_settings_of_a_request_have_the_same_settings(arguments: list[str], files: Path) -> None:
-    settings = read(*arguments).settings()
-    assert read(*settings).settings() == settings
-
-
-@pytest.mark.parametrize(
-    ("arguments", "options"),
-    [
-        (["--name", "x", "--data.root", "p", "--data.pool=[a]"], ["--data.root", "p"]),
-        (["--data.manifest", "m.csv", "--data=Manifest"], ["--data", "Manifest", "--data.manifest", "m.csv"]),
-        (["--data.root=a", "--data.root=b"], ["--data.root", "b"]),
-        (["--data.root=--odd"], ["--data.root=--odd"]),
-        (["--name", "x"], []),
-    ],
-)
-def test_data_options_say_which_images(arguments: list[str], options: list[str]) -> None:
-    assert read(*arguments).data_options() == options
 
 
 @pytest.mark.parametrize(
