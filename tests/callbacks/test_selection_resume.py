@@ -11,7 +11,8 @@ from lightning import Callback
 from scripted_runs import choosing, step_of, train
 from tiny_runs import one_thread, same_tensors  # noqa: F401
 
-from lit_splitmask.callbacks import OverfitAwareCheckpoint
+from lit_splitmask.callbacks import ExportWeights, OverfitAwareCheckpoint
+from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.errors import UserError
 from lit_splitmask.selection.rule import Rule
 
@@ -62,6 +63,16 @@ def test_a_resumed_run_keeps_the_same_earlier_bests(root: Path, tmp_path: Path) 
     train(root, checkpoint, ckpt_path=str(tmp_path / "c" / "last.ckpt"))
     steps = {path.stem: step_of(path) for path in (tmp_path / "c").glob("*.ckpt")}
     assert steps == {"best": 6, "last": 6, "step-00000004": 4, "step-00000005": 5}
+
+
+def test_a_resumed_run_exports_the_best_checkpoint_of_its_first_part(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(root, choosing(tmp_path / "c", 0.1, 0.5, 0.2), PowerCut(epoch=3))
+    checkpoint = choosing(tmp_path / "c", *[0.2] * 3)
+    export = ExportWeights(str(tmp_path / "w.safetensors"))
+    train(root, export, checkpoint, ckpt_path=str(tmp_path / "c" / "last.ckpt"))
+    assert checkpoint.best_model_path == str(tmp_path / "c" / "best.ckpt")
+    assert load_weights(tmp_path / "w.safetensors").info["step"] == 2
 
 
 def test_the_times_of_both_parts_of_a_resumed_run_are_added(root: Path, tmp_path: Path) -> None:
