@@ -60,7 +60,7 @@ def embed(request: Request) -> int:
     return 0
 
 
-def _write(archive: zipfile.ZipFile, frozen: Frozen) -> tuple[np.ndarray, np.ndarray]:
+def _write(archive: zipfile.ZipFile, frozen: Frozen[Options]) -> tuple[np.ndarray, np.ndarray]:
     """Writes the features batch by batch; returns the features on the map (n, D) and their labels (n,)."""
     splits = frozen.data.source.splits
     total = sum(len(samples) for samples in splits.values())

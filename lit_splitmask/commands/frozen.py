@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from rich.console import Console
@@ -25,7 +25,7 @@ from lit_splitmask.views import default_statistics, network_view
 Options = TypeVar("Options")
 
 
-class Frozen:
+class Frozen(Generic[Options]):
     """A frozen backbone and the images that it is applied to.
 
     Args:
@@ -56,7 +56,7 @@ class Frozen:
         parser.add_subclass_arguments(ImageData, "data")
         given = ["--data=ImageFolder", f"--data.image_size={config.image_size}", *channels, *request.settings()]
         parsed = parser.parse_args(given)
-        self.options: Any = options(**{field.name: parsed[field.name] for field in fields(cast(Any, options))})
+        self.options: Options = options(**{field.name: parsed[field.name] for field in fields(cast(Any, options))})
         images = request.root or request.manifest
         if images is None:
             raise UserError(f"{command} needs images: --data.root DIR.")

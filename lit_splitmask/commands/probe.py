@@ -61,7 +61,7 @@ def probe(request: Request) -> int:
     return 0
 
 
-def _probe(frozen: Frozen) -> dict[str, Any]:
+def _probe(frozen: Frozen[Options]) -> dict[str, Any]:
     """Fits on the training images, and scores on the test images, or on val if there is no test split."""
     data, options = frozen.data, frozen.options
     split = next((name for name in ("test", "val") if name in data.source.splits), None)
@@ -95,7 +95,9 @@ def _probe(frozen: Frozen) -> dict[str, Any]:
     }
 
 
-def _collect(frozen: Frozen, samples: Samples, title: str, blocks: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+def _collect(
+    frozen: Frozen[Options], samples: Samples, title: str, blocks: Sequence[int]
+) -> tuple[list[Tensor], Tensor]:
     """Features (N, D) of each block and of the whole network; and labels (N,)."""
     batches = list(frozen.features(samples, title, blocks))
     features = [torch.cat(parts) for parts in zip(*(outputs for outputs, _ in batches), strict=True)]

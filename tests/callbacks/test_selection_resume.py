@@ -55,6 +55,13 @@ def test_an_interrupted_run_decides_as_an_uninterrupted_one(root: Path, tmp_path
     assert names[0] == names[1]
 
 
+def test_a_run_that_fails_reports_no_checkpoint(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(root, choosing(tmp_path / "c", 0.1, 0.2), PowerCut(epoch=2))
+    assert "Keep step" not in capsys.readouterr().out
+    assert not (tmp_path / "c" / "selection.png").exists()
+
+
 def test_a_resumed_run_keeps_the_same_earlier_bests(root: Path, tmp_path: Path) -> None:
     values = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
     with pytest.raises(RuntimeError, match="power cut"):

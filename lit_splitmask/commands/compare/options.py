@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
 
@@ -70,7 +69,7 @@ class Options:
         return options
 
 
-def _list(text: str) -> list[Any]:
+def _list(text: str) -> list[str | int | float]:
     """``a,b`` or ``[a, b]``."""
     try:
         value = yaml.safe_load(text if text.startswith("[") else f"[{text}]")
