@@ -36,7 +36,7 @@ from lit_splitmask.models import ViTConfig
 from lit_splitmask.modules import Classify, Pretrain
 from lit_splitmask.objectives import SplitMask
 from lit_splitmask.optim import OptimConfig
-from lit_splitmask.selection.signals import measure
+from lit_splitmask.selection.measuring import measure
 from lit_splitmask.selection.snapshot import ImageSubset, Snapshot, undisturbed
 from lit_splitmask.tokenizers import KMeans
 

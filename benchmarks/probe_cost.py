@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_splitmask.callbacks import KNN, Linear
-from lit_splitmask.selection.signals import measure
+from lit_splitmask.selection.measuring import measure
 from lit_splitmask.selection.snapshot import ImageSubset, Snapshot
 
 

@@ -19,9 +19,9 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.files import write_json
 from lit_splitmask.selection.curves import draw_signals, signals_table
 from lit_splitmask.selection.earlier_bests import keep_earlier_best
+from lit_splitmask.selection.measuring import affordable_evaluations, check_names, measure
 from lit_splitmask.selection.rule import Decision, Reading, Rule, decide
-from lit_splitmask.selection.signals import KNN, HeldOutLoss, Linear, RankMe, Signal, Sizes, affordable_evaluations
-from lit_splitmask.selection.signals import measure as measure_signals
+from lit_splitmask.selection.signals import KNN, HeldOutLoss, Linear, RankMe, Signal, Sizes
 from lit_splitmask.selection.snapshot import ImageSubset, Snapshot, undisturbed
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         self.signals = [HeldOutLoss(), RankMe(), KNN(), Linear()] if signals is None else list(signals)
         names = [signal.name for signal in self.signals]
         self.rule = rule or Rule([name for name in Rule().signals if name in names] or names)
-        _check_names(names, self.rule.signals)
+        check_names(names, self.rule.signals)
         if evaluations < 1 or keep < 0:
             raise UserError(f"evaluations={evaluations} must be at least 1, and keep={keep} at least 0.")
         self.evaluations, self.most_cost, self.keep = evaluations, most_cost, keep
@@ -210,7 +210,7 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         with undisturbed(module):
             precision = trainer.precision_plugin.val_step_context
             snapshot = Snapshot(module, *self._subsets, self.num_classes, getattr(module, "seed", 0), precision)
-            measured = measure_signals(self.signals, snapshot)
+            measured = measure(self.signals, snapshot)
         self.seconds += time.perf_counter() - started
         self.history.append(Reading(trainer.global_step, measured.values, measured.errors))
         logged = {f"signal/{name}": value for name, value in measured.values.items() if math.isfinite(value)}
@@ -337,14 +337,3 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         self.history = [Reading.from_json(entry) for entry in state_dict["history"]]
         self._earlier_bests, self.best_step = state_dict["kept"], state_dict["best_step"]
         self.seconds, self.training_seconds = state_dict["seconds"], state_dict["training_seconds"]
-
-
-def _check_names(measured: Sequence[str], deciding: Sequence[str]) -> None:
-    if len(set(measured)) < len(measured):
-        raise UserError(f"Two signals have the same name, of {', '.join(measured)}: give each a name of its own.")
-    unknown = [name for name in deciding if name not in measured]
-    if unknown:
-        raise UserError(
-            f"The rule decides by {', '.join(unknown)}, which is not measured. Measured are {', '.join(measured)}: add it "
-            "to signals, or leave it out of the rule."
-        )

@@ -1,10 +1,8 @@
-"""Signals of how good a network in training is, and what they cost."""
+"""Signals of how good a network in training is."""
 
 import copy
 import math
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -19,10 +17,6 @@ from lit_splitmask.selection.snapshot import NUM_MASK_DRAWS, ImageSubset, Snapsh
 
 Part = Literal["train", "held_out"]
 """The images of a snapshot whose features a signal may need."""
-
-FORWARD_SHARE = 1 / 2
-"""Share of a training step that a forward pass of all patches through the backbone would take: a third for methods that see all
-patches, more for those that hide most of them."""
 
 LINEAR_COST = 70 * 2 * 30
 """Cost of a linear probe per image, width and class, in multiply-adds of the backbone: 70 evaluations of the loss and its
@@ -274,54 +268,3 @@ class ShortFinetune(Signal):
         agreed = torch.tensor(result, device=module.device, dtype=torch.float32)
         broadcast_from_zero(agreed)  # each process trained its own copy, and rounding may differ
         return float(agreed[0]), float(agreed[1])
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """What was measured at one step, by the names of the signals.
-
-    Attributes:
-        values: Values.
-        errors: Standard errors.
-        seconds: Time that each took; what several signals share is counted for the first of them.
-    """
-
-    values: dict[str, float]
-    errors: dict[str, float]
-    seconds: dict[str, float]
-
-
-def forward_passes(signals: Sequence[Signal], sizes: Sizes) -> float:
-    """About how many forward passes of single images :func:`measure` costs; at least 1."""
-    used = [signal for signal in signals if sizes.num_classes >= 2 or not signal.needs_labels]
-    needed = {part for signal in used for part in signal.needs_features}
-    features = sizes.num_train * ("train" in needed) + sizes.num_held_out * ("held_out" in needed)
-    return max(1.0, features + sum(signal.forward_passes(sizes) for signal in used))
-
-
-def affordable_evaluations(
-    signals: Sequence[Signal], sizes: Sizes, *, steps: int, images_per_step: int, most_cost: float
-) -> float:
-    """How many evaluations fit into a share of the training time.
-
-    Args:
-        signals: Signals that each evaluation measures.
-        sizes: What their cost depends on.
-        steps: Optimizer steps of the whole training.
-        images_per_step: Images per optimizer step.
-        most_cost: Share of the training time that all evaluations may take.
-    """
-    affordable_passes = most_cost * steps * images_per_step / FORWARD_SHARE
-    return affordable_passes / forward_passes(signals, sizes)
-
-
-def measure(signals: Sequence[Signal], snapshot: Snapshot) -> Measurements:
-    """Measures the signals; without labels, those that need them are left out."""
-    found = Measurements({}, {}, {})
-    for signal in signals:
-        if signal.needs_labels and snapshot.num_classes < 2:
-            continue
-        started = time.perf_counter()
-        found.values[signal.name], found.errors[signal.name] = signal.measure(snapshot)
-        found.seconds[signal.name] = time.perf_counter() - started
-    return found

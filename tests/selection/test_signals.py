@@ -14,18 +14,8 @@ from tiny_runs import image_data, one_thread, pretrain_module  # noqa: F401
 from torch import Tensor, nn
 
 from lit_splitmask.seeding import generator_for
-from lit_splitmask.selection.signals import (
-    KNN,
-    HeldOutLoss,
-    Linear,
-    LossGap,
-    RankMe,
-    Signal,
-    Sizes,
-    affordable_evaluations,
-    forward_passes,
-    measure,
-)
+from lit_splitmask.selection.measuring import affordable_evaluations, forward_passes, measure
+from lit_splitmask.selection.signals import KNN, HeldOutLoss, Linear, LossGap, RankMe, Signal, Sizes
 from lit_splitmask.selection.snapshot import ImageSubset, Snapshot, undisturbed
 
 MakeFolder = Callable[..., Path]
