@@ -106,7 +106,7 @@ def pretrain(args: argparse.Namespace, seed: int) -> Path:
     )
     optim = OptimConfig(lr=1.5e-3, reference_batch=0, weight_decay=0.05, beta2=0.98, warmup=0.05, min_lr=1e-5)
     data = ImageFolder(
-        str(CocoDetection(args.root).split_files()["train"][1]),
+        str(Path(args.root) / "train"),
         CROP,
         splits=SplitOptions(labels="none", val_share=0.0, test_share=0.0),
         batch_size=64,
@@ -142,6 +142,7 @@ def make_data(args: argparse.Namespace, seed: int) -> CocoDetection:
         augment=DetectionAugment(crop=0.3, min_scale=0.8, num_scales=5),
         seed=seed,
         num_workers=args.workers,
+        index_dir=str(args.out / "data"),
     )
 
 

@@ -25,8 +25,9 @@ images, ``label`` (B,) int64. An example with ``num_classes`` alone::
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, cast
 
 from torch.utils.data import DataLoader, Dataset
@@ -82,6 +83,10 @@ class TrainingData(Protocol):
     @property
     def predict_paths(self) -> Sequence[str]:
         """Names of the images to predict, by the ``index`` in a batch."""
+
+    @property
+    def predict_problems(self) -> Mapping[str, str]:
+        """Why further images cannot be predicted, by name."""
 
     @property
     def fitting_dataloader(self) -> Callable[[int | None], DataLoader] | None:
@@ -148,6 +153,10 @@ def detection_data(datamodule: Any) -> DetectionData | None:
     return cast(DetectionData, datamodule) if _meets(datamodule, DetectionData) else None
 
 
+_EMPTY: dict[str, Any] = {"class_names": (), "pool": (), "predict_paths": (), "predict_problems": MappingProxyType({})}
+"""What stands for unknown, where that is not None."""
+
+
 class _PartlyKnown:
     """A datamodule that offers a part of :class:`TrainingData`; the rest is unknown."""
 
@@ -158,7 +167,7 @@ class _PartlyKnown:
         if name not in _members(TrainingData):
             raise AttributeError(f"TrainingData has no {name}.")
         value = getattr(self._datamodule, name) if _offers(self._datamodule, name) else None
-        return () if value is None and name in ("class_names", "pool", "predict_paths") else value
+        return _EMPTY.get(name) if value is None else value
 
 
 def _members(contract: type) -> list[str]:

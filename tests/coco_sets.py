@@ -3,14 +3,20 @@
 import contextlib
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from lit_splitmask.datamodules import Budget, CocoDetection, DetectionAugment
+
 CATEGORIES = [{"id": 0, "name": "disc"}, {"id": 3, "name": "bar"}, {"id": 90, "name": "roof"}]
 """Ids start at 0 and have gaps."""
+
+PLAIN = DetectionAugment(hflip=0.0, crop=0.0, min_scale=1.0, num_scales=1)
+"""Views without chance."""
 
 COLOURS = {0: (220, 60, 50), 3: (60, 170, 80), 90: (60, 90, 210)}
 
@@ -108,6 +114,65 @@ def load(root: Path, split: str = "train") -> dict[str, Any]:
 def change(root: Path, split: str, **parts: Any) -> None:
     """Replaces parts of the annotation file of a split."""
     save(root, split, {**load(root, split), **parts})
+
+
+def first_image(root: Path, split: str = "train") -> dict[str, Any]:
+    """The image with the smallest id, which comes first."""
+    return min(load(root, split)["images"], key=lambda image: image["id"])
+
+
+def only(root: Path, split: str, *objects: dict[str, Any]) -> dict[str, Any]:
+    """Reduces a split to its first image, with these objects; returns the image."""
+    image = first_image(root, split)
+    annotations = [
+        {"category_id": 3, "iscrowd": 0, **one, "id": number + 1, "image_id": image["id"]}
+        for number, one in enumerate(objects)
+    ]
+    change(root, split, images=[image], annotations=annotations)
+    return image
+
+
+def rename(root: Path, split: str, pattern: str) -> None:
+    """Rewrites the names of the images in an annotation file: ``{}`` stands for the name before."""
+    images = [{**one, "file_name": pattern.format(one["file_name"])} for one in load(root, split)["images"]]
+    change(root, split, images=images)
+
+
+def as_roboflow(root: Path) -> Path:
+    """Moves a set's annotation files to where Roboflow writes them, and val to ``valid``."""
+    (root / "val").rename(root / "valid")
+    for split, folder in (("train", "train"), ("val", "valid")):
+        file = root / "annotations" / f"instances_{split}.json"
+        file.rename(root / folder / "_annotations.coco.json")
+    (root / "annotations").rmdir()
+    return root
+
+
+def as_cvat(root: Path) -> Path:
+    """Turns a set's training images into an export of CVAT, without a val split."""
+    (root / "images").mkdir()
+    (root / "train").rename(root / "images" / "default")
+    folder = root / "annotations"
+    (folder / "instances_train.json").rename(folder / "instances_default.json")
+    (folder / "instances_val.json").unlink()
+    shutil.rmtree(root / "val")
+    return root
+
+
+def coco_data(root: Path, **settings: Any) -> CocoDetection:
+    """A datamodule for small images."""
+    values: dict[str, Any] = {"batch_size": 2, "num_workers": 0, "budget": Budget(steps=4), "num_epochs": 1}
+    values |= {"max_size": 96, "index_dir": str(root.parent / "index")}
+    return CocoDetection(str(root), settings.pop("image_size", 64), **(values | settings))
+
+
+def opened(root: Path, stage: str = "fit", **settings: Any) -> CocoDetection:
+    """A datamodule for small images, set up."""
+    data = coco_data(root, **settings)
+    if stage != "predict":
+        data.prepare_data()
+    data.setup(stage)
+    return data
 
 
 def evaluate(annotations: Path, results: Path | list[dict[str, Any]], kind: str) -> list[float]:

@@ -40,6 +40,7 @@ def detection_set(folder: Path) -> Path:
 
 def coco(root: Path, *, steps: int = 4, **settings: Any) -> CocoDetection:
     values: dict[str, Any] = {"batch_size": 2, "num_workers": 0, "num_epochs": 1, "max_size": 96}
+    values["index_dir"] = str(root.parent / "index")
     return CocoDetection(str(root), settings.pop("image_size", 64), budget=Budget(steps=steps), **(values | settings))
 
 
@@ -52,14 +53,14 @@ class NearGroundTruth:
     """In place of a network: the ground truth of a set with shifted boxes, wrong classes, misses and false detections."""
 
     def __init__(self, data: CocoDetection) -> None:
-        images = data.eval_images(data.source.predict)
         self.items = {
-            tuple(image["image"].flatten()[:40].tolist()): image
+            image["image"].numpy().tobytes(): image
+            for images in map(data.eval_images, data.source.splits.values())
             for image in map(images.__getitem__, range(len(images)))
         }
 
     def __call__(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
-        return [self.perturbed(self.items[tuple(image.flatten()[:40].tolist())]) for image in batch["image"]]
+        return [self.perturbed(self.items[image.numpy().tobytes()]) for image in batch["image"]]
 
     @staticmethod
     def perturbed(item: dict[str, Any]) -> dict[str, Any]:
@@ -91,6 +92,7 @@ class NearGroundTruth:
 
 def near_ground_truth(root: Path) -> tuple[Detect, CocoDetection]:
     data, module = coco(root), detector()
+    data.prepare_data()
     data.setup("validate")
     module.build(data.num_classes)
     module.class_names, module.category_ids = data.class_names, data.category_ids

@@ -70,6 +70,33 @@ def save(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path)
 
 
+def write_pair(
+    image: Path, label_map: Path, number: int, *, size: tuple[int, int] = (40, 56), values: Any = None
+) -> None:
+    """Writes an image with the noise of a photo, and its map.
+
+    Args:
+        image: Path of the image.
+        label_map: Path of the map.
+        number: Number of the scene.
+        size: Height and width.
+        values: Value of each class in the map, void last, or its colour; by default 0, 1, 2 and 255.
+    """
+    pixels, classes = draw_scene(number, *size)
+    noise = np.random.default_rng(number).integers(-30, 31, pixels.shape)
+    save(image, np.clip(pixels + noise, 0, 255).astype(np.uint8))
+    table = np.array([0, 1, 2, 255] if values is None else values, dtype=np.uint8)
+    save(label_map, table[np.minimum(classes, 3)])
+
+
+def write_pairs(root: Path, images: str, maps: str, *, count: int = 4, start: int = 0, values: Any = None) -> Path:
+    """Writes pairs under names with ``{}`` for the number, such as ``train/images/{}.png`` and ``train/masks/{}.png``."""
+    for number in range(start, start + count):
+        paths = [root / name.format(f"{number:02d}") for name in (images, maps)]
+        write_pair(paths[0], paths[1], number, values=values)
+    return root
+
+
 def scene_data(root: Path, **settings: Any) -> SegmentationFolder:
     """Crops of 32 px, four per step, two epochs of two steps."""
     values: dict[str, Any] = {"image_size": 32, "batch_size": 4, "num_workers": 0, "num_epochs": 2}

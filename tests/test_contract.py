@@ -27,7 +27,7 @@ from lit_splitmask.datamodules import Budget, CocoDetection, Food101, Manifest
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
 
-EMPTY_IF_UNKNOWN = {"class_names", "pool", "predict_paths"}
+EMPTY_IF_UNKNOWN: dict[str, Any] = {"class_names": (), "pool": (), "predict_paths": (), "predict_problems": {}}
 
 
 def members(of: type) -> set[str]:
@@ -68,7 +68,7 @@ class KnownAfterSetup(NumClasses):
 def test_nothing_is_known_of_a_datamodule_that_offers_nothing(datamodule: Any) -> None:
     data = training_data(datamodule)
     for name in members(TrainingData):
-        assert getattr(data, name) == (() if name in EMPTY_IF_UNKNOWN else None), name
+        assert getattr(data, name) == EMPTY_IF_UNKNOWN.get(name), name
     assert segmentation_data(datamodule) is None
     assert detection_data(datamodule) is None
 
@@ -77,7 +77,7 @@ def test_of_a_datamodule_that_offers_a_part_the_rest_is_unknown() -> None:
     data = training_data(NumClasses())
     assert data.num_classes == 2
     for name in members(TrainingData) - {"num_classes"}:
-        assert getattr(data, name) == (() if name in EMPTY_IF_UNKNOWN else None), name
+        assert getattr(data, name) == EMPTY_IF_UNKNOWN.get(name), name
     with pytest.raises(AttributeError, match="no train_dataloader"):
         data.train_dataloader()  # type: ignore[attr-defined]
 
@@ -144,7 +144,8 @@ def published(folder: Path) -> Any:
 
 
 def coco(folder: Path) -> Any:
-    return CocoDetection(str(write_set(folder / "set")), 64, batch_size=2, budget=Budget(steps=2), num_epochs=1)
+    root, record = write_set(folder / "set"), str(folder / "index")
+    return CocoDetection(str(root), 64, batch_size=2, budget=Budget(steps=2), num_epochs=1, index_dir=record)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +174,25 @@ def test_the_projects_datamodules_meet_the_contract(make: Any, tmp_path: Path) -
         assert batch["image"].shape[-1] == sizes[0]
         assert batch["image"].dtype == torch.uint8
     assert len(datamodule.predict_paths) == sum(len(b["index"]) for b in datamodule.predict_dataloader())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [image_folder, manifest, published, lambda folder: scene_data(write_scenes(folder / "scenes")), coco],
+    ids=["ImageFolder", "Manifest", "a published dataset", "SegmentationFolder", "CocoDetection"],
+)
+def test_the_projects_datamodules_predict_without_anything_prepared(make: Any, tmp_path: Path) -> None:
+    datamodule = make(tmp_path)
+    datamodule.num_workers = 0
+    datamodule.only_predict()
+    before = sorted(tmp_path.rglob("*"))
+    datamodule.prepare_data()
+    datamodule.setup("predict")
+    assert sorted(tmp_path.rglob("*")) == before
+    indices = [index for batch in datamodule.predict_dataloader() for index in batch["index"].tolist()]
+    assert sorted(indices) == list(range(len(datamodule.predict_paths)))
+    assert len(set(datamodule.predict_paths)) == len(indices) > 0
+    assert datamodule.predict_problems == {}
 
 
 def test_label_maps_and_boxes_meet_their_contracts(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ TINY = """--model.backbone.size tiny --model.backbone.embed_dim 32 --model.backb
 
 
 def parsed(name: str, root: Path, options: str = "") -> RunCLI:
-    return RunCLI(Detect, ["--data.root", str(root), *options.split()], recipes.read(name))
+    record = ["--data.index_dir", str(root.parent / "index")]
+    return RunCLI(Detect, ["--data.root", str(root), *record, *options.split()], recipes.read(name))
 
 
 @pytest.mark.parametrize("name", NAMES)

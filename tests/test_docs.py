@@ -104,8 +104,9 @@ def write_what_is_named(arguments: list[str]) -> None:
 
 
 def _write_photos(folder: Path) -> None:
-    folder.mkdir()
-    Image.new("RGB", (64, 48), "teal").save(folder / "photo.png")
+    for name in ("leaf", "stem"):
+        (folder / name).mkdir(parents=True)
+        Image.new("RGB", (64, 48), "teal").save(folder / name / "photo.png")
 
 
 @pytest.mark.parametrize(

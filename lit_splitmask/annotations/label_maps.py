@@ -1,174 +1,126 @@
-"""Images and their label maps on disk: which belong together, what they hold, and whether that can be used."""
+"""Label maps: their pixels, and how these become classes."""
 
-import hashlib
-import json
-import logging
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
-from PIL import Image
 
+from lit_splitmask.annotations.colours import FORMS, ColourTable
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import write_atomically
-from lit_splitmask.images.decode import IMAGE_EXTENSIONS, DecodeError, read_shape
-from lit_splitmask.images.layout import SPLIT_NAMES, list_images
-from lit_splitmask.images.scan import in_threads
+from lit_splitmask.images.decode import DecodeError, open_image, orientation, reason
 from lit_splitmask.losses import IGNORED
 
-log = logging.getLogger(__name__)
-
-VERSION = 1
-IMAGES, MAPS = "images", "annotations"
-_SPLITS = SPLIT_NAMES | {"training": "train", "testing": "test"}
-_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
-_YEAR = "2017"
-ADE20K, ADE20K_NAMES = "ADEChallengeData2016", "objectInfo150.txt"
 MOST_VALUES = 2**15
+BINARY = (0, 255)
+"""The values of the most common masks of two classes."""
+
+Kind = Literal["grey", "palette", "colour"]
+
+_SINGLE = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "F")
+_FEW = 8  # colours that a message lists
+
+
+class WrongMapError(UserError):
+    """A label map that is intact, but cannot be one: it is no accident, and others are like it."""
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Which files belong together; paths are relative to the root.
+class MapPixels:
+    """The pixels of a label map as stored.
 
     Attributes:
-        splits: Images by split, sorted; those of a folder without maps are under ``unlabelled``.
-        maps: Label map by image.
-        is_ade20k: Whether it is ADE20K's scene parsing benchmark, as its folder's name or its table of classes says.
+        kind: What they are.
+        pixels: Grey values or palette indices (H, W) int32, or colours (H, W, 3) uint8.
+        palette: Colours of the indices, (256, 3) uint8; None unless there is a palette.
     """
 
-    splits: dict[str, list[str]]
-    maps: dict[str, str]
-    is_ade20k: bool
+    kind: Kind
+    pixels: np.ndarray
+    palette: np.ndarray | None = None
+
+    @property
+    def colours(self) -> np.ndarray:
+        """The colours of the pixels: (H, W, 3) uint8."""
+        if self.palette is not None:
+            return self.palette[self.pixels]
+        if self.kind == "colour":
+            return self.pixels
+        return np.repeat(self.pixels.clip(max=255).astype(np.uint8)[..., None], 3, axis=-1)
 
 
-@dataclass(frozen=True)
-class FileFacts:
-    """What is known about an image or a map.
-
-    Attributes:
-        size, mtime_ns: By which a change is noticed.
-        shape: Height and width.
-        hash: Of an image's file; empty for a map.
-        values: That a map has, sorted; empty for an image.
-    """
-
-    size: int
-    mtime_ns: int
-    shape: tuple[int, int]
-    hash: str = ""
-    values: tuple[int, ...] = ()
-
-
-def looks_like_segmentation(root: Path) -> bool:
-    """Whether a folder has images and, beside them, label maps, which should be PNG but may wrongly be something else."""
-    base = _base(root)
-    maps = (path for path in (base / MAPS).rglob("*") if path.suffix.lower() in IMAGE_EXTENSIONS)
-    return (base / IMAGES).is_dir() and next(maps, None) is not None
-
-
-def find_pairs(root: Path) -> Pairs:
-    """Lists images and finds their maps: ``images/train/a.jpg`` and ``annotations/train/a.png``.
-
-    A folder without ``images`` holds images to predict, and nothing else.
+def open_map(path: str | Path) -> MapPixels:
+    """Reads a label map: grey (of up to 16 bits, or colours that are all grey), palette, or colours.
 
     Raises:
-        UserError: There are no images, or some of a labelled split lack their map.
-    """
-    base = _base(root)
-    inside = "" if base == root else f"{base.name}/"
-    if not (base / IMAGES).is_dir():
-        if (base / MAPS).is_dir():
-            raise UserError(
-                f"{base} has {MAPS}/, but no {IMAGES}/ beside it: put the images there, or pass the folder above."
-            )
-        return Pairs({"unlabelled": list_images(root)}, {}, is_ade20k=False)
-    splits: dict[str, list[str]] = {}
-    maps: dict[str, str] = {}
-    for folder, name in _folders(base / IMAGES):
-        files = [f"{inside}{IMAGES}/{folder}{file}" for file in list_images(base / IMAGES / folder)]
-        map_folder = base / MAPS / folder
-        if not map_folder.is_dir():
-            if name != "test" and (base / MAPS).is_dir():
-                raise UserError(
-                    f"{base / IMAGES / folder} has no label maps: put them into {map_folder}, a folder of the same name, or move "
-                    "the images away."
-                )
-            splits.setdefault("unlabelled", []).extend(files)
-            continue
-        maps |= _match(files, map_folder, f"{inside}{MAPS}/{folder}", len(f"{inside}{IMAGES}/{folder}"))
-        splits.setdefault(name, []).extend(files)
-    is_ade20k = base.name == ADE20K or (base / ADE20K_NAMES).is_file()
-    return Pairs({name: sorted(files) for name, files in splits.items()}, maps, is_ade20k)
-
-
-def _base(root: Path) -> Path:
-    """The folder itself, or the one in it that ADE20K's archive makes."""
-    inner = root / ADE20K
-    return inner if inner.is_dir() else root
-
-
-def _folders(images: Path) -> list[tuple[str, str]]:
-    """Sub-folders and the split of each, ``Train`` and ``train2017`` among them; the folder itself without any."""
-    folders = sorted(path.name for path in images.iterdir() if path.is_dir())
-    named = {name: _SPLITS[split] for name in folders if (split := name.lower().removesuffix(_YEAR)) in _SPLITS}
-    twice = sorted(name for name, split in named.items() if list(named.values()).count(split) > 1)
-    if twice:
-        raise UserError(f"{images} holds several folders for one split: {', '.join(twice)}. Keep one of them.")
-    if named and len(named) < len(folders):
-        log.warning("%s: only %s are used, not its other folders.", images, ", ".join(sorted(named)))
-    return [(f"{name}/", split) for name, split in named.items()] or [("", "train")]
-
-
-def _match(files: Sequence[str], map_folder: Path, prefix: str, cut: int) -> dict[str, str]:
-    """The map of each image."""
-    present = {
-        str(Path(file).with_suffix("")): file for file in sorted(os.path.relpath(p, map_folder) for p in map_folder.rglob("*"))
-        if file.lower().endswith(".png")
-    }  # fmt: skip
-    found = {file: present.get(str(Path(file[cut:]).with_suffix(""))) for file in files}
-    missing = [file for file, there in found.items() if there is None]
-    if missing:
-        raise UserError(
-            f"{len(missing):,} of the {len(files):,} images of {prefix.removesuffix('/')} have no label map there, such as "
-            f"{', '.join(missing[:3])}: a map is a PNG of the same name and of one channel (JPEG would change its values). Add "
-            "the maps, or take the images out."
-        )
-    if len(present) > len(set(found.values())):
-        log.warning(
-            "%d label maps of %s belong to no image, and are left out.",
-            len(present) - len(set(found.values())),
-            map_folder,
-        )
-    return {file: prefix + there for file, there in found.items() if there is not None}
-
-
-def read_map(path: str | Path) -> np.ndarray:
-    """The values of a label map: grey, palette (its indices), one bit or 16 bits; (H, W) int32.
-
-    Raises:
-        DecodeError: The file is gone, damaged, or a colour picture.
+        DecodeError: The file is missing or damaged.
+        WrongMapError: The file is a JPEG, is turned by EXIF, has transparent pixels, or has values that are fractions or too
+            large.
     """
     try:
-        with Image.open(path) as image:
-            mode = image.mode
-            values = np.asarray(image) // _stretch(path) if mode in _MODES else None
+        with open_image(path) as image:
+            image.load()
+            if image.format in ("JPEG", "MPO"):
+                raise WrongMapError(_is_jpeg(path))
+            if orientation(image) != 1:
+                raise WrongMapError(
+                    f"The label map {path} is turned by its EXIF data: save it upright, as a PNG without EXIF."
+                )
+            if image.mode in _SINGLE:
+                stretch = _stretch(path)
+                values = np.asarray(image) // stretch if stretch > 1 else np.asarray(image)
+                palette = _palette(image.getpalette("RGB")) if image.mode == "P" else None
+                return MapPixels("grey" if palette is None else "palette", _checked(path, values), palette)
+            rgba = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+    except WrongMapError:
+        raise
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
+        why = reason(error, path)
         raise DecodeError(
-            f"The label map {path} cannot be decoded ({type(error).__name__}: {error}). Replace it by an intact copy, or take "
-            "it and its image out of the folder."
+            f"The label map {path} cannot be decoded ({why}). Replace it by an intact copy, or take it and its image out of the "
+            "folder.",
+            why,
         ) from error
-    if values is None:
-        raise DecodeError(
-            f"The label map {path} is a colour picture (mode {mode}), but a map has one value a pixel, the number of its class: "
-            "save it as a greyscale or palette PNG."
+    if (rgba[..., 3:] < 255).any():
+        raise WrongMapError(
+            f"The label map {path} has transparent pixels, whose class is unknown: give them the colour of their class, for "
+            "example with `magick mogrify -background black -alpha remove -alpha off *.png`."
         )
-    if values.max(initial=0) >= MOST_VALUES:
-        raise DecodeError(f"The label map {path} has the value {values.max()}; values must be below {MOST_VALUES:,}.")
+    rgb = np.ascontiguousarray(rgba[..., :3])
+    if (rgb == rgb[..., :1]).all():
+        return MapPixels("grey", rgb[..., 0].astype(np.int32))
+    return MapPixels("colour", rgb)
+
+
+def _is_jpeg(path: str | Path) -> str:
+    return (
+        f"The label map {path} is a JPEG, whose compression changes values: pixels near edges would get other classes. Save the "
+        "maps as PNG from their source. For masks of two values, `magick mogrify -format png -threshold 50% *.jpg` does it."
+    )
+
+
+def _checked(path: str | Path, values: np.ndarray) -> np.ndarray:
+    """Values as int32, if they are whole numbers in the range of classes."""
+    if values.dtype in (np.bool_, np.uint8):
+        return values.astype(np.int32)
+    bad = (values < 0) | (values >= MOST_VALUES)
+    if values.dtype.kind == "f":
+        bad |= values != np.floor(values)
+    if bad.any():
+        wrong = values[bad][0]
+        raise WrongMapError(
+            f"The label map {path} has the value {wrong:,}, but values must be whole numbers from 0 to {MOST_VALUES - 1:,}. Save "
+            "it with 8 bits, with the number of the class as value."
+        )
     return values.astype(np.int32)
+
+
+def _palette(palette: list[int] | None) -> np.ndarray | None:
+    """A palette as (256, 3) uint8, black where it has no more entries."""
+    if not palette:
+        return None
+    return np.array((palette + [0] * 768)[:768], dtype=np.uint8).reshape(256, 3)
 
 
 def _stretch(path: str | Path) -> int:
@@ -180,6 +132,88 @@ def _stretch(path: str | Path) -> int:
     return {b"\2": 85, b"\4": 17}.get(bits, 1) if is_grey_png else 1
 
 
+@dataclass(frozen=True)
+class Coding:
+    """What the pixels of label maps stand for.
+
+    Attributes:
+        void: The value that means no label.
+        values: The value of each class; None for 0, 1, 2, … without ``void``.
+        table: The colour of each class, by which maps in colour and palettes are read.
+        grey_is_colour: Whether grey maps are read by the table too.
+    """
+
+    void: int
+    values: tuple[int, ...] | None = None
+    table: ColourTable | None = None
+    grey_is_colour: bool = False
+
+    def read_values(self, path: str | Path) -> np.ndarray:
+        """The values of a map, numbers of the table's classes where that is used: (H, W) int32.
+
+        Raises:
+            DecodeError: The file is missing or damaged.
+            UserError: It cannot be a map, or is in colours that are not in the table.
+        """
+        return self.values_of(open_map(path), path)
+
+    def values_of(self, stored: MapPixels, path: str | Path) -> np.ndarray:
+        """As :meth:`read_values`, of pixels that were read."""
+        if self.table is not None and (self.grey_is_colour or stored.kind != "grey"):
+            return self.table.to_values(stored.colours, path)
+        if stored.kind == "colour":
+            raise WrongMapError(_no_table(path, stored.pixels))
+        return stored.pixels
+
+    def read_classes(self, path: str | Path) -> np.ndarray:
+        """The classes of a map, (H, W) int16, -1 without a label.
+
+        Raises:
+            DecodeError: The file is missing or damaged.
+            UserError: It cannot be a map, or has a value that stands for no class.
+        """
+        values = self.read_values(path)
+        if self.values is None:
+            return to_classes(values, self.void)
+        classes = coded_classes(values, self.values, self.void)
+        unknown = classes < IGNORED
+        if unknown.any():
+            raise UserError(
+                f"The label map {path} has the value {int(values[unknown][0])}, but the values of the classes are "
+                f"{', '.join(map(str, self.values))}."
+            )
+        return classes
+
+
+def _no_table(path: str | Path, pixels: np.ndarray) -> str:
+    """Why a map in colours cannot be read, with the colours that a table must name."""
+    different, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
+    shown = [",".join(map(str, colour)) for colour in different[np.argsort(-counts)][:_FEW].tolist()]
+    more = f" and {len(different) - _FEW:,} more" if len(different) > _FEW else ""
+    return (
+        f"The label map {path} is a colour picture, but a map has one value for each pixel, the number of its class. Say which "
+        f"colour is which class with --data.colours FILE, a text file with {FORMS}. The colours here are "
+        f"{'; '.join(shown)}{more}."
+    )
+
+
+def read_map(path: str | Path, table: ColourTable | None = None) -> np.ndarray:
+    """The values of a label map: grey, palette (its indices), one bit or 16 bits; with a colour table, colours too.
+
+    Args:
+        path: The file.
+        table: Which colour is which class, for maps in colour and for palettes.
+
+    Returns:
+        (H, W) int32.
+
+    Raises:
+        DecodeError: The file is missing or damaged.
+        UserError: It cannot be a map, or is in colours that no table explains.
+    """
+    return Coding(MOST_VALUES, table=table).read_values(path)
+
+
 def to_classes(values: np.ndarray, void: int) -> np.ndarray:
     """From a map's values to class indices, (H, W) int16: ``void`` becomes -1, and values above it move down by one."""
     classes = (values - (values > void)).astype(np.int16)
@@ -187,70 +221,17 @@ def to_classes(values: np.ndarray, void: int) -> np.ndarray:
     return classes
 
 
+def coded_classes(values: np.ndarray, coded: Sequence[int], void: int) -> np.ndarray:
+    """From a map's values to class indices, (H, W) int16, where each class has a value of its own.
+
+    ``void`` becomes -1, and a value that stands for nothing -2.
+    """
+    table = np.full(max(*coded, void, int(values.max(initial=0))) + 1, IGNORED - 1, dtype=np.int16)
+    table[void] = IGNORED
+    table[list(coded)] = np.arange(len(coded))
+    return table[values]
+
+
 def to_values(classes: np.ndarray, void: int | None) -> np.ndarray:
     """The inverse of :func:`to_classes` for what a network predicts, which has no void."""
     return classes if void is None else classes + (classes >= void)
-
-
-def scan_pairs(root: Path, pairs: Pairs, path: Path) -> dict[str, FileFacts]:
-    """Reads the header of every image and the values of every map, once: the record at ``path`` keeps them.
-
-    Raises:
-        UserError: A file is damaged, or a map differs in size from its image.
-    """
-    known = load_record(path) if path.exists() else {}
-    files = sorted({file for split in pairs.splits.values() for file in split} | set(pairs.maps.values()))
-    maps = set(pairs.maps.values())
-    found = in_threads(lambda file: _facts(root / file, file in maps, known.get(file)), files, f"Reading {root.name}")
-    record = dict(zip(files, found, strict=True))
-    for image, label_map in pairs.maps.items():
-        if record[image].shape != record[label_map].shape:
-            shapes = ["{1} x {0}".format(*record[file].shape) for file in (label_map, image)]
-            raise UserError(
-                f"The label map {root / label_map} is {shapes[0]} px, but its image is {shapes[1]} px: a map has a value for "
-                "each pixel of its image. Make it anew, without interpolation."
-            )
-    if record != known:
-        stored = {"version": VERSION, "files": {file: asdict(facts) for file, facts in record.items()}}
-        write_atomically(path, json.dumps(stored).encode())
-    return record
-
-
-def load_record(path: Path) -> dict[str, FileFacts]:
-    """What :func:`scan_pairs` has kept; nothing of another version.
-
-    Raises:
-        UserError: The record is damaged.
-    """
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["version"] != VERSION:
-            return {}
-        return {file: _from_json(entry) for file, entry in stored["files"].items()}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"The record {path} is damaged ({type(error).__name__}: {error}). Delete it.") from error
-
-
-def _from_json(entry: Mapping[str, Any]) -> FileFacts:
-    height, width = entry["shape"]
-    return FileFacts(entry["size"], entry["mtime_ns"], (height, width), entry["hash"], tuple(entry["values"]))
-
-
-def _facts(path: Path, is_map: bool, known: FileFacts | None) -> FileFacts:
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise DecodeError(f"The file {path} cannot be read ({error}).") from error
-    if known is not None and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns):
-        return known
-    if is_map:
-        values = read_map(path)
-        shape = (values.shape[0], values.shape[1])
-        return FileFacts(
-            status.st_size,
-            status.st_mtime_ns,
-            shape,
-            values=tuple(np.flatnonzero(np.bincount(values.ravel())).tolist()),
-        )
-    digest = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
-    return FileFacts(status.st_size, status.st_mtime_ns, read_shape(path), hash=digest)

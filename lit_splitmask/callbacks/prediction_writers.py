@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,17 +15,20 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
 
 from lit_splitmask.annotations import rle
-from lit_splitmask.annotations.label_maps import to_values
+from lit_splitmask.annotations.label_maps import BINARY
 from lit_splitmask.callbacks.drawing import class_colours
+from lit_splitmask.contract import TrainingData, training_data
 from lit_splitmask.distributed import gather_objects, sum_over_processes
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import write_atomically
+from lit_splitmask.files import write_atomically, write_json
 from lit_splitmask.modules.average_precision import xywh
 from lit_splitmask.modules.segment import Segment
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes one CSV row per image: its path, the predicted class, and the probability of every class.
+    """Writes one CSV row per image: its path, the predicted class, the probability of every class, and an error.
+
+    An image that cannot be read has a row too: empty probabilities, and the reason as its error.
 
     Args:
         path: The CSV file; it must not exist yet.
@@ -52,7 +55,7 @@ class PredictionWriter(BasePredictionWriter):
         self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
         names: list[str] = pl_module.class_names  # type: ignore[assignment]
-        paths: list[str] = trainer.datamodule.predict_paths  # type: ignore[attr-defined]
+        data = training_data(trainer.datamodule)  # type: ignore[attr-defined]
         own_rows = [
             (index, row)
             for batch in predictions
@@ -61,14 +64,14 @@ class PredictionWriter(BasePredictionWriter):
         rows = sorted(gather_objects(own_rows))
         if not trainer.is_global_zero:
             return
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["path", "predicted", *names])
-        for index, row in rows:
-            best = max(range(len(row)), key=row.__getitem__)
-            writer.writerow([paths[index], names[best], *(f"{p:.6f}" for p in row)])
-        write_atomically(self.path, table.getvalue().encode())
-        pl_module.print(f"Wrote {self.path}.")
+        _check_complete(len(rows), data)
+        table = [
+            [data.predict_paths[index], names[row.index(max(row))], *(f"{p:.6f}" for p in row), ""]
+            for index, row in rows
+        ]
+        table += [[path, "", *("" for _ in names), problem] for path, problem in data.predict_problems.items()]
+        write_csv(self.path, [["path", "predicted", *names, "error"], *sorted(table, key=lambda cells: cells[0])])
+        pl_module.print(f"Wrote {self.path}: {_counted(len(rows), data)}.")
 
 
 class LabelMapWriter(BasePredictionWriter):
@@ -107,7 +110,7 @@ class LabelMapWriter(BasePredictionWriter):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._num_written = 0
-        self._names = map_names(trainer.datamodule.predict_paths)  # type: ignore[attr-defined]
+        self._names = map_names(training_data(trainer.datamodule).predict_paths)  # type: ignore[attr-defined]
 
     def write_on_batch_end(
         self,
@@ -121,14 +124,19 @@ class LabelMapWriter(BasePredictionWriter):
     ) -> None:
         assert isinstance(pl_module, Segment)
         for classes, index in zip(prediction["map"].cpu().numpy(), prediction["index"].tolist(), strict=True):
-            data = encode_map(classes, pl_module.void, pl_module.num_classes)
+            data = encode_map(classes, pl_module.map_values, pl_module.colours)
             write_atomically(self.path / self._names[index], data)
             self._num_written += 1
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = training_data(trainer.datamodule)  # type: ignore[attr-defined]
         written = torch.tensor(self._num_written, device=pl_module.device)
         sum_over_processes(written)
-        pl_module.print(f"Wrote {int(written):,} label maps to {self.path}/.")
+        if trainer.is_global_zero:
+            _check_complete(int(written), data)
+            if data.predict_problems:
+                write_csv(self.path / "errors.csv", [["path", "error"], *data.predict_problems.items()])
+        pl_module.print(f"Wrote {self.path}/: {_counted(int(written), data)}.")
 
 
 class CocoResults(BasePredictionWriter):
@@ -137,7 +145,7 @@ class CocoResults(BasePredictionWriter):
     A result holds both box and mask, as detectors usually write them. pycocotools then uses the area of the box, not of the mask,
     when it evaluates masks by size; remove ``bbox`` before that, as is common practice.
 
-    Images without annotations have no ids of their own: a second file, ``<name>_images.json``, maps ids to file names.
+    A second file, ``<name>_images.json``, has one entry per image: its id and file name, or the reason why it cannot be read.
 
     Args:
         path: The JSON file; it must not exist yet.
@@ -163,26 +171,52 @@ class CocoResults(BasePredictionWriter):
     def write_on_epoch_end(
         self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        image_ids = data.predict_image_ids
-        category_ids: Any = data.category_ids or pl_module.category_ids
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data, image_ids = training_data(datamodule), datamodule.predict_image_ids
+        category_ids: Any = datamodule.category_ids or pl_module.category_ids
         results = gather_objects(coco_results(predictions, image_ids, category_ids))
+        indices = gather_objects([index for batch in predictions for index in batch["index"].tolist()])
         results.sort(key=lambda result: result["image_id"])  # a stable sort: an image's detections keep their order
         if not trainer.is_global_zero:
             return
+        _check_complete(len(indices), data)
+        images = [{"id": number, "file_name": name} for number, name in zip(image_ids, data.predict_paths, strict=True)]
+        images += [{"file_name": name, "error": problem} for name, problem in data.predict_problems.items()]
         write_atomically(self.path, json.dumps(results).encode())
-        if not data.is_annotated:
-            names = [
-                {"id": number, "file_name": name.removeprefix("./")}
-                for number, name in zip(image_ids, data.predict_paths, strict=True)
-            ]
-            write_atomically(self.path.with_name(f"{self.path.stem}_images.json"), json.dumps(names).encode())
-        pl_module.print(f"Wrote {len(results):,} detections to {self.path}.")
+        write_json(self.path.with_name(f"{self.path.stem}_images.json"), images)
+        pl_module.print(f"Wrote {self.path}: {len(results):,} detections; {_counted(len(indices), data)}.")
 
 
 def _refuse_to_overwrite(path: Path) -> None:
     if path.exists():
         raise UserError(f"{path} already exists: move it away, or choose another file with --predictions.path FILE.")
+
+
+def _check_complete(num_predicted: int, data: TrainingData) -> None:
+    """Checks that every image was predicted exactly once.
+
+    Raises:
+        UserError: Some were not.
+    """
+    if num_predicted != len(data.predict_paths):
+        raise UserError(
+            f"{num_predicted:,} of {len(data.predict_paths):,} images were predicted, so nothing was written: run predict again "
+            "without limit_predict_batches, and on all the images."
+        )
+
+
+def _counted(num_predicted: int, data: TrainingData) -> str:
+    """How many images were predicted, and how many could not be read."""
+    problems = data.predict_problems
+    unread = f", {len(problems):,} could not be read ({', '.join(list(problems)[:3])})" if problems else ""
+    return f"{num_predicted:,} images{unread}"
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[str]]) -> None:
+    """Writes rows as CSV, atomically."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def map_names(paths: Sequence[str]) -> list[str]:
@@ -192,22 +226,21 @@ def map_names(paths: Sequence[str]) -> list[str]:
     return [name if count[name] == 1 else f"{path}.png" for name, path in zip(plain, paths, strict=True)]
 
 
-def encode_map(classes: np.ndarray, void: int | None, num_classes: int) -> bytes:
-    """Encodes class indices as a PNG with the values of the training maps, which skip ``void``.
+def encode_map(classes: np.ndarray, values: Sequence[int], colours: Sequence[Sequence[int]] | None = None) -> bytes:
+    """Encodes class indices as a PNG with the values of the training maps.
+
+    The PNG has 16 bits if a value exceeds 255, is grey if the values are 0 and 255, and has a palette otherwise.
 
     Args:
-        classes: Class indices (H, W), all in [0, num_classes).
-        void: The value that no class has; None if values are class indices.
-        num_classes: Number of classes; decides between a palette and 16 bits.
+        classes: Class indices (H, W), all in [0, len(values)).
+        values: The value of each class.
+        colours: The colour of each class in the palette; None for colours that are easily told apart.
     """
-    values = to_values(np.arange(num_classes), void)
-    pixels = values[classes]
-    if values.max() > 255:
-        picture = Image.fromarray(pixels.astype(np.uint16))
-    else:
-        picture = Image.fromarray(pixels.astype(np.uint8)).convert("L")
+    pixels = np.array(values)[classes]
+    picture = Image.fromarray(pixels.astype(np.uint16 if max(values) > 255 else np.uint8))
+    if max(values) <= 255 and tuple(values) != BINARY:
         palette = np.zeros((256, 3), dtype=np.uint8)
-        palette[values] = class_colours(num_classes)
+        palette[list(values)] = class_colours(len(values)) if colours is None else colours
         picture.putpalette(palette.tobytes())
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")

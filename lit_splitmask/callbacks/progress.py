@@ -1,5 +1,6 @@
 """One progress bar for the whole run: steps, images per second, losses, time left."""
 
+import math
 import sys
 import time
 from typing import Any
@@ -55,9 +56,8 @@ class RunProgress(ProgressBar):
         self._first_step = trainer.global_step
         console = Console(stderr=True)
         if self._enabled and trainer.is_global_zero and console.is_terminal:
-            text = "step {task.completed:,.0f}/{task.total:,.0f}  {task.fields[status]}"
-            self._progress = Progress(BarColumn(), TextColumn(text), console=console)
-            self._progress.add_task("", total=trainer.estimated_stepping_batches, completed=self._first_step, status="")
+            self._progress = Progress(BarColumn(), TextColumn("{task.fields[status]}"), console=console)
+            self._progress.add_task("", total=_total_steps(trainer), completed=self._first_step, status="")
             self._progress.start()
 
     def on_train_batch_end(
@@ -70,8 +70,7 @@ class RunProgress(ProgressBar):
             )
         elif self._enabled and trainer.is_global_zero and now - self._last_line >= self.seconds_between_lines:
             self._last_line = now
-            total = int(trainer.estimated_stepping_batches)
-            print(f"step {trainer.global_step:,}/{total:,}  {self._status(trainer)}", file=sys.stderr, flush=True)
+            print(self._status(trainer), file=sys.stderr, flush=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
@@ -87,7 +86,9 @@ class RunProgress(ProgressBar):
     def _status(self, trainer: Trainer) -> str:
         done = trainer.global_step - self._first_step
         rate = done / max(1e-9, time.monotonic() - self._started)
-        left = (trainer.estimated_stepping_batches - trainer.global_step) / max(1e-9, rate)
+        total = _total_steps(trainer)
+        steps = f"step {trainer.global_step:,}" + ("" if total is None else f"/{total:,}")
+        left = [] if total is None else [f"{duration((total - trainer.global_step) / max(1e-9, rate))} left"]
         images = rate * (training_data(getattr(trainer, "datamodule", None)).images_per_step or 0)
         values = [
             f"{k.removeprefix('train/')} {float(v):.3f}"
@@ -95,4 +96,10 @@ class RunProgress(ProgressBar):
             if k != "v_num"
         ]
         speed = f"{images:,.0f} images/s" if images else f"{rate:.2f} steps/s"
-        return "  ".join([speed, *values, f"{duration(left)} left"])
+        return "  ".join([steps, speed, *values, *left])
+
+
+def _total_steps(trainer: Trainer) -> int | None:
+    """Optimizer steps of the run; None if it is endless, or if the loader has no length."""
+    steps = trainer.estimated_stepping_batches
+    return int(steps) if math.isfinite(steps) and steps >= 0 else None

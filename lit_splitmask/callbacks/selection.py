@@ -14,15 +14,17 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from rich.console import Console
 
+from lit_splitmask.callbacks.evaluation_plan import EvaluationPlan
 from lit_splitmask.contract import training_data
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import write_json
+from lit_splitmask.optim import OptimConfig
 from lit_splitmask.selection.curves import draw_signals, signals_table
 from lit_splitmask.selection.earlier_bests import keep_earlier_best
-from lit_splitmask.selection.measuring import affordable_evaluations, check_names, measure
+from lit_splitmask.selection.measuring import check_names, measure
 from lit_splitmask.selection.rule import Decision, Reading, Rule, decide
-from lit_splitmask.selection.signals import KNN, HeldOutLoss, Linear, RankMe, Signal, Sizes
-from lit_splitmask.selection.snapshot import ImageSubset, Snapshot, undisturbed
+from lit_splitmask.selection.signals import KNN, HeldOutLoss, Linear, RankMe, Signal
+from lit_splitmask.selection.snapshot import Snapshot, undisturbed
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +41,15 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
     changes neither the module nor its modes nor any random state. ``trainer.fit(…, ckpt_path="last")`` continues with the same
     decisions.
 
-    Without held-out images, or if even one evaluation would cost more than ``most_cost``, nothing is measured and the last
-    checkpoint is kept.
+    Any LightningModule will do that has a method ``features(images)``, from a batch of images, as their dataset gives them, to
+    one descriptor per image (B, D), or to tokens (B, N, D) or maps (B, D, H, W), which are averaged. The images are those of
+    this project's datamodule, of ``images``, or of the first validation loader, the last without labels. The images per step
+    are the module's or datamodule's ``images_per_step``, or follow from the training loader or its first batch. Modules that
+    are not of this project are measured on fewer images if fewer than five evaluations were affordable otherwise. With an
+    IterableDataset, set the trainer's ``max_steps``: signals are then measured within epochs.
+
+    If nothing can be measured, for lack of held-out images or ``features``, or as even one evaluation would cost more than
+    ``most_cost``, a warning at the start says why, and the last checkpoint is kept.
 
     Attributes:
         history: The readings so far.
@@ -58,13 +67,14 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
             they happen at the same steps on every machine. The time that they took is reported at the end.
         keep: Number of earlier bests that stay on disk.
         most_images: Number of training images, and of held-out images, to measure on at most.
-        images: Training and held-out images for modules that train without a datamodule of this project: datasets that give
-            dicts with ``image`` (C, H, W) uint8 and ``label``.
+        images: Training and held-out images for modules that train without a datamodule of this project: two datasets with
+            indices that give dicts with ``image`` (C, H, W) and ``label``, tuples (image, label), or images. The module's
+            ``features`` gets the images as they are.
         num_classes: Number of classes of ``images``; 0 without labels.
 
     Raises:
         UserError: Two signals have the same name, the rule names a signal that is not measured, ``evaluations`` is less than 1,
-            or ``keep`` is negative.
+            or ``keep`` or ``num_classes`` is negative.
 
     Example:
         >>> from lightning import Trainer
@@ -95,8 +105,10 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         names = [signal.name for signal in self.signals]
         self.rule = rule or Rule([name for name in Rule().signals if name in names] or names)
         check_names(names, self.rule.signals)
-        if evaluations < 1 or keep < 0:
-            raise UserError(f"evaluations={evaluations} must be at least 1, and keep={keep} at least 0.")
+        if evaluations < 1 or keep < 0 or num_classes < 0:
+            raise UserError(
+                f"evaluations={evaluations} must be at least 1, and keep={keep} and num_classes={num_classes} at least 0."
+            )
         self.evaluations, self.most_cost, self.keep = evaluations, most_cost, keep
         self.most_images, self.images, self.num_classes = most_images, images, num_classes
         self.stops = False  # set by OverfitAwareEarlyStopping
@@ -105,17 +117,17 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         self.training_seconds = 0.0
         self.best_step: int | None = None
         self._earlier_bests: list[int] = []
-        self._subsets: tuple[ImageSubset, ImageSubset] | None = None
-        self._epochs_between = 1
+        self._plan: EvaluationPlan | None = None
         self._epoch_started: float | None = None
 
     # Before training
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Checks the folder.
+        """Checks the folder, finds the images, and tries the module on some of them.
 
         Raises:
-            UserError: It holds the checkpoints of another run.
+            UserError: The folder holds the checkpoints of another run, the images cannot be used, ``features`` fails or returns
+                another shape, or labels are missing or outside ``num_classes``.
         """
         folder = Path(str(self.dirpath))
         if trainer.ckpt_path is None and (folder / "last.ckpt").exists():
@@ -123,52 +135,28 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
                 f"{folder} holds checkpoints of another run: choose another dirpath, resume that run "
                 '(ckpt_path="last"), or delete them.'
             )
+        self._plan = EvaluationPlan(
+            self.signals,
+            self.rule,
+            evaluations=self.evaluations,
+            most_cost=self.most_cost,
+            most_images=self.most_images,
+            images=self.images,
+            num_classes=self.num_classes,
+            stops=self.stops,
+        )
+        self._plan.find(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Finds the images and works out how often to measure.
+        """Works out how often to measure; takes the validation loader's images if there are no others.
 
         Raises:
-            UserError: Training has no end.
+            UserError: The number of training steps is unknown.
         """
-        self._subsets = self._find_images(trainer)
-        if self._subsets is None:
-            log.warning("There are no held-out images to evaluate checkpoints on: the last checkpoint is kept.")
-            return
-        if not math.isfinite(trainer.estimated_stepping_batches):
-            raise UserError(
-                "OverfitAwareCheckpoint must know how long training is: set the trainer's max_epochs or max_steps."
-            )
-        steps = int(trainer.estimated_stepping_batches)
-        affordable = affordable_evaluations(
-            self.signals,
-            Sizes.of(pl_module, *self._subsets, self.num_classes),
-            steps=steps,
-            images_per_step=getattr(pl_module, "images_per_step", 1),
-            most_cost=self.most_cost,
-        )
-        num_evaluations = int(min(self.evaluations, affordable))
-        if num_evaluations < 1:
-            self._subsets = None
-            log.info("Training is too short to evaluate checkpoints: the last checkpoint is kept.")
-            return
-        steps_per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-        self._epochs_between = math.ceil(math.ceil(steps / max(1, steps_per_epoch)) / num_evaluations)
+        if self._plan is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._plan.start(trainer, pl_module)
 
-    def _find_images(self, trainer: Trainer) -> tuple[ImageSubset, ImageSubset] | None:
-        data = training_data(getattr(trainer, "datamodule", None))
-        if self.images is not None:
-            train, held_out = self.images
-        elif data.split_images is not None:
-            train, held_out = data.split_images("train"), data.split_images("val")
-            self.num_classes = (data.num_classes or 0) if data.all_labelled else 0
-        else:
-            return None
-        if train is None or held_out is None:
-            return None
-        subsets = ImageSubset(train, self.most_images), ImageSubset(held_out, self.most_images)
-        return subsets if all(len(subset) for subset in subsets) else None
-
-    # At the end of each epoch: measures, decides, saves and stops, in this order
+    # At the end of each epoch, or of a step if epochs have no known length: measures, decides, saves and stops, in this order
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock."""
@@ -178,39 +166,56 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         """Measures, decides, saves, and stops."""
         if trainer.fast_dev_run or trainer.sanity_checking:  # type: ignore[attr-defined]
             return
+        self._stop_clock()
+        if self._is_due(trainer):
+            self._evaluate(trainer, pl_module)
+        else:
+            self._save_last(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Measures, decides, saves, and stops within an epoch of unknown length."""
+        if self._plan is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self._plan.see(batch, trainer, pl_module)
+        if self._plan.steps_between is not None and self._is_due(trainer):
+            self._stop_clock()
+            self._evaluate(trainer, pl_module)
+            self._epoch_started = time.perf_counter()
+
+    def _stop_clock(self) -> None:
         if self._epoch_started is not None:
             self.training_seconds += time.perf_counter() - self._epoch_started
             self._epoch_started = None
-        decision = None
-        if self._is_due(trainer):
-            self._measure(trainer, pl_module)
-            decision = self.decision(trainer, pl_module)
-            if decision.best_step == trainer.global_step:
-                self._save_best(trainer, decision)
-        self._save(trainer, "last")
-        self.last_model_path = self._path("last")
-        if decision is not None:
-            self._write(trainer, decision)
-            if self.stops and decision.stop:
-                trainer.should_stop = True
-                if trainer.is_global_zero:
-                    log.info("Training stops at step %d: %s.", trainer.global_step, decision.reason)
 
     def _is_due(self, trainer: Trainer) -> bool:
-        """Whether this epoch ends with a measurement."""
+        """Whether to measure now."""
         # On a resume, Lightning ends the epoch of the checkpoint a second time.
         is_known = bool(self.history) and self.history[-1].step == trainer.global_step
-        is_last = trainer.global_step >= trainer.estimated_stepping_batches
-        is_turn = (trainer.current_epoch + 1) % self._epochs_between == 0 or is_last
-        return self._subsets is not None and is_turn and not is_known
+        return self._plan is not None and not is_known and self._plan.is_due(trainer)
+
+    def _evaluate(self, trainer: Trainer, module: LightningModule) -> None:
+        self._measure(trainer, module)
+        decision = self.decision(trainer, module)
+        if decision.best_step == trainer.global_step:
+            self._save_best(trainer, decision)
+        self._save_last(trainer)
+        self._write(trainer, decision)
+        if self.stops and decision.stop:
+            trainer.should_stop = True
+            if trainer.is_global_zero:
+                log.info("Training stops at step %d: %s.", trainer.global_step, decision.reason)
 
     def _measure(self, trainer: Trainer, module: LightningModule) -> None:
-        assert self._subsets is not None
+        plan = self._plan
+        assert plan is not None
+        assert plan.subsets is not None
         started = time.perf_counter()
         with undisturbed(module):
             precision = trainer.precision_plugin.val_step_context
-            snapshot = Snapshot(module, *self._subsets, self.num_classes, getattr(module, "seed", 0), precision)
-            measured = measure(self.signals, snapshot)
+            snapshot = Snapshot(module, *plan.subsets, plan.num_classes, getattr(module, "seed", 0), precision)
+            measured = measure(plan.signals, snapshot)
         self.seconds += time.perf_counter() - started
         self.history.append(Reading(trainer.global_step, measured.values, measured.errors))
         logged = {f"signal/{name}": value for name, value in measured.values.items() if math.isfinite(value)}
@@ -221,7 +226,8 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
     def decision(self, trainer: Trainer, module: LightningModule) -> Decision:
         """What the rule decides from the readings so far."""
         total = int(trainer.estimated_stepping_batches)
-        warmup = getattr(getattr(module, "optim", None), "warmup", 0.0)
+        optim = getattr(module, "optim", None)
+        warmup = optim.warmup if isinstance(optim, OptimConfig) else 0.0
         return decide(
             self.history,
             directions={signal.name: signal.better for signal in self.signals},
@@ -245,6 +251,10 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         self.best_model_score = None if value is None else torch.tensor(value)
         self.best_step = trainer.global_step
         self._save(trainer, "best")
+
+    def _save_last(self, trainer: Trainer) -> None:
+        self._save(trainer, "last")
+        self.last_model_path = self._path("last")
 
     def _save(self, trainer: Trainer, name: str) -> None:
         """Writes a checkpoint completely or not at all."""

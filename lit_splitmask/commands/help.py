@@ -20,13 +20,16 @@ Pre-train a Vision Transformer on your own images, fine-tune it, and find out wh
   fit | validate | test | predict
              LightningCLI with any module and datamodule                     lit-splitmask fit --model Pretrain --data ImageFolder
 
-Image folders: DIR/train/CLASS/*.jpg (with val/ and test/), DIR/CLASS/*.jpg, or DIR/**/*.jpg without labels.
-Segmentation: DIR/images/train/*.jpg and label maps of the same names in DIR/annotations/train/*.png (with val/ and test/).
-Detection, in COCO's format: DIR/train/*.jpg and DIR/annotations/instances_train.json (with val).
+Image folders: DIR/train/CLASS/*.jpg (with val/ and test/), DIR/CLASS/*.jpg, or DIR/**/*.jpg without labels; or a CSV file.
+Segmentation: images and label maps of the same names, such as DIR/images/train/*.jpg and DIR/annotations/train/*.png.
+Detection, in COCO's format: DIR/train/*.jpg and DIR/annotations/instances_train.json, or as Roboflow and CVAT export it.
+plan says what a folder is read as, and why; docs/guide/folders.md lists all layouts. --layout NAME overrules it.
 """
 
 _RUN_OPTIONS = """\
   --data.root DIR              folder of images
+  --layout NAME                what the folder is: splits, classes, subfolders, flat (no labels), segmentation or coco
+                               (default: what plan says)
   --name NAME                  name of the run; its folder is runs/NAME (default: a free name)
   --resume                     continue the run --name from its last checkpoint
   --recipe NAME|FILE           settings to start from (lit-splitmask recipes lists the built-in ones)
@@ -47,6 +50,8 @@ Trains nothing. Reports what the folder holds, which files are odd or duplicates
 on this machine, from a few timed steps. Writes only the index of the splits.
 
   --data.root DIR              folder of images, instead of DIR
+  --data.manifest FILE.csv     list of images, instead of a folder
+  --layout NAME                what the folder is: splits, classes, subfolders, flat (no labels), segmentation or coco
   --data.index_dir DIR         folder of the index of the splits (default: runs/data)
   --recipe NAME|FILE           plan pre-training with this recipe (lit-splitmask recipes lists the built-in ones)
   --json                       print one JSON object instead of tables
@@ -74,10 +79,13 @@ segmenter.safetensors or detector.safetensors in runs/NAME.
 {_RUN_OPTIONS}\
   --data.label_share SHARE     use this share of the training labels
   --model.optim.lr RATE, --model.optim.layer_decay FACTOR, --model.mixup ALPHA, --model.cutmix ALPHA
-  --data.void N, --data.classes FILE, --data.short_side PIXELS
-                               label maps: value that means no label (255), class names, one per line, short side of the images
-  --data.masks true|false, --data.max_size PIXELS
-                               COCO annotations: whether to learn masks as well as boxes, longest side of the images
+  --data.void N, --data.classes FILE, --data.colours FILE, --data.short_side PIXELS
+                               label maps: value that means no label (255), class names, one per line, table of the colours of
+                               RGB maps (default: labelmap.txt and the like in DIR), short side of the images
+  --data.values '[0, 255]'     label maps: the value of each class (default: those that occur)
+  --data.annotations FILE, --data.masks true|false, --data.max_size PIXELS
+                               COCO annotations: the file, if it has a name of its own, whether to learn masks as well as boxes,
+                               longest side of the images
 """,
     "compare": """\
 usage: lit-splitmask compare --data.root DIR [options]
@@ -85,6 +93,7 @@ usage: lit-splitmask compare --data.root DIR [options]
 Is pre-training on these images worth it? Fine-tunes from own pre-training and trains from scratch, with several seeds.
 
   --data.root DIR              folder of images, with labels
+  --layout NAME                what the folder is: splits, classes or subfolders (default: what plan says)
   --out DIR                    folder of all results (default: runs/compare-FOLDER); finished trainings in it are not repeated
   --recipe NAME|FILE           comparison recipe: settings of both stages, and the grid to tune over on val
   --seeds N                    number of seeds, each with its own pre-training (3)

@@ -11,6 +11,7 @@ from lit_splitmask.commands.run_cli import new_parser, quiet, trainer_defaults
 from lit_splitmask.commands.run_folder import check_checkpoint
 from lit_splitmask.commands.tasks.registry import task_of
 from lit_splitmask.config_files import settings_in
+from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
 
 
@@ -29,7 +30,9 @@ class AnyCLI(LightningCLI):
         )
 
     def before_predict(self) -> None:
-        """Adds the callback that writes the predictions of the module's task."""
+        """Adds the callback that writes the predictions of the module's task; the images are neither split nor stored."""
+        if isinstance(self.datamodule, ImageData):
+            self.datamodule.only_predict()
         writer = task_of(self.model).writer(self._get(self.config, "predictions.path"))
         self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
 

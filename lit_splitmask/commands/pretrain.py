@@ -10,8 +10,9 @@ from lit_splitmask.commands import recipes
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import RunCLI, quiet
 from lit_splitmask.commands.run_folder import RunFolder
-from lit_splitmask.commands.tasks.registry import choose_task, root_for_finetuning, task_for_folder, task_for_recipe
+from lit_splitmask.commands.tasks.registry import TASKS, Task, root_for_finetuning, task_for_folder, task_for_recipe
 from lit_splitmask.commands.training import fit, run_folder, starting_settings
+from lit_splitmask.errors import UserError
 from lit_splitmask.images.glance import glance
 from lit_splitmask.tokenizers import Codebook
 
@@ -25,6 +26,7 @@ def pretrain(request: Request) -> int:
     quiet()
     cli = RunCLI(modules.Pretrain, request.settings(), starting_settings(request, _choice(request)))
     folder = run_folder(cli, "pretrain")
+    finetune_options = _finetune_options(request)
     command = shlex.join(["lit-splitmask", "pretrain", *request.arguments()])
     weights = folder.path / "backbone.safetensors"
     trainer, module, data = cli.build(
@@ -44,7 +46,7 @@ def pretrain(request: Request) -> int:
     tokenizer = module.objective.tokenizer_to_fit
     if isinstance(tokenizer, Codebook):
         tokenizer.save(folder.path / "codebook.safetensors")
-    next_command = ["lit-splitmask", "finetune", "--weights", str(weights), *_finetune_options(request)]
+    next_command = ["lit-splitmask", "finetune", "--weights", str(weights), *finetune_options]
     print(
         f"Wrote {weights}, and {', '.join(_other_files(folder))} in the same folder. Next:\n  {shlex.join(next_command)}"
     )
@@ -62,16 +64,24 @@ def _choice(request: Request) -> recipes.Choice | None:
 
 def _finetune_options(request: Request) -> list[str]:
     """Options of ``finetune`` for the same images, with their annotations if there are any, and for the matching recipe."""
-    images, task = request.data_options(), choose_task(request)
+    images, task = request.data_options(), TASKS["classify"]
     if request.root is not None:
         annotated = root_for_finetuning(request.root)
-        task = task_for_folder(annotated)
+        task = _task_of(annotated)
         if task.name != "classify":
             images = ["--data.root", annotated]
     if request.recipe not in recipes.available():
         return images
     partner = recipes.finetuning(request.recipe).name
     return [*images, "--recipe", partner] if task_for_recipe(partner) is task else images
+
+
+def _task_of(root: str) -> Task:
+    """The task of a folder; ``classify`` for one without annotations that are read, since pre-training needs none."""
+    try:
+        return task_for_folder(root)
+    except UserError:
+        return TASKS["classify"]
 
 
 def _other_files(folder: RunFolder) -> list[str]:

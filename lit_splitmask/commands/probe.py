@@ -64,18 +64,19 @@ def probe(request: Request) -> int:
 def _probe(frozen: Frozen[Options]) -> dict[str, Any]:
     """Fits on the training images, and scores on the test images, or on val if there is no test split."""
     data, options = frozen.data, frozen.options
-    split = next((name for name in ("test", "val") if name in data.source.splits), None)
+    held_out_of = {name: data.source.splits[name].labelled() for name in ("test", "val") if name in data.source.splits}
+    split = next((name for name, samples in held_out_of.items() if len(samples)), None)
     if split is None or data.num_classes < 2:
         raise UserError(
             f"probe needs labelled training images and a val or test split, but these images have {data.num_classes} classes "
             f"and the splits {', '.join(data.source.splits)}: put each class's images into a folder of its own."
         )
-    samples = data.train_samples
+    samples = data.train_samples.labelled()
     if len(samples) > options.most_images:
         samples = samples.subset(torch.linspace(0, len(samples) - 1, options.most_images).round().long().tolist())
     blocks = list(range(len(frozen.vit.blocks))) if options.blocks else []
     train, labels = _collect(frozen, samples, "Training images", blocks)
-    held_out, truth = _collect(frozen, data.source.splits[split], f"{split.title()} images", blocks)
+    held_out, truth = _collect(frozen, held_out_of[split], f"{split.title()} images", blocks)
     final_train, final_held_out = train.pop(), held_out.pop()
 
     def linear(fitted_on: Tensor, scored_on: Tensor) -> dict[str, float]:

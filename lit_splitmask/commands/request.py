@@ -11,6 +11,9 @@ from lit_splitmask.errors import UserError
 FLAGS = ("--print_config", "--help_all", "--json", "--help", "-h")
 """Options that take no value from the next argument."""
 
+TASK_LAYOUTS = {"segmentation": "segment", "coco": "detect"}
+"""Values of ``--layout`` that stand for a task."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -123,6 +126,11 @@ class Request:
         return self.value("--task")
 
     @property
+    def layout(self) -> str | None:
+        """What the folder is, in the user's words."""
+        return self.value("--layout", "--data.splits.layout")
+
+    @property
     def weights(self) -> str | None:
         """The file of weights."""
         return self.value("--weights", "--model.weights")
@@ -164,17 +172,18 @@ class Request:
         Args:
             weights_option: What that parser calls ``--weights``.
         """
-        renamed = [Option(weights_option, o.value) if o.name == "--weights" else o for o in self.options]
-        return [str(option) for option in renamed if option.name != "--task"]
+        names = {"--weights": weights_option, "--layout": "--data.splits.layout"}
+        renamed = [Option(names.get(option.name, option.name), option.value) for option in self.options]
+        return [str(option) for option in renamed if option.name != "--task" and not _is_task_layout(option)]
 
     def arguments(self) -> list[str]:
         """The options as given, for a shell."""
         return [word for option in self.given for word in option.words()]
 
     def data_options(self) -> list[str]:
-        """The options that say which images, for a shell."""
+        """The options that say which images and classes, for a shell."""
         last = {option.key: option for option in self.options}
-        names = ("--data", "--data.root", "--data.manifest")
+        names = ("--data", "--data.root", "--data.manifest", "--layout", "--data.splits.layout")
         return [word for name in names if name in last for word in last[name].words()]
 
 
@@ -192,6 +201,11 @@ def is_recipe(config: str) -> bool:
     except UserError:
         return False  # the parser of all settings reports what is wrong
     return bool(settings.get("recipe")) and "runs_dir" not in settings
+
+
+def _is_task_layout(option: Option) -> bool:
+    """Whether it is a layout that another datamodule than ImageFolder reads."""
+    return option.name == "--data.splits.layout" and option.value in TASK_LAYOUTS
 
 
 def _without_init_args(name: str) -> str:

@@ -19,9 +19,10 @@ INTRODUCTION = """\
 
 This page is generated from the datamodules and the recipes by `python -m lit_splitmask.commands.tables`.
 
-Each dataset is read in its official layout, with its official splits. The test split is the official test images, or the official
-validation images if the test images have no public labels. `val_share` sets training images aside to choose checkpoints. At every
-start, the counts are compared with the published ones, and a difference is reported.
+Each dataset is read in its official layout or as copies of it on Kaggle have it, in DIR or up to two folders below, with its
+official splits. The test split is the official test images, or the official validation images if the test images have no public
+labels. `val_share` sets training images aside to choose checkpoints. At every start, the counts are compared with the published
+ones, and a difference is reported.
 
 Pre-training: `lit-splitmask pretrain --recipe splitmask_NAME --data.root DIR`. Fine-tuning, for the datasets of Table 9:
 `lit-splitmask finetune --recipe finetune_NAME --weights FILE --data.root DIR`.

@@ -1,7 +1,7 @@
 """Datamodules: from files on disk to batches of uint8 images, with labels, label maps or boxes."""
 
-from lit_splitmask.annotations.coco import looks_like_coco
-from lit_splitmask.annotations.label_maps import looks_like_segmentation
+from lit_splitmask.annotations.coco_files import looks_like_coco
+from lit_splitmask.annotations.pairs import looks_like_segmentation
 from lit_splitmask.augment.detect import DetectionAugment
 from lit_splitmask.augment.finetune import FinetuneAugment
 from lit_splitmask.augment.multi_crop import MultiCrop

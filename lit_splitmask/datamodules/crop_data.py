@@ -7,7 +7,8 @@ from torch.utils.data import Dataset
 from lit_splitmask.augment.base import Augment
 from lit_splitmask.augment.evaluate import EvalTransform
 from lit_splitmask.augment.pretrain import PretrainAugment
-from lit_splitmask.datamodules.image_data import ImageData, check_counts
+from lit_splitmask.datamodules.checks import check_counts
+from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
 from lit_splitmask.loading.crops import IndexedImages
 from lit_splitmask.loading.samples import Samples

@@ -2,7 +2,7 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from lit_splitmask.images.cache_writer import StoreWhileScanning, build
 from lit_splitmask.images.index import FolderIndex, load_index
 from lit_splitmask.images.scan import Storing
 from lit_splitmask.images.statistics import FIXED, Colour, StatisticsKind, dataset_statistics
+from lit_splitmask.images.tree import Tree, list_images
+from lit_splitmask.loading.prediction import ShrinkingReader, examine_files, warn
 from lit_splitmask.loading.samples import Samples
 from lit_splitmask.loading.source import Source
 
@@ -63,12 +65,36 @@ class FileData(CropData):
     def load_or_make(self, storing: Storing | None = None) -> FolderIndex:
         """The index of the files, made on the first call; ``storing`` receives the images that are decoded for it."""
 
+    def prediction_files(self) -> list[str]:
+        """The images to predict, relative to the root: all of the folder, whatever its folders are called."""
+        return list_images(self.root)
+
+    def unread_files(self) -> Mapping[str, str]:
+        """Images of the folder that are of a kind that is not read, such as HEIC, and their kind."""
+        tree = Tree.read(self.root)
+        for line in tree.describe_left_out():
+            warn("Not read: %s.", line)
+        return tree.unread_images()
+
+    def open_for_prediction(self) -> Source:
+        """Opens every image once, for prediction; nothing is split, and nothing is stored.
+
+        Raises:
+            UserError: There are no images, or none can be read.
+        """
+        files = examine_files(self.root, self.prediction_files(), self.unread_files())
+        samples = Samples(files.readable, [-1] * len(files.readable))
+        mean, std = FIXED["imagenet"]  # trained weights bring their own
+        return Source({}, samples, [], ShrinkingReader(files, self.image_size), mean, std, files.problems)
+
     def prepare_data(self) -> None:
         """Makes the index, stores decoded images and measures pixel statistics, each only the first time.
 
         Raises:
             UserError: The images cannot be used, or have changed.
         """
+        if self.predicts_only:
+            return
         index = self._store(self.record.parent, self.load_or_make)
         short = min(index.median_size) if index.files else self.image_size
         if short < self.image_size:
@@ -89,6 +115,11 @@ class FileData(CropData):
             log.warning("The decoded images do not fit into cache_gb=%g, so they are decoded each time.", self.cache_gb)
         return index
 
+    @property
+    def module_needs_labels(self) -> bool:
+        """Whether the module that the trainer runs takes images with labels only."""
+        return bool(getattr(getattr(self.trainer, "lightning_module", None), "needs_labels", False))
+
     def open_source(self) -> Source:
         """Opens what :meth:`prepare_data` made.
 
@@ -103,8 +134,7 @@ class FileData(CropData):
         splits = {name: Samples(files, index.labels(files)) for name, files in index.splits.items()}
         mean, std = self._statistics_of(index)
         all_files = list(index.files)
-        predict = splits["test"] if "test" in splits else Samples(all_files, index.labels(all_files))
-        return Source(splits, predict, index.classes, self.reader(index), mean, std)
+        return Source(splits, Samples(all_files, index.labels(all_files)), index.classes, self.reader(index), mean, std)
 
     def reader(self, index: FolderIndex) -> Reader:
         """Reads the images of an index, from the stored decoded images if there are any."""

@@ -1,7 +1,7 @@
 """The base of all datamodules: training budget, epochs, samplers and loaders."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,17 +10,16 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from lit_splitmask.contract import TrainingData
+from lit_splitmask.datamodules.checks import check_counts, check_enough_images
 from lit_splitmask.datamodules.trainer_length import own_max_steps
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.split import nested_share
-from lit_splitmask.images.statistics import Colour
+from lit_splitmask.images.statistics import Colour, luminance
 from lit_splitmask.loading.budget import MAX_PASSES, Budget, Schedule, resolve, steps_per_epoch, whole_epochs
 from lit_splitmask.loading.loader import default_num_workers, make_loader
 from lit_splitmask.loading.sampler import EvalSampler, WrapAroundSampler, check_divides
 from lit_splitmask.loading.samples import Samples
 from lit_splitmask.loading.source import Source
-
-_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow converts
 
 
 class ImageData(LightningDataModule, ABC):
@@ -86,6 +85,7 @@ class ImageData(LightningDataModule, ABC):
         self.label_share = label_share
         self.seed = seed
         self.num_workers = default_num_workers() if num_workers is None else num_workers
+        self._only_predicts = False
         self._source: Source | None = None
         self._train: Samples | None = None
         self._schedule: Schedule | None = None
@@ -95,6 +95,19 @@ class ImageData(LightningDataModule, ABC):
     def open_source(self) -> Source:
         """Opens what :meth:`prepare_data` made. Called in every process."""
 
+    def open_for_prediction(self) -> Source:
+        """Opens every image once, for prediction: its ``predict`` holds those that can be read, without labels."""
+        return self.open_source()
+
+    def only_predict(self) -> None:
+        """Makes :meth:`prepare_data` do nothing: prediction needs no splits, no statistics and no stored pixels."""
+        self._only_predicts = True
+
+    @property
+    def predicts_only(self) -> bool:
+        """Whether the images are only predicted: :meth:`only_predict` was called, or it is ``Trainer.predict`` that runs."""
+        return self._only_predicts or bool(getattr(self.trainer, "predicting", False))
+
     def setup(self, stage: str | None = None) -> None:
         """Opens the images and converts the budget to steps; for ``fit``, sets the trainer's ``max_steps``.
 
@@ -102,6 +115,9 @@ class ImageData(LightningDataModule, ABC):
             UserError: ``prepare_data`` has not run, ``label_share`` is out of range, the batch cannot be divided among the
                 processes, or the trainer's own length contradicts the budget.
         """
+        if stage == "predict":
+            self._source = self.open_for_prediction()
+            return
         self._source = self.open_source()
         everything = self._source.splits.get("train", Samples([], []))
         self._train = everything.subset(nested_share(everything.labels.tolist(), self.label_share, self.seed))
@@ -181,9 +197,7 @@ class ImageData(LightningDataModule, ABC):
         return self._per_channel(self.source.std)
 
     def _per_channel(self, rgb: Colour) -> tuple[float, ...]:
-        if self.channels == 3:
-            return rgb
-        return (sum(weight * value for weight, value in zip(_LUMINANCE, rgb, strict=True)),)
+        return rgb if self.channels == 3 else (luminance(rgb),)
 
     @property
     def images_per_step(self) -> int:
@@ -290,13 +304,18 @@ class ImageData(LightningDataModule, ABC):
         return self.eval_loader(self.source.splits["test"])
 
     def predict_dataloader(self) -> DataLoader:
-        """The images of ``source.predict``, each once: the test images, or all images without a test split."""
+        """Every image that can be read, each once; :attr:`predict_problems` names the others."""
         return self.eval_loader(self.source.predict)
 
     @property
     def predict_paths(self) -> Sequence[str]:
         """Names of the images of :meth:`predict_dataloader`, by index."""
         return self.source.predict.files
+
+    @property
+    def predict_problems(self) -> Mapping[str, str]:
+        """Why images cannot be predicted, by name."""
+        return self.source.problems
 
     @abstractmethod
     def eval_images(self, samples: Samples) -> Dataset:
@@ -314,11 +333,7 @@ class ImageData(LightningDataModule, ABC):
         Raises:
             UserError: There are fewer images than processes, which Lightning does not support.
         """
-        if 0 < len(samples) < self._world_size:
-            raise UserError(
-                f"{len(samples)} image(s) cannot be divided among {self._world_size} processes: use fewer devices for evaluation "
-                f"and prediction (trainer.devices={len(samples)} or 1)."
-            )
+        check_enough_images(len(samples), self._world_size)
         return EvalSampler(len(samples), rank=self._rank, world_size=self._world_size)
 
     def eval_loader(self, samples: Samples) -> DataLoader:
@@ -329,19 +344,7 @@ class ImageData(LightningDataModule, ABC):
         )
 
 
-def check_counts(**settings: int | None) -> None:
-    """Checks that settings, given by name, are at least 1 or None.
-
-    Raises:
-        UserError: One is less than 1.
-    """
-    for name, value in settings.items():
-        if value is not None and value < 1:
-            raise UserError(f"{name}={value}, but it must be at least 1.")
-
-
 if TYPE_CHECKING:
 
     def _meets_the_contract(data: ImageData) -> TrainingData:
-        """mypy checks here that every datamodule of this project is :class:`TrainingData`."""
-        return data
+        return data  # mypy checks here that every datamodule of this project is TrainingData

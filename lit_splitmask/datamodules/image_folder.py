@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-from lit_splitmask.annotations.label_maps import looks_like_segmentation
+from lit_splitmask.annotations.pairs import folders_of_images, looks_like_segmentation
+from lit_splitmask.datamodules.markers import check_not_published
 from lit_splitmask.datamodules.own_data import OwnData
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.build_index import load_or_make
 from lit_splitmask.images.index import FolderIndex, folder_in
 from lit_splitmask.images.scan import Storing
-
-MAP_FOLDERS = ("labels", "masks", "labelmaps", "gt")
-"""Usual names of the folder of label maps next to images/."""
+from lit_splitmask.images.tree import Tree
 
 
 class ImageFolder(OwnData):
@@ -52,18 +51,14 @@ class ImageFolder(OwnData):
         Raises:
             UserError: The folder cannot be used, has changed, was split with other options, or holds label maps.
         """
-        if looks_like_segmentation(self.root):
-            images = self.root / "images"
-            raise UserError(
-                f"{self.root} holds label maps beside its images, which would be taken for images too: pass the training images "
-                f"alone, such as --data.root {images / 'train' if (images / 'train').is_dir() else images}. (finetune trains a "
-                "segmenter with both.)"
-            )
-        folders = {path.name for path in self.root.glob("*/")}
-        maps = next((name for name in MAP_FOLDERS if folders == {"images", name}), None)
-        if maps is not None:
-            raise UserError(
-                f"{self.root} has images/ and {maps}/, which look like images and label maps, not like two classes: for "
-                f"segmentation, rename {maps}/ to annotations/; to train on images alone, pass {self.root / 'images'}."
-            )
-        return load_or_make(self.root, self.index_dir, self.split_options, storing)
+        options, tree = self.split_options, Tree.read(self.root)
+        if options.layout == "auto":
+            if looks_like_segmentation(self.root, tree):
+                images = folders_of_images(self.root, tree)
+                raise UserError(
+                    f"{self.root} holds label maps beside its images, which would be taken for images too: pass the training "
+                    f"images alone, such as --data.root {images[0]}. (finetune trains a segmenter with both. If these are "
+                    "classes, pass --layout classes.)"
+                )
+            check_not_published(self.root, tree)
+        return load_or_make(self.root, self.index_dir, options, storing, tree=tree)

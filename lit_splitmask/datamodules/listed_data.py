@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from lit_splitmask.datamodules.facts import Facts
 from lit_splitmask.datamodules.file_data import FileData
-from lit_splitmask.datamodules.lists import Listing
+from lit_splitmask.datamodules.lists import Listing, find_folder
 from lit_splitmask.datamodules.paper import TABLE_3
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import read_lines
@@ -19,6 +19,7 @@ from lit_splitmask.images.index import FolderIndex, folder_in, load_index, save_
 from lit_splitmask.images.scan import FileRecord, Storing, in_threads
 from lit_splitmask.images.split import cut
 from lit_splitmask.loading.budget import MAX_PASSES
+from lit_splitmask.loading.source import Source
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +47,17 @@ class ListedData(FileData):
 
     Attributes:
         facts: Title, expected counts, and where to get the files.
+        recipes: Names of its recipes.
+        markers: Files by which a folder is known to hold the dataset: all of any one group exist. A pattern with an asterisk is
+            for images. Empty if the folder can be read without the dataset's lists.
 
     Raises:
         UserError: ``val_share`` is outside [0, 1), or a setting of :class:`CropData` or :class:`ImageData` is out of range.
     """
 
     facts: ClassVar[Facts]
+    recipes: ClassVar[tuple[str, ...]] = ()
+    markers: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
     def __init__(
         self,
@@ -107,19 +113,23 @@ class ListedData(FileData):
         """Largest number of passes of the default budget; no limit except for small classification sets."""
         return MAX_PASSES if self.facts.capped else inf
 
-    def require(self, *names: str) -> list[Path]:
-        """Paths under the root that must exist.
+    def find(self, *names: str) -> str:
+        """The folder that holds files of the dataset: the root, or one up to two levels below it.
+
+        Returns:
+            Its path relative to the root, empty or with a slash at its end.
 
         Raises:
-            UserError: One does not; the message explains where to get the dataset.
+            UserError: There is none; the message explains where to get the dataset.
         """
-        missing = [name for name in names if not (self.root / name).exists()]
-        if missing:
+        folder = find_folder(self.root, *names)
+        if folder is None:
+            missing = [name for name in names if not (self.root / name).exists()]
             found = "does not exist" if not self.root.is_dir() else f"lacks {', '.join(missing)}"
             raise UserError(
                 f"{self.root} {found}, so it is not {self.facts.title} in its official layout. {self.facts.where}"
             )
-        return [self.root / name for name in names]
+        return folder
 
     def load_or_make(self, storing: Storing | None = None) -> FolderIndex:
         """The index of the listed files, made again if the lists or the files have changed.
@@ -139,6 +149,19 @@ class ListedData(FileData):
         if index != stored:
             save_index(index)
         return index
+
+    def open_source(self) -> Source:
+        """Opens what :meth:`prepare_data` made.
+
+        Raises:
+            UserError: It has not run, or the module needs labels and they were not found.
+        """
+        source = super().open_source()
+        if self.facts.labelled and not source.class_names and self.module_needs_labels:
+            raise UserError(
+                f"{self.facts.title} in {self.root} is without its labels, which fine-tuning needs. {self.facts.where}"
+            )
+        return source
 
     def _subset(self, listing: Listing) -> Listing:
         if self.subset_list is None:

@@ -1,57 +1,33 @@
 """Images listed in a CSV file, with labels, splits and groups."""
 
-import csv
-import hashlib
-import json
-from collections import Counter
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import DataLoader
+
+from lit_splitmask.annotations.manifest_rows import Rows, read_manifest
 from lit_splitmask.datamodules.own_data import OwnData
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.build_index import make_from_lists
-from lit_splitmask.images.index import (
-    FolderIndex,
-    check_options,
-    check_unchanged,
-    folder_in,
-    load_index,
-)
-from lit_splitmask.images.layout import SPLIT_NAMES
+from lit_splitmask.images.index import FolderIndex, check_options, check_unchanged, folder_in, load_index
+from lit_splitmask.images.listed_files import ListedFiles, check_listed, find_listed
 from lit_splitmask.images.scan import Storing
+from lit_splitmask.loading.samples import Samples
+from lit_splitmask.loading.source import Source
 
-COLUMNS = ("path", "label", "split", "group")
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The rows of a manifest.
-
-    Attributes:
-        files: Paths relative to the root, in the order of the file.
-        labels: Class name by path; empty without labels.
-        splits: ``train``, ``val`` or ``test`` by path; empty if no splits are given.
-        groups: Group by path, for the images that have one.
-    """
-
-    files: list[str]
-    labels: dict[str, str]
-    splits: dict[str, str]
-    groups: dict[str, str]
-
-    @property
-    def digest(self) -> str:
-        """Hash of all rows, in any order."""
-        content = [sorted(self.files), *(sorted(column.items()) for column in (self.labels, self.splits, self.groups))]
-        return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+log = logging.getLogger(__name__)
 
 
 class Manifest(OwnData):
     """Images listed in a CSV file with the columns ``path`` and, if known, ``label``, ``split`` and ``group``.
 
-    Images of one group (a patient, a site, a series of photos) stay in one split, as identical images do. Splits that the file
-    does not give are cut from the training images, class by class and in whole groups.
+    Columns are recognised in any case and by usual other names, such as ``image_id``, ``class`` or ``subset``; several columns of
+    0 and 1 with one 1 per row are labels too. Images of one group (a patient, a site, a series of photos) stay in one split, as
+    identical images do. Splits that the file does not give are cut from the training images, class by class and in whole groups.
+    Images without a label serve pre-training and prediction; a module with ``needs_labels`` does not get them.
 
     Args:
         manifest: The CSV file, with a header.
@@ -86,6 +62,7 @@ class Manifest(OwnData):
     ) -> None:
         super().__init__(str(Path(manifest).parent) if root is None else root, image_size, **settings)
         self.manifest = Path(manifest).expanduser()
+        self._reported = False
 
     @property
     def record(self) -> Path:
@@ -99,20 +76,37 @@ class Manifest(OwnData):
             UserError: The manifest or its images cannot be used, or have changed.
         """
         rows = read_manifest(self.manifest, use_labels=self.split_options.labels != "none")
+        found = find_listed(self.root, rows.files)
         if not self.record.exists():
-            return self._make(rows, storing)
+            check_listed(found, self.manifest, rows.lines)
+            return self._make(rows, found, storing)
         index = load_index(self.record)
         check_options(index, self.split_options)
         if index.list_digest != rows.digest:
             raise UserError(
-                f"The manifest {self.manifest} has changed since its images were split. Restore it, or delete {self.record} to "
-                "make a new split; results of the old split cannot be compared with those of the new one."
+                f"The manifest {self.manifest} has changed since its images were split, or is now read differently. Restore it, "
+                f"or delete {self.record} to make a new split; results of the old split can't be compared with those of the new."
             )
-        return check_unchanged(index, {file for file in rows.files if (self.root / file).exists()})
+        return check_unchanged(index, set(found.names.values()))
 
-    def _make(self, rows: Rows, storing: Storing | None) -> FolderIndex:
+    def _make(self, rows: Rows, found: ListedFiles, storing: Storing | None) -> FolderIndex:
+        rows.report()
+        if (differing := found.describe()) is not None:
+            log.info("%s", differing)
+        if rows.unlabelled:
+            held_out = sum(rows.splits.get(file) in ("val", "test") for file in rows.unlabelled)
+            log.info(
+                "%d of %d images have no label and are used without one, for pre-training and prediction.%s",
+                len(rows.unlabelled),
+                len(rows.files),
+                f" {held_out} of them are held out: to pre-train on these too, give them the split unlabelled."
+                if held_out
+                else "",
+            )
+        digest, rows = rows.digest, rows.renamed(found.names)
         classes = sorted(set(rows.labels.values()))
         number = {name: label for label, name in enumerate(classes)}
+        labels = {file: number[rows.labels[file]] if file in rows.labels else -1 for file in rows.files}
         given: dict[str, list[str]] = {}
         for file, split in rows.splits.items():
             given.setdefault(split, []).append(file)
@@ -123,62 +117,93 @@ class Manifest(OwnData):
             files=sorted(rows.files),
             layout=f"{self.manifest.name}: {len(rows.files):,} rows",
             classes=classes,
-            labels={file: number[name] for file, name in rows.labels.items()},
+            labels=labels,
             given=given,
             groups=rows.groups,
-            list_digest=rows.digest,
+            list_digest=digest,
             storing=storing,
         )
 
+    def prediction_files(self) -> list[str]:
+        """The images to predict: all that the manifest lists.
 
-def read_manifest(path: Path, *, use_labels: bool = True) -> Rows:
-    """Reads a manifest.
+        Raises:
+            UserError: The manifest cannot be read, or none of its images exists.
+        """
+        rows = read_manifest(self.manifest, use_labels=False, use_splits=False)
+        found = find_listed(self.root, rows.files)
+        if found.folders or not found.names:
+            check_listed(found, self.manifest, rows.lines)
+        if (differing := found.describe()) is not None:
+            log.info("%s", differing)
+        return sorted({*found.names.values(), *found.missing})
 
-    Raises:
-        UserError: The file is missing or not CSV in UTF-8, lacks the column ``path``, rows or a value, lists an image twice, or
-            has a split other than train, val and test.
-    """
-    rows = _read_rows(path)
-    files = [row["path"].replace("\\", "/") for row in rows]
-    if "" in files:
-        raise UserError(f"Row {files.index('') + 2} of the manifest {path} has no path.")
-    twice = [file for file, count in Counter(files).items() if count > 1]
-    if twice:
-        raise UserError(f"The manifest {path} lists {twice[0]} in more than one row: give each image one row.")
+    def unread_files(self) -> Mapping[str, str]:
+        """Nothing: files that the manifest does not list are not meant."""
+        return {}
 
-    def column(name: str) -> dict[str, str]:
-        return {file: row[name] for file, row in zip(files, rows, strict=True) if row.get(name)}
+    def open_source(self) -> Source:
+        """Opens what :meth:`prepare_data` made; for a module with ``needs_labels``, without the images that have no label.
 
-    labels = column("label") if use_labels else {}
-    splits = {file: name.lower() for file, name in column("split").items()}
-    unknown = next(((file, name) for file, name in splits.items() if name not in SPLIT_NAMES), None)
-    if unknown is not None:
-        raise UserError(f"The manifest {path} gives {unknown[0]} the split {unknown[1]!r}: use train, val or test.")
-    for name, given in (("label", labels), ("split", splits)):
-        if given and len(given) < len(files):
-            missing = next(file for file in files if file not in given)
+        Raises:
+            UserError: :meth:`prepare_data` has not run; or the module needs labels, and no training image or no image of val has
+                one.
+        """
+        source = super().open_source()
+        if not self.module_needs_labels or self.pool:  # such modules refuse a pool
+            return source
+        self._check_has_labels(source)
+        splits = {name: samples.labelled() for name, samples in source.splits.items()}
+        self._report_unlabelled(source.splits)
+        return replace(source, splits={name: samples for name, samples in splits.items() if len(samples)})
+
+    def _check_has_labels(self, source: Source) -> None:
+        if not source.class_names and self.split_options.labels == "none":
+            raise UserError("data.splits.labels=none ignores the labels, which this training needs: leave it out.")
+        if not source.class_names:
+            rows = read_manifest(self.manifest)
+            others = f", and its other columns are {', '.join(rows.other_columns)}" if rows.other_columns else ""
             raise UserError(
-                f"The manifest {path} gives some images a {name}, but not {missing}: give every image one, or none."
+                f"The manifest {self.manifest} gives no image a label{others}: name the column of the classes label, or use its "
+                "images for pre-training."
             )
-    return Rows(files, labels, {file: SPLIT_NAMES[name] for file, name in splits.items()}, column("group"))
+        for name in ("train", "val"):
+            samples = source.splits.get(name)
+            if samples is not None and len(samples) and not len(samples.labelled()):
+                raise UserError(
+                    f"None of the {len(samples):,} images of {name} in {self.manifest} has a label, which training needs: give "
+                    "them labels, or the split unlabelled (val is then cut from the training images)."
+                )
 
-
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    """The known columns of each row, stripped; at least one row, and the column ``path``."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            header = [(name or "").strip() for name in reader.fieldnames or []]
-            reader.fieldnames = header
-            rows = [{key: (value or "").strip() for key, value in row.items() if key in COLUMNS} for row in reader]
-    except FileNotFoundError:
-        raise UserError(f"The manifest {path} does not exist. Check the path.") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"The manifest {path} is not a CSV file in UTF-8 ({error}).") from error
-    if "path" not in header or not rows:
-        found = ", ".join(header) or "nothing"
-        raise UserError(
-            f"The manifest {path} needs a header with the column path (and label, split, group if known) and one row per image; "
-            f"it has {found} and {len(rows)} rows."
+    def _report_unlabelled(self, splits: Mapping[str, Samples]) -> None:
+        """Logs, once, how many images of each split are left out."""
+        counts = {name: len(samples) - len(samples.labelled()) for name, samples in splits.items()}
+        if self._reported or not any(counts.values()):
+            return
+        self._reported = True
+        listed = ", ".join(f"{count:,} of {name}" for name, count in counts.items() if count)
+        unevaluated = "test" in splits and not len(splits["test"].labelled())
+        log.warning(
+            "Images without a label are left out: %s.%s",
+            listed,
+            " No image of test has one, so the test images are not evaluated, only predicted." if unevaluated else "",
         )
-    return rows
+
+    @property
+    def all_labelled(self) -> bool:
+        """Whether every image that training and the choice of a checkpoint use has a label."""
+        val = self.source.splits.get("val")
+        return super().all_labelled and (val is None or val.all_labelled)
+
+    def test_dataloader(self) -> DataLoader:
+        """The test images, each once.
+
+        Raises:
+            UserError: There is no test split, or its images have no labels.
+        """
+        if "test" not in self.source.splits and self.index.splits.get("test"):
+            raise UserError(
+                f"The test images in {self.manifest} have no labels, so they cannot be evaluated: use `lit-splitmask predict`, "
+                "or give them labels."
+            )
+        return super().test_dataloader()

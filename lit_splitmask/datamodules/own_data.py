@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 _SEPARATOR = "//"  # no relative path contains it
 _POOL_INDEX = "pool.json"
-_POOL_SPLITS = SplitOptions(labels="none", val_share=0.0, test_share=0.0)
+_POOL_SPLITS = SplitOptions(labels="none", layout="flat", val_share=0.0, test_share=0.0)
 _DEFAULT_SPLITS = SplitOptions()
 
 
@@ -84,7 +84,7 @@ class OwnData(FileData):
             UserError: The images cannot be used, or have changed.
         """
         super().prepare_data()
-        for root in self.pool:
+        for root in () if self.predicts_only else self.pool:
             load_or_make_pool = partial(load_or_make, root, self.index_dir, _POOL_SPLITS, name=_POOL_INDEX)
             self._store(folder_in(self.index_dir, root), load_or_make_pool)
 

@@ -1,4 +1,4 @@
-"""Images with PNG label maps, for semantic segmentation."""
+"""Images with label maps, for semantic segmentation."""
 
 import logging
 from functools import partial
@@ -8,45 +8,41 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from lit_splitmask.annotations.label_classes import classes_of, read_names
-from lit_splitmask.annotations.label_maps import (
-    ADE20K_NAMES,
-    MOST_VALUES,
-    FileFacts,
-    Pairs,
-    find_pairs,
-    load_record,
-    read_map,
-    scan_pairs,
-    to_classes,
-)
+from lit_splitmask.annotations.label_classes import LabelledSplits, absent_classes, classes_of, read_names
+from lit_splitmask.annotations.label_maps import Coding
+from lit_splitmask.annotations.map_folder import MapFolder, MapOptions
+from lit_splitmask.annotations.pairs import Pairs, find_pairs, images_to_predict
 from lit_splitmask.augment.segment import SegmentAugment, scale_for
 from lit_splitmask.datamodules.image_data import ImageData, check_counts
+from lit_splitmask.distributed import rank
 from lit_splitmask.errors import UserError
-from lit_splitmask.images.decode import decode
 from lit_splitmask.images.index import folder_in
 from lit_splitmask.images.split import check_shares, cut, drop_shared
 from lit_splitmask.images.statistics import FIXED, Colour, StatisticsKind, dataset_statistics
+from lit_splitmask.images.tree import Tree
 from lit_splitmask.loading.pairs import PairedCrops, WholeImages
+from lit_splitmask.loading.prediction import WholeReader, examine_files
 from lit_splitmask.loading.samples import Samples
 from lit_splitmask.loading.source import Source
 
 log = logging.getLogger(__name__)
 
-USUAL_VOID, ADE20K_VOID, ADE20K_CLASSES = 255, 0, 150
-
 
 class SegmentationFolder(ImageData):
-    """Images and PNG label maps: ``images/train/a.jpg`` and ``annotations/train/a.png``; the same for val and test.
+    """Images and label maps: ``images/train/a.jpg`` and ``annotations/train/a.png``; the same for val and test.
+
+    The folders may also be ``train/images`` and ``train/masks``, ``images`` and ``masks`` without splits, CamVid's ``train`` and
+    ``train_labels``, or those of Pascal VOC and of CVAT's mask export. ADE20K's own folders (``images/training``,
+    ``images/validation``, also in ``ADEChallengeData2016/``; 0 is void) need no changes.
 
     A map has one value per pixel of its image: grey or palette, 8 or 16 bits. The values, in order and without void, are the
-    classes 0, 1, …, so values above void move down by one. ADE20K's own folders (``images/training``, ``images/validation``,
-    also in ``ADEChallengeData2016/``; 0 is void) need no changes. Training uses crops, evaluation whole images one at a time. A
-    folder without ``images`` and ``annotations`` holds images to predict.
+    classes 0, 1, …, so values above void move down by one. Masks with 0 and 255 alone are read as two classes. Maps in colours
+    need a table of the colours. Training uses crops, evaluation whole images one at a time. Prediction uses every image of the
+    folder, with and without a map.
 
-    Batches have ``image`` (B, C, H, W) uint8, ``index`` (B,) int64 and, except in prediction without maps, ``map`` (B, H, W)
-    int16, -1 without a label. No decoded images are stored: the record under ``index_dir`` holds the sizes and values of the
-    files, and is updated for those that change.
+    Batches have ``image`` (B, C, H, W) uint8, ``index`` (B,) int64 and, except in prediction, ``map`` (B, H, W) int16, -1 without
+    a label. No decoded images are stored: the record under ``index_dir`` holds the sizes and values of the files, and is updated
+    for those that change.
 
     Args:
         root: The folder.
@@ -54,9 +50,13 @@ class SegmentationFolder(ImageData):
         short_side: Short side of the images in training (at scale 1) and evaluation, in pixels; None for the size on disk.
         void: The value that means no label; None for 0 in ADE20K's folders, and 255 in others. If every pixel has a label, give
             a value above those in use.
-        classes: A file with the class names, one per line in the order of the values; None for ``classes.txt`` or ADE20K's
-            ``objectInfo150.txt`` in the folder, if there is one.
+        classes: A file with the class names, one per line in the order of the values; None for those of the colour table, or of
+            ``classes.txt`` or ADE20K's ``objectInfo150.txt`` in the folder, if there is one.
         num_classes: Number of classes; None for the number of names, or of the values in the training maps.
+        colours: A file with the colour of each class, for maps in colours or with palettes that differ: one class per line, as
+            ``name:r,g,b``, ``name,r,g,b`` or ``r g b name``. None for ``labelmap.txt``, ``class_dict.csv`` or
+            ``label_colors.txt`` in the folder, if there is one.
+        values: The value of each class in the maps, if they are not 0, 1, 2, …, such as ``[0, 255]``; None to find out.
         val_share: Share of the training images for validation, if there is no val folder.
         augment: Augmentation of images and maps together; None for :class:`SegmentAugment` with its defaults.
         statistics: Mean and standard deviation for normalisation: ``imagenet``, ``dataset`` (measured on the training images)
@@ -65,8 +65,8 @@ class SegmentationFolder(ImageData):
         **settings: Settings of :class:`ImageData`.
 
     Raises:
-        UserError: ``val_share`` is outside [0, 1), ``short_side`` or ``num_classes`` is less than 1, ``void`` is not a possible
-            value, or a setting of :class:`ImageData` is out of range.
+        UserError: ``val_share`` is outside [0, 1), ``short_side`` or ``num_classes`` is less than 1, ``void``, ``values`` or
+            ``colours`` do not fit together (see :class:`MapOptions`), or a setting of :class:`ImageData` is out of range.
 
     Example:
         >>> from lit_splitmask.datamodules import SegmentationFolder
@@ -89,6 +89,8 @@ class SegmentationFolder(ImageData):
         void: int | None = None,
         classes: str | None = None,
         num_classes: int | None = None,
+        colours: str | None = None,
+        values: list[int] | None = None,
         val_share: float = 0.1,
         augment: SegmentAugment | None = None,
         statistics: StatisticsKind = "imagenet",
@@ -98,20 +100,17 @@ class SegmentationFolder(ImageData):
         super().__init__(image_size=image_size, **settings)
         check_shares(val_share, 0.0)
         check_counts(short_side=short_side, num_classes=num_classes)
-        if void is not None and not 0 <= void < MOST_VALUES:
-            raise UserError(
-                f"void={void}, but the values of label maps are 0 to {MOST_VALUES - 1:,}: give the value that means no label, or "
-                "one that no pixel has."
-            )
+        self.options = MapOptions(void, None if values is None else tuple(values), colours)
         self.root = Path(root).expanduser()
         self.short_side = short_side
         self.val_share = val_share
         self.augment = augment or SegmentAugment()
         self.statistics: StatisticsKind = statistics
         self.index_dir = Path(index_dir)
-        self._void, self._class_file, self._num_classes = void, classes, num_classes
-        self._pairs: Pairs | None = None
-        self._record: dict[str, FileFacts] = {}
+        self._class_file, self._num_classes = classes, num_classes
+        self._folder: MapFolder | None = None
+        self._shapes: dict[str, tuple[int, int]] = {}
+        self._logged: set[str] = set()
 
     @property
     def record(self) -> Path:
@@ -119,56 +118,80 @@ class SegmentationFolder(ImageData):
         return folder_in(self.index_dir, self.root) / "label_maps.json"
 
     @property
+    def folder(self) -> MapFolder:
+        """The images and maps that were read.
+
+        Raises:
+            UserError: They have not been read yet.
+        """
+        if self._folder is None:
+            raise UserError("The label maps have not been read yet: call prepare_data() and setup() first.")
+        return self._folder
+
+    @property
     def pairs(self) -> Pairs:
-        """The images and maps on disk."""
-        if self._pairs is None:
-            self._pairs = find_pairs(self.root)
-        return self._pairs
+        """The images and maps on disk; once they are read, those that can be."""
+        return find_pairs(self.root) if self._folder is None else self._folder.pairs
+
+    @property
+    def coding(self) -> Coding:
+        """What the values of the maps stand for."""
+        return self.folder.coding
 
     @property
     def void(self) -> int:
-        """The value that means no label in the maps."""
-        return self._void if self._void is not None else ADE20K_VOID if self.pairs.is_ade20k else USUAL_VOID
+        """The value that means no label in the maps; one that no pixel has, if every pixel has a label."""
+        return self.options.usual_void(self.pairs.is_ade20k) if self._folder is None else self.coding.void
+
+    @property
+    def map_values(self) -> list[int] | None:
+        """The value of each class in the maps; None if they are 0, 1, 2, … without void."""
+        values = None if self._folder is None else self.coding.values
+        return None if values is None else list(values)
+
+    @property
+    def map_colours(self) -> list[list[int]] | None:
+        """The colour of each class, red, green and blue; None without a colour table."""
+        table = None if self._folder is None else self.coding.table
+        if table is None:
+            return None
+        return [list(colour) for number, colour in enumerate(table.colours) if number != self.void]
 
     def smallest_image(self) -> tuple[str, int]:
         """Path and shorter side, in pixels, of the image whose shorter side is least in evaluation."""
-        sides = {
-            file: round(min(self._record[file].shape) * scale_for(self._record[file].shape, self.short_side))
-            for split in self.pairs.splits.values()
-            for file in split
-        }
+        sides = {file: round(min(shape) * scale_for(shape, self.short_side)) for file, shape in self._shapes.items()}
         file = min(sides, key=lambda name: sides[name])
         return str(self.root / file), sides[file]
 
     def prepare_data(self) -> None:
-        """Reads the sizes and values of new and changed files, and measures pixel statistics.
+        """Reads each new or changed file once, checks images and maps, and measures pixel statistics.
 
         Raises:
-            UserError: The images or maps cannot be used, or it is unclear which value is void.
+            UserError: The images or maps cannot be used, or it is unclear what a value means.
         """
-        self._pairs = find_pairs(self.root)
-        self._record = scan_pairs(self.root, self.pairs, self.record)
+        if self.predicts_only:
+            return
+        self._read(scan=True)
         splits = self._splits()
-        self._check_void()
-        self._class_names(splits)  # raises an error if they do not fit
+        self.folder.check_void(self.options)
+        names = self._class_names(splits)  # raises an error if they do not fit
+        absent = absent_classes(self._labelled(splits), self.coding, names) if "train" in splits else []
+        if absent:
+            self._log(logging.WARNING, f"No training map has a pixel of {', '.join(absent)}.")
         if self.statistics == "dataset":
             self._dataset_statistics(splits)
 
-    def _check_void(self) -> None:
-        """Raises an error if void was not given and may not be 255."""
-        most = max((max(self._record[f].values, default=0) for f in self.pairs.maps.values()), default=0)
-        as_ade20k = (self.root / "images" / "training").is_dir() and most <= ADE20K_CLASSES
-        if as_ade20k and self._void is None and not self.pairs.is_ade20k:
-            raise UserError(
-                f"{self.root} has the folders of ADE20K, but neither its name nor its table of classes ({ADE20K_NAMES}): set "
-                f"data.void to {ADE20K_VOID} if it is ADE20K, where 0 means no label, otherwise to {USUAL_VOID}."
-            )
-        file = next((f for f in self.pairs.maps.values() if max(self._record[f].values, default=0) > USUAL_VOID), None)
-        if file is not None and self._void is None and not self.pairs.is_ade20k:
-            raise UserError(
-                f"The label map {self.root / file} has values above {USUAL_VOID}, so {USUAL_VOID} may be a class or mean "
-                "no label: set data.void to the value that means no label, or to one that no pixel has."
-            )
+    def _read(self, *, scan: bool) -> None:
+        self._folder = MapFolder.read(self.root, self.record, self.options, scan=scan)
+        self._shapes = self._folder.shapes
+        for level, message in self._folder.notes:
+            self._log(level, message)
+
+    def _log(self, level: int, message: str) -> None:
+        """Logs a message, once and in one process of a run."""
+        if message not in self._logged and rank() == 0:
+            self._logged.add(message)
+            log.log(level, "%s", message)
 
     def open_source(self) -> Source:
         """Opens what :meth:`prepare_data` read.
@@ -180,13 +203,28 @@ class SegmentationFolder(ImageData):
             raise UserError(
                 f"The folder {self.root} has not been read yet ({self.record} is missing): call prepare_data() first."
             )
-        self._record = load_record(self.record)
+        self._read(scan=False)
         files = self._splits()
         samples = {name: Samples(found, [-1] * len(found)) for name, found in files.items() if name != "unlabelled"}
-        predict = files.get("test") or files.get("unlabelled") or sorted({f for found in files.values() for f in found})
+        predict = sorted({file for found in self.pairs.splits.values() for file in found})
         mean, std = self._dataset_statistics(files) if self.statistics == "dataset" else FIXED[self.statistics]
         names = self._class_names(files)
-        return Source(samples, Samples(predict, [-1] * len(predict)), names, partial(_read, self.root), mean, std)
+        return Source(samples, Samples(predict, [-1] * len(predict)), names, WholeReader(self.root), mean, std)
+
+    def open_for_prediction(self) -> Source:
+        """Opens every image once, for prediction; no maps are read.
+
+        Raises:
+            UserError: There are no images, or none can be read.
+        """
+        tree = Tree.read(self.root)
+        for line in tree.describe_left_out():
+            self._log(logging.WARNING, f"Not read: {line}.")
+        files = examine_files(self.root, images_to_predict(self.root, tree), tree.unread_images())
+        self._shapes = dict(zip(files.readable, files.shapes, strict=True))
+        samples = Samples(files.readable, [-1] * len(files.readable))
+        mean, std = FIXED["imagenet"]  # trained weights bring their own
+        return Source({}, samples, [], WholeReader(self.root), mean, std, files.problems)
 
     def setup(self, stage: str | None = None) -> None:
         """Opens the images and converts the budget to steps, as :meth:`ImageData.setup` does.
@@ -202,36 +240,66 @@ class SegmentationFolder(ImageData):
         super().setup(stage)
 
     def _splits(self) -> dict[str, list[str]]:
-        """Images by split: a missing val is cut from train, and no image is in two splits."""
-        hashes = {file: self._record[file].hash for split in self.pairs.splits.values() for file in split}
+        """Images by split: a missing val is cut from train, and no image is in two splits.
+
+        Raises:
+            UserError: All training images are in val or test too.
+        """
+        hashes = self.folder.hashes
         labelled = {name: files for name, files in self.pairs.splits.items() if name != "unlabelled"}
         splits, dropped = drop_shared(labelled, hashes)
         for entry in dropped:
-            log.warning("%s and is left out.", entry.describe())
-        if "val" not in splits and self.val_share and "train" in splits:
-            train = splits["train"]
-            splits |= cut(train, hashes, dict.fromkeys(train, -1), shares={"val": self.val_share}, seed=0)
+            self._log(logging.WARNING, f"{entry.describe()} and is left out.")
+        if labelled.get("train") and not splits["train"]:
+            raise UserError(
+                f"All {len(labelled['train']):,} training images in {self.root} are in val or test too, so none is left to train "
+                "on: give the splits different images."
+            )
+        if not splits.get("val") and "train" in splits:
+            splits |= self._cut_val(splits["train"], hashes)
         if "unlabelled" in self.pairs.splits:
             splits["unlabelled"] = self.pairs.splits["unlabelled"]
         return {name: files for name, files in splits.items() if files}
 
+    def _cut_val(self, train: list[str], hashes: dict[str, str]) -> dict[str, list[str]]:
+        """Train and val, if there is no val folder."""
+        found = {"train": train}
+        if self.val_share:
+            found = cut(train, hashes, dict.fromkeys(train, -1), shares={"val": self.val_share}, seed=0)
+        num_val = len(found.get("val", []))
+        if num_val:
+            self._log(
+                logging.INFO, f"{self.root} has no val: {num_val:,} of {len(train):,} training images are held out."
+            )
+        else:
+            self._log(
+                logging.WARNING,
+                f"{self.root} has no val, and none is cut: the weights of the last step are used, not the best.",
+            )
+        return found
+
+    def _labelled(self, splits: dict[str, list[str]]) -> LabelledSplits:
+        return LabelledSplits(self.root, self.pairs, splits, self.folder.record)
+
     def _class_names(self, splits: dict[str, list[str]]) -> list[str]:
+        table = self.coding.table
+        if table is not None and self._class_file is None:
+            names = [name for number, name in enumerate(table.names) if number != self.void]
+        else:
+            names = read_names(self.root, self._class_file)
         return classes_of(
-            self.root,
-            self.pairs,
-            splits,
-            self._record,
-            void=self.void,
-            names=read_names(self.root, self._class_file),
+            self._labelled(splits),
+            self.coding,
+            names=names,
             num_classes=self._num_classes,
+            void_is_given=self.options.void is not None,
         )
 
     def _dataset_statistics(self, splits: dict[str, list[str]]) -> tuple[Colour, Colour]:
-        hashes = {file: facts.hash for file, facts in self._record.items()}
-        return dataset_statistics(self.root, splits.get("train", []), hashes, self.record.parent)
+        return dataset_statistics(self.root, splits.get("train", []), self.folder.hashes, self.record.parent)
 
     def _read_classes(self) -> partial[np.ndarray]:
-        return partial(_read_classes, self.root, self.pairs.maps, self.void)
+        return partial(_read_classes, self.root, self.pairs.maps, self.coding)
 
     def train_images(self) -> Dataset:
         """Crops of images and maps, augmented together."""
@@ -246,20 +314,15 @@ class SegmentationFolder(ImageData):
         )
 
     def eval_images(self, samples: Samples) -> WholeImages:
-        """Whole images, with their maps if all images have one."""
-        labelled = all(file in self.pairs.maps for file in samples.files)
+        """Whole images, with their maps unless they are to be predicted."""
         return WholeImages(
             samples,
             self.source.read,
-            read_classes=self._read_classes() if labelled else None,
+            read_classes=None if samples is self.source.predict else self._read_classes(),
             short_side=self.short_side,
             channels=self.channels,
         )
 
 
-def _read(root: Path, file: str) -> np.ndarray:
-    return decode(root / file)
-
-
-def _read_classes(root: Path, maps: dict[str, str], void: int, file: str) -> np.ndarray:
-    return to_classes(read_map(root / maps[file]), void)
+def _read_classes(root: Path, maps: dict[str, str], coding: Coding, file: str) -> np.ndarray:
+    return coding.read_classes(root / maps[file])

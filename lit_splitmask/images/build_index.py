@@ -1,9 +1,12 @@
 """Makes the index of a folder once: scans the images, cuts missing splits, reports duplicates and conflicts."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lit_splitmask.errors import UserError
+from lit_splitmask.images.folder_names import same_name
 from lit_splitmask.images.index import (
     FolderIndex,
     SplitOptions,
@@ -14,11 +17,13 @@ from lit_splitmask.images.index import (
     save_index,
     split_settings,
 )
-from lit_splitmask.images.layout import list_images, understand
+from lit_splitmask.images.layout import Layout, understand
 from lit_splitmask.images.scan import Storing, scan
 from lit_splitmask.images.split import Splits, check_shares, cut, drop_shared, find_conflicts, join
+from lit_splitmask.images.tree import Tree
 
 log = logging.getLogger(__name__)
+_reported: set[tuple[str, str]] = set()  # roots and lines
 
 
 def load_or_make(
@@ -27,8 +32,9 @@ def load_or_make(
     options: SplitOptions,
     storing: Storing | None = None,
     name: str = "splits.json",
+    tree: Tree | None = None,
 ) -> FolderIndex:
-    """Loads the index of a folder; the first call makes it, which decodes every image.
+    """Loads the index of a folder; the first call makes it, which decodes every image. What is left out is logged in any case.
 
     Args:
         root: The folder.
@@ -36,25 +42,34 @@ def load_or_make(
         options: How the folder is read and split.
         storing: Receives the images as they are decoded.
         name: File name of the index.
+        tree: The files of the folder, if they are known.
 
     Raises:
         UserError: The folder cannot be used, has changed since it was split, or was split with other options.
     """
-    path = folder_in(index_dir, Path(root)) / name
-    if not path.exists():
-        return make_index(Path(root), path, options, storing)
-    index = load_index(path)
-    check_options(index, options)
-    return check_unchanged(index, _in_split_folders(index, list_images(index.root)))
+    root = Path(root)
+    path = folder_in(index_dir, root) / name
+    index = load_index(path) if path.exists() else None
+    if index is not None:
+        check_options(index, options)
+    tree = tree or Tree.read(root)
+    layout = understand(root, options.labels, options.layout, tree)
+    _report_left_out(layout, tree)
+    if index is None:
+        return _make_index(root, path, options, layout, storing)
+    is_same = sorted(map(same_name, index.classes)) == layout.classes and index.class_level == layout.class_level
+    if not is_same:
+        way = "Restore the folder" if "layout" in index.options else "Pass the --layout that was meant then"
+        raise UserError(
+            f"{root} is read differently than when it was split: now as {layout.description}, because {layout.because}; before "
+            f"as {index.layout}. {way}, or delete {path} to make a new split; weights and scores from the old split can't be "
+            "compared with those from a new one."
+        )
+    return check_unchanged(index, set(layout.files))
 
 
-def make_index(root: Path, path: Path, options: SplitOptions, storing: Storing | None = None) -> FolderIndex:
-    """Scans and splits a folder, and saves its index at ``path``.
-
-    Raises:
-        UserError: The folder cannot be used.
-    """
-    layout = understand(root, options.labels)
+def _make_index(root: Path, path: Path, options: SplitOptions, layout: Layout, storing: Storing | None) -> FolderIndex:
+    """Scans and splits a folder, and saves its index at ``path``."""
     return make_from_lists(
         root,
         path,
@@ -152,12 +167,27 @@ def _warn_about_divided_groups(splits: Splits, groups: Mapping[str, str]) -> Non
         )
 
 
-def _in_split_folders(index: FolderIndex, files: list[str]) -> set[str]:
-    """Leaves out files next to the split folders, which the index does not cover."""
-    if index.class_level == 0:
-        return set(files)
-    folders = {file.split("/")[0] for file in index.files | index.unreadable}
-    return {file for file in files if file.split("/")[0] in folders}
+def _report_left_out(layout: Layout, tree: Tree) -> None:
+    """Names what is not used, once per process: images that the layout leaves out, and files of kinds that are not read."""
+    lines = [(logging.INFO, f"{tree.root} is read as {layout.description}. Evidence: {layout.because}.")]
+    for where, files in layout.left_out.items():
+        shown = ", ".join(files[:3])
+        lines.append((logging.WARNING, f"{len(files):,} image(s) {where} are left out, such as {shown}."))
+    lines += [(logging.WARNING, f"Not read: {line}.") for line in tree.describe_left_out()]
+    alike = Counter("".join(name.casefold().split()) for name in layout.classes)
+    similar = [name for name in layout.classes if alike["".join(name.casefold().split())] > 1]
+    if similar:
+        names = ", ".join(similar)
+        lines.append(
+            (
+                logging.WARNING,
+                f"These classes differ in capitals or spaces only: {names}. Rename them if they are the same.",
+            )
+        )
+    for level, line in lines:
+        if (str(tree.root), line) not in _reported:
+            _reported.add((str(tree.root), line))
+            log.log(level, "%s", line)
 
 
 def _report(index: FolderIndex) -> None:

@@ -1,9 +1,14 @@
 """Any image file that people have, as RGB pixels."""
 
+import os
+import re
+import threading
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from lit_splitmask.errors import UserError
 
@@ -12,7 +17,13 @@ IMAGE_EXTENSIONS = frozenset(
     | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga"}
 )
 
-_ORIENTATION_TAG = 0x0112
+_TEXT_TOO_LARGE = ("MAX_TEXT_CHUNK", "MAX_TEXT_MEMORY", "Decompressed Data Too Large")  # of Pillow's versions
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA")
+"""Pillow's names of the formats that are opened: no others, since some (EPS, say) start other programs."""
+
+_WIDTH_TAG, _HEIGHT_TAG, _ORIENTATION_TAG = 0x0100, 0x0101, 0x0112
+_SIDEWAYS = (5, 6, 7, 8)
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -25,48 +36,141 @@ _UPRIGHT = {
 
 
 class DecodeError(UserError):
-    """A file that is gone, truncated or no image."""
+    """A file that is missing, truncated or no image.
+
+    Args:
+        message: The file, what is wrong, what to do.
+        why: What is wrong, without the path; None for the message.
+    """
+
+    def __init__(self, message: str, why: str | None = None) -> None:
+        super().__init__(message)
+        self.why = why or message
+
+
+_plugins = threading.Lock()
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """Opens an image file of one of :data:`FORMATS`; the pixels are not read yet."""
+    image = Image.open(path, formats=_known_formats())
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(_ORIENTATION_TAG) in _SIDEWAYS:
+        image.filename = (
+            ""  # else Pillow 13 maps uncompressed pixels into memory at the upright size, which garbles them
+        )
+    return image
+
+
+@cache
+def _known_formats() -> tuple[str, ...]:
+    """Those of :data:`FORMATS` that this Pillow has; its plugins are loaded by one thread alone."""
+    with _plugins:
+        Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def decode(path: str | Path, draft_size: int | None = None) -> np.ndarray:
-    """Reads an image file as RGB; the first frame of an animated one.
+    """Reads an image file as RGB; of an animated one the first frame.
 
-    EXIF orientation is honoured, transparency is laid over white, and an image of 16 bits or more (or of floats) is
+    The EXIF orientation is applied, transparency is composited over white, and an image of 16 bits or more (or of floats) is
     scaled by its own range.
 
     Args:
         path: The file; its content counts, not its extension.
-        draft_size: Lets a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, which is faster, as long as both its sides
-            stay at least this long.
+        draft_size: Allows a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, which is faster, as long as both sides stay at
+            least this long.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        DecodeError: The file is gone, truncated or no image.
+        DecodeError: The file is missing, truncated or no image.
     """
     try:
-        with Image.open(path) as image:
-            size, turn = image.size, _UPRIGHT.get(orientation(image))
+        with open_image(path) as image:
+            size, turn = image.size, orientation(image)
             if draft_size is not None:
                 image.draft(None, (draft_size, draft_size))
-            if image.format == "JPEG" and image.mode == "RGB" and image.size == size and turn is None:
+            if image.format == "JPEG" and image.mode == "RGB" and image.size == size and turn == 1:
                 pixels = _decode_jpeg(Path(path))
                 if pixels is not None:
                     return pixels
             image.load()
             rgb = _to_rgb(image)
-            return np.array(rgb if turn is None else rgb.transpose(turn))
+            return np.array(rgb.transpose(_UPRIGHT[turn]) if turn in _UPRIGHT else rgb)
     except FileNotFoundError:
-        raise DecodeError(
-            f"The image {path} does not exist (any more). Put it back, or delete the splits.json of its folder to make "
-            "a new split without it."
-        ) from None
+        raise _missing(path) from None
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
+        why = reason(error, path)
         raise DecodeError(
-            f"The image {path} cannot be decoded ({type(error).__name__}: {error}). Replace it by an intact copy, or "
-            "take it out of the folder."
+            f"The image {path} cannot be decoded: {why}. Replace it by a readable copy, or take it out of the folder.",
+            why,
         ) from error
+
+
+def _missing(path: str | Path) -> DecodeError:
+    if os.path.islink(path):
+        target = os.readlink(path)
+        return DecodeError(
+            f"The image {path} is a link to {target}, which does not exist.",
+            f"a link to {target}, which does not exist",
+        )
+    return DecodeError(
+        f"The image {path} does not exist (any more). Put it back, or delete the splits.json of its folder to make a new split "
+        "without it.",
+        "the file does not exist",
+    )
+
+
+def reason(error: BaseException, path: str | Path) -> str:
+    """Why an image cannot be read, in words where the library's own would not help."""
+    if isinstance(error, Image.DecompressionBombError):
+        size = re.search(r"(\d+) pixels", str(error))
+        megapixels = f"it has {int(size[1]) / 1e6:,.0f} megapixels" if size else "it is too large"
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        return f"{megapixels}, and Pillow opens {most:,.0f} megapixels at most: make it smaller, or cut it into tiles"
+    if isinstance(error, ValueError) and any(sign in str(error) for sign in _TEXT_TOO_LARGE):
+        return "a text chunk in it, such as a workflow that a program has saved, is larger than Pillow reads: save it without"
+    if isinstance(error, UnidentifiedImageError):
+        return _content(path)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {error}"
+
+
+def _content(path: str | Path) -> str:
+    """What a file is that is no image, by its first bytes."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        return str(error.strerror)
+    if not head:
+        return "the file is empty"
+    if is_heic(head):
+        return "its content is HEIC, which is not read: convert it to JPEG"
+    start = head.lstrip().lower()
+    found = next((what for magic, what in _CONTENTS if start.startswith(magic)), None)
+    return f"its content is {found}" if found else "its content is no image of a known format"
+
+
+_CONTENTS = (
+    (b"version https://git-lfs", "a pointer of Git LFS: run `git lfs pull`"),
+    (b"<!doctype html", "a web page, as after a failed download"),
+    (b"<html", "a web page, as after a failed download"),
+    (b"<?xml", "XML"),
+    (b"<svg", "SVG"),
+    (b"%pdf", "PDF"),
+    (b"%!ps", "PostScript, which is not read"),
+    (b"pk\x03\x04", "a ZIP archive"),
+    (b"\x00\x05\x16\x07", "macOS's data about another file"),
+)
+
+
+def is_heic(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of HEIC."""
+    brands = head[8:64]
+    return head[4:8] == b"ftyp" and b"avi" not in brands and any(brand in brands for brand in (b"hei", b"hev", b"mif1"))
 
 
 def _decode_jpeg(path: Path) -> np.ndarray | None:
@@ -82,17 +186,30 @@ def _decode_jpeg(path: Path) -> np.ndarray | None:
 
 
 def read_shape(path: str | Path) -> tuple[int, int]:
-    """The height and width of an image, upright; its header alone is read.
+    """The height and width of an image, upright; only its header is read.
 
     Raises:
-        DecodeError: The file is gone or no image.
+        DecodeError: The file is missing or no image.
     """
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            return (width, height) if orientation(image) >= 5 else (height, width)
+        with open_image(path) as image:
+            return _upright_shape(image)
+    except FileNotFoundError:
+        raise _missing(path) from None
     except Exception as error:  # as in decode
-        raise DecodeError(f"The image {path} cannot be opened ({type(error).__name__}: {error}).") from error
+        why = reason(error, path)
+        raise DecodeError(f"The image {path} cannot be opened: {why}.", why) from error
+
+
+def _upright_shape(image: Image.Image) -> tuple[int, int]:
+    """The height and width of an opened image, turned as its orientation says."""
+    if isinstance(image, TiffImageFile):  # Pillow before 11.2 reports the stored size, later ones the upright one
+        width, height = image.tag_v2[_WIDTH_TAG], image.tag_v2[_HEIGHT_TAG]
+        is_turned = image.tag_v2.get(_ORIENTATION_TAG) in _SIDEWAYS
+    else:
+        width, height = image.size
+        is_turned = orientation(image) in _SIDEWAYS
+    return (width, height) if is_turned else (height, width)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -114,9 +231,14 @@ def _scale_range(image: Image.Image) -> Image.Image:
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation; 1 (upright) where it is missing or damaged."""
+    """The EXIF orientation that is left to apply, 1 to 8; 1 (upright) if it is missing or damaged.
+
+    Pillow turns TIFF images when it loads them, and reports their upright size.
+    """
+    if image.format == "TIFF":
+        return 1
     try:
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
     except Exception:  # a damaged EXIF block is no reason to lose the image
         return 1
-    return orientation if isinstance(orientation, int) else 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1

@@ -1,14 +1,14 @@
 """A quick look at a folder, to choose a recipe before anything else is loaded."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from PIL import Image
+from lit_splitmask.images.decode import DecodeError, read_shape
+from lit_splitmask.images.tree import list_images
 
-from lit_splitmask.images.layout import list_images
-
-_MOST_HEADERS = 64
+_MAX_HEADERS = 64
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,7 @@ def glance(root: str | Path) -> Glance:
     path = Path(root).expanduser()
     files = list_images(path)
     sides = []
-    for file in files[:: max(1, len(files) // _MOST_HEADERS)]:
-        try:
-            with Image.open(path / file) as image:
-                sides.append(min(image.size))
-        except OSError:  # the scan will name it
-            continue
+    for file in files[:: max(1, len(files) // _MAX_HEADERS)]:
+        with suppress(DecodeError):  # the scan names files that cannot be read
+            sides.append(min(read_shape(path / file)))
     return Glance(len(files), int(median(sides)) if sides else 0)

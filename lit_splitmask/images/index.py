@@ -12,7 +12,8 @@ from typing import Any
 
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import write_atomically
-from lit_splitmask.images.layout import LabelsMode
+from lit_splitmask.images.folder_names import same_name
+from lit_splitmask.images.layout import LabelsMode, LayoutName
 from lit_splitmask.images.scan import FileRecord, examine, in_threads
 from lit_splitmask.images.split import Dropped, Splits
 
@@ -27,13 +28,16 @@ class SplitOptions:
 
     Args:
         labels: ``folders`` requires class folders, ``none`` ignores them, ``auto`` uses them if there are any.
+        layout: What the folder is: ``splits`` (split folders), ``classes`` (class folders), ``subfolders`` (classes named by the
+            folders one level down) or ``flat`` (no labels); ``auto`` looks, and stops where two readings are about as likely.
         val_share: Share of the images for validation, if there is no folder for it.
         test_share: Share of the images for the test, if there is no folder for it; None for 0.2 with labels and 0 without.
-        max_bad_share: Largest share of files that may be unreadable.
+        max_bad_share: Largest share of files that may be unreadable; up to three may be in any case, but not more than half.
         seed: Seed of the splits only, so that runs with different seeds share them.
     """
 
     labels: LabelsMode = "auto"
+    layout: LayoutName = "auto"
     val_share: float = 0.1
     test_share: float | None = None
     max_bad_share: float = 0.02
@@ -47,7 +51,7 @@ class FolderIndex:
     Args:
         root: The folder, resolved.
         path: File of this index.
-        options: The options that determine the splits: seed, val_share, test_share, labels.
+        options: The options that determine the splits: seed, val_share, test_share, labels, layout.
         layout: Description of the layout, in one line.
         classes: Sorted class names; empty without labels.
         class_level: Which part of a relative path names the class.
@@ -80,8 +84,10 @@ class FolderIndex:
             return [-1] * len(files)
         if self.given_labels:
             return [self.given_labels[file] for file in files]
-        number = {name: label for label, name in enumerate(self.classes)}
-        return [number[file.split("/")[self.class_level]] for file in files]
+        number = {
+            same_name(name): label for label, name in enumerate(self.classes)
+        }  # older indexes hold names as on disk
+        return [number[same_name(file.split("/")[self.class_level])] for file in files]
 
     @property
     def median_size(self) -> tuple[int, int]:
@@ -150,9 +156,10 @@ def check_options(index: FolderIndex, options: SplitOptions) -> None:
         UserError: An option that determines the splits differs.
     """
     requested = split_settings(options)
-    differing = [name for name in requested if requested[name] != index.options.get(name)]
+    stored = requested | index.options  # an older index lacks newer options, whose outcome is compared instead
+    differing = [name for name in requested if requested[name] != stored[name]]
     if differing:
-        listed = ", ".join(f"{name}={requested[name]} (stored: {index.options.get(name)})" for name in differing)
+        listed = ", ".join(f"{name}={requested[name]} (stored: {stored[name]})" for name in differing)
         raise UserError(
             f"The folder {index.root} was split with other options: {listed}. Pass the stored values, or delete {index.path} "
             "to make a new split; weights and scores from the old split can't be compared with those from the new one."

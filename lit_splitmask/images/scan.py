@@ -19,6 +19,7 @@ from lit_splitmask.images.decode import DecodeError, decode
 
 log = logging.getLogger(__name__)
 
+FEW_BAD = 3  # unreadable files that are left out whatever their share
 PROGRESS_FROM = 1_000  # images; fewer are read too quickly for a progress bar
 _MAX_PENDING = 64  # images in progress or waiting for earlier ones, to limit memory
 
@@ -77,17 +78,19 @@ def scan(
     Args:
         root: Folder that the paths are relative to.
         files: The images.
-        max_bad_share: Largest share of the files that may be unreadable.
+        max_bad_share: Largest share of the files that may be unreadable; up to three files may be in any case, but not more than
+            half.
         storing: Receives the readable images, in order.
 
     Returns:
         The record of each file.
 
     Raises:
-        UserError: More than ``max_bad_share`` of the files cannot be decoded, or none can.
+        UserError: More files than that cannot be read, or none can.
     """
     records = {}
     unreadable = []
+    why = ""
     if storing is not None:
         storing.start(root, files)
     shrink = None if storing is None else storing.shrink
@@ -98,12 +101,18 @@ def scan(
             storing.write(shrunk)
         if error is not None:
             unreadable.append(file)
+            why = why or error.why
             log.warning("%s It is left out.", error)
-    if len(unreadable) > max_bad_share * len(files) or len(unreadable) == len(files):
+    if len(unreadable) == len(files):
+        raise UserError(
+            f"None of the {len(files)} images in {root} can be read: {unreadable[0]} ({why}). Replace them by readable copies."
+        )
+    if len(unreadable) > max(max_bad_share * len(files), min(FEW_BAD, len(files) // 2)):
         shown = ", ".join(unreadable[:5]) + (", …" if len(unreadable) > 5 else "")
         raise UserError(
-            f"{len(unreadable)} of the {len(files)} images in {root} cannot be decoded, more than "
-            f"max_bad_share={max_bad_share} allows: {shown}. Replace or remove them, or increase max_bad_share."
+            f"{len(unreadable)} of the {len(files)} images in {root} cannot be read, more than max_bad_share={max_bad_share} "
+            f"allows: {shown}. The first one: {why}. Replace or remove them, or pass --data.splits.max_bad_share with a higher "
+            "share."
         )
     return records
 
@@ -119,14 +128,15 @@ def _examine(
     """Decodes one file; returns its record, the error if that failed, and the pixels to store."""
     try:
         status = os.stat(path)
-    except OSError as error:  # a broken link
-        return FileRecord(0, 0, "", (0, 0)), DecodeError(f"The image {path} cannot be opened ({error.strerror})."), None
+        size, mtime_ns = status.st_size, status.st_mtime_ns
+    except OSError:  # such as a link to nothing, on which decoding fails
+        size = mtime_ns = 0
     try:
         image = decode(path)
     except DecodeError as error:
-        return FileRecord(status.st_size, status.st_mtime_ns, "", (0, 0)), error, None
+        return FileRecord(size, mtime_ns, "", (0, 0)), error, None
     height, width = image.shape[:2]
-    record = FileRecord(status.st_size, status.st_mtime_ns, hash_pixels(image), (height, width))
+    record = FileRecord(size, mtime_ns, hash_pixels(image), (height, width))
     return record, None, None if shrink is None else shrink(path, image)
 
 

@@ -63,9 +63,9 @@ def drop_shared(given: Mapping[str, Sequence[str]], hashes: Mapping[str, str]) -
 
 
 def find_conflicts(files: Sequence[str], hashes: Mapping[str, str], labels: Mapping[str, int]) -> list[list[str]]:
-    """Groups of pixel-identical images that have different labels."""
+    """Groups of pixel-identical images that have different labels; -1 is no label."""
     groups = group_by_hash(files, hashes)
-    return [group for group in groups if len({labels[file] for file in group}) > 1]
+    return [group for group in groups if len({labels[file] for file in group} - {-1}) > 1]
 
 
 def group_by_hash(files: Sequence[str], hashes: Mapping[str, Hashable]) -> list[list[str]]:
@@ -117,24 +117,26 @@ def cut(
 ) -> Splits:
     """Cuts images into train and the named splits, class by class.
 
-    Files with equal keys stay together and count as one, under the label of the first. A class with at least three distinct
-    keys has one in train and, sizes permitting, one in every other split; a smaller class stays in train.
+    Files with equal keys stay together and count as one, under the label of the first that has one. A class with at least three
+    distinct keys has one in train and, sizes permitting, one in every other split; a smaller class stays in train, and so do
+    files without a label if others have one.
 
     Args:
         files: Sorted file names.
         keys: Key by file: the hash of its pixels, or the key from :func:`join`.
-        labels: Label by file; -1 is a class like any other.
+        labels: Label by file; -1 without a label.
         shares: Share of each split to cut, such as ``{"test": 0.2, "val": 0.1}``.
         seed: Seed of the assignment.
     """
     by_class: dict[int, list[list[str]]] = defaultdict(list)
     for group in group_by_hash(files, keys):
-        by_class[labels[group[0]]].append(group)
+        by_class[next((labels[file] for file in group if labels[file] >= 0), -1)].append(group)
     splits: Splits = {name: [] for name in ("train", *shares)}
     for label, groups in sorted(by_class.items()):
         order = np.random.default_rng(derive_seed(seed, "split", label)).permutation(len(groups))
         start = 0
-        for name, count in _counts(len(groups), shares).items():
+        counts = _counts(len(groups), shares) if label >= 0 or len(by_class) == 1 else {}
+        for name, count in counts.items():
             for index in order[start : start + count]:
                 splits[name] += groups[index]
             start += count

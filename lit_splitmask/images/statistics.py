@@ -23,6 +23,12 @@ FIXED: dict[str, tuple[Colour, Colour]] = {
 }
 _MAX_IMAGES = 2_000
 _MIN_STD = 1 / 255
+_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow converts
+
+
+def luminance(rgb: Colour) -> float:
+    """The luminance of a colour."""
+    return sum(weight * value for weight, value in zip(_LUMINANCE, rgb, strict=True))
 
 
 def dataset_statistics(

@@ -1,6 +1,6 @@
 """The dataset of images with objects: reads an image by its key (pass, index), and maps its boxes and masks to a view."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_splitmask.annotations import rle
-from lit_splitmask.annotations.coco import Annotations
+from lit_splitmask.annotations.coco_objects import Annotations
 from lit_splitmask.augment.detect import MakeView, View
 from lit_splitmask.errors import UserError
 from lit_splitmask.loading.sampler import Key
@@ -18,14 +18,34 @@ MIN_SIDE = 1.0
 """Pixels; smaller objects are left out of a training view."""
 
 
+class AnnotatedSamples(Samples):
+    """The images of a split with their annotations.
+
+    Args:
+        files: Names of the images, as the reader expects them.
+        annotations: Annotations of at least these images.
+        rows: (N,) integers, index of each image in the annotations.
+
+    Raises:
+        ValueError: The numbers of files and rows differ.
+    """
+
+    def __init__(self, files: Iterable[str], annotations: Annotations, rows: np.ndarray) -> None:
+        super().__init__(files, np.full(len(rows), -1))
+        self.annotations, self.rows = annotations, np.asarray(rows, dtype=np.int64)
+
+    def subset(self, indices: Sequence[int]) -> "AnnotatedSamples":
+        """The images at these indices, in that order."""
+        files = [self.files[index] for index in indices]
+        return AnnotatedSamples(files, self.annotations, self.rows[list(indices)])
+
+
 class CocoImages(KeyedDataset):
     """Views of the images of a split; the same key gives the same pixels, boxes and masks in every process and run.
 
     Args:
-        samples: Images of the split.
+        samples: Images of the split; those without annotations are only predicted on.
         read: Reads an image by its name: (H, W, 3) uint8.
-        annotations: Annotations of at least these images.
-        positions: (N,) integers, index of each sample in the annotations.
         view: Makes the view of an image.
         training: Whether to return ``target``, in the view, instead of ``truth``, as in the file.
         masks: Whether objects have masks.
@@ -38,8 +58,6 @@ class CocoImages(KeyedDataset):
         samples: Samples,
         read: Read,
         *,
-        annotations: Annotations,
-        positions: np.ndarray,
         view: MakeView,
         training: bool,
         masks: bool,
@@ -47,17 +65,17 @@ class CocoImages(KeyedDataset):
         seed: int = 0,
     ) -> None:
         super().__init__(samples, read, channels=channels, seed=seed)
-        self.annotations, self.positions, self.view = annotations, positions, view
-        self.training, self.masks = training, masks
+        self.annotated = samples if isinstance(samples, AnnotatedSamples) else None
+        self.view, self.training, self.masks = view, training, masks
 
     def __getitems__(self, keys: Sequence[Key | int]) -> dict[str, Any]:
         """Makes a batch of views.
 
         Returns:
             ``image``, a list of (C, h, w) uint8 of different sizes; ``size``, a list of heights and widths on disk; ``index``
-            (B,) int64. In training also ``target``, a list of dictionaries of ``boxes`` (n, 4) float32 (left, top, right,
-            bottom), ``labels`` (n,) int64 and ``masks`` (n, h, w) bool, without crowds. In evaluation also ``truth``, a list of
-            dictionaries of ``boxes`` (n, 4) float64 (left, top, width, height), ``labels``, ``iscrowd``, ``area``, and
+            (B,) int64. With annotations also, in training, ``target``, a list of dictionaries of ``boxes`` (n, 4) float32 (left,
+            top, right, bottom), ``labels`` (n,) int64 and ``masks`` (n, h, w) bool, without crowds; in evaluation ``truth``, a
+            list of dictionaries of ``boxes`` (n, 4) float64 (left, top, width, height), ``labels``, ``iscrowd``, ``area``, and
             ``masks`` as run lengths.
 
         Raises:
@@ -68,21 +86,29 @@ class CocoImages(KeyedDataset):
         return batch | {"index": torch.tensor(batch["index"])}
 
     def _item(self, pass_number: int, index: int) -> dict[str, Any]:
-        name, row = self.samples.files[index], int(self.positions[index])
+        name = self.samples.files[index]
         pixels = self.read(name)
-        size = (int(self.annotations.sizes[row, 0]), int(self.annotations.sizes[row, 1]))
-        if pixels.shape[:2] != size:
-            raise UserError(
-                f"The image {name} has {pixels.shape[0]}×{pixels.shape[1]} pixels (height × width), but {self.annotations.path} "
-                f"says {size[0]}×{size[1]}, so its boxes would not fit. Replace the image, or correct the file."
-            )
+        size = (int(pixels.shape[0]), int(pixels.shape[1]))
+        if self.annotated is not None:
+            self._check_size(name, size, self.annotated, index)
         view = self.view(*size, self.augment_seed(pass_number, index))
         image = writable_tensor(self.to_channels(view.image(pixels)))
         item = {"image": image.permute(2, 0, 1), "size": size, "index": index}
-        objects = self.annotations.objects(row)
+        if self.annotated is None:
+            return item
+        objects = self.annotated.annotations.objects(int(self.annotated.rows[index]))
         if self.training:
             return item | {"target": self._target(objects, view, size)}
         return item | {"truth": self._truth(objects, size)}
+
+    @staticmethod
+    def _check_size(name: str, size: tuple[int, int], annotated: AnnotatedSamples, index: int) -> None:
+        height, width = annotated.annotations.sizes[annotated.rows[index]].tolist()
+        if size != (height, width):
+            raise UserError(
+                f"The image {name} has {size[0]}×{size[1]} pixels (height × width), but {annotated.annotations.path} says "
+                f"{height}×{width}, so its boxes would not fit: it has changed since it was read first. Put the right one back."
+            )
 
     def _truth(self, objects: list[dict[str, Any]], size: tuple[int, int]) -> dict[str, Any]:
         """The objects as in the file."""

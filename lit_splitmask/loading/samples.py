@@ -44,6 +44,10 @@ class Samples:
         """The images at these indices, in that order."""
         return Samples([self.files[index] for index in indices], self.labels[list(indices)])
 
+    def labelled(self) -> "Samples":
+        """The images that have a label."""
+        return self if self.all_labelled else self.subset(np.flatnonzero(self.labels >= 0).tolist())
+
     @property
     def all_labelled(self) -> bool:
         """Whether every image has a label."""

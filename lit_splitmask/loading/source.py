@@ -1,7 +1,7 @@
 """The data that a datamodule opens: splits, classes, a reader, pixel statistics."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lit_splitmask.images.statistics import Colour
 from lit_splitmask.loading.samples import Read, Samples
@@ -17,6 +17,7 @@ class Source:
         class_names: Class names by label; empty without labels.
         read: Reads an image by its name: (H, W, 3) uint8. Must be picklable.
         mean, std: Mean and standard deviation of the pixels, in [0, 1].
+        problems: Why images cannot be predicted, by name.
     """
 
     splits: Mapping[str, Samples]
@@ -25,3 +26,4 @@ class Source:
     read: Read
     mean: Colour
     std: Colour
+    problems: Mapping[str, str] = field(default_factory=dict)

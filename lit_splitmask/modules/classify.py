@@ -52,6 +52,7 @@ class Classify(DownstreamModule):
 
     kind = "classifier"
     backbone_prefix = ""
+    needs_labels = True  # Manifest leaves out images without one
     required_images = "images with labels, each class in a folder of its own (DIR/train/<class>/… or DIR/<class>/…)"
 
     def __init__(

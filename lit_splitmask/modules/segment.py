@@ -5,12 +5,14 @@ K classes; label maps hold class indices, and IGNORED for pixels without a label
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from lit_splitmask.annotations.label_maps import to_values
 from lit_splitmask.contract import segmentation_data
 from lit_splitmask.errors import UserError
 from lit_splitmask.losses import IGNORED, pixel_loss
@@ -77,6 +79,8 @@ class Segment(DownstreamModule):
         super().__init__(weights, backbone=backbone, optim=optim, drop_path=drop_path, seed=seed)
         self.channels, self.dropout, self.auxiliary_weight = channels, dropout, auxiliary_weight
         self.void: int | None = None
+        self.values: list[int] | None = None
+        self.colours: list[list[int]] | None = None
         if keep_head:
             self.restore()
         elif num_classes is not None:
@@ -102,6 +106,13 @@ class Segment(DownstreamModule):
         data = segmentation_data(self.datamodule)
         if self.void is None and data is not None:
             self.void = data.void
+            self.values = getattr(data, "map_values", None)
+            self.colours = getattr(data, "map_colours", None)
+
+    @property
+    def map_values(self) -> list[int]:
+        """The value of each class in label maps: 0, 1, 2, … without void, unless the training maps had others."""
+        return self.values or to_values(np.arange(self.num_classes), self.void).tolist()
 
     def check_images(self) -> None:
         super().check_images()
@@ -130,10 +141,12 @@ class Segment(DownstreamModule):
         self.val_loss = MeanMetric()
 
     def exported_settings(self) -> dict[str, Any]:
-        return {"channels": self.channels, "void": self.void}
+        settings = {"channels": self.channels, "void": self.void, "values": self.values, "colours": self.colours}
+        return {name: value for name, value in settings.items() if value is not None or name == "void"}
 
     def restore_settings(self, settings: dict[str, Any]) -> None:
         self.channels, self.void = settings["channels"], settings["void"]
+        self.values, self.colours = settings.get("values"), settings.get("colours")
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of whole images: (1, C, H, W) uint8 -> (1, K, H, W) float32, by sliding windows."""

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lit_splitmask.errors import UserError
-from lit_splitmask.selection.signals import Signal, Sizes
+from lit_splitmask.selection.signals import Signal
+from lit_splitmask.selection.sizes import Sizes
 from lit_splitmask.selection.snapshot import Snapshot
 
 FORWARD_SHARE = 1 / 2

@@ -3,7 +3,6 @@
 import copy
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -11,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_splitmask.distributed import broadcast_from_zero, rank, sum_over_processes, world_size
+from lit_splitmask.models.vit import ViT
 from lit_splitmask.probing import LinearProbe, accuracy, knn_predict, rankme, rankme_error
 from lit_splitmask.selection.rule import Direction
-from lit_splitmask.selection.snapshot import NUM_MASK_DRAWS, ImageSubset, Snapshot, ValueAndError
+from lit_splitmask.selection.sizes import Sizes
+from lit_splitmask.selection.snapshot import NUM_MASK_DRAWS, Snapshot, ValueAndError
 
 Part = Literal["train", "held_out"]
 """The images of a snapshot whose features a signal may need."""
@@ -21,35 +22,6 @@ Part = Literal["train", "held_out"]
 LINEAR_COST = 70 * 2 * 30
 """Cost of a linear probe per image, width and class, in multiply-adds of the backbone: 70 evaluations of the loss and its
 gradient, as measured, at a thirtieth of the backbone's speed."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What the cost of a measurement depends on.
-
-    Attributes:
-        num_train: Number of training images.
-        num_held_out: Number of held-out images.
-        num_classes: Number of classes; 0 without labels.
-        width: Width of the features.
-        macs: Multiply-adds of one image's forward pass through the backbone; 0 if unknown.
-    """
-
-    num_train: int
-    num_held_out: int
-    num_classes: int
-    width: int
-    macs: int
-
-    @classmethod
-    def of(cls, module: nn.Module, train: ImageSubset, held_out: ImageSubset, num_classes: int) -> "Sizes":
-        """The sizes of a module, whose ``vit`` is the backbone if it has one, and of its images."""
-        vit: Any = getattr(module, "vit", None)
-        macs = width = 0
-        if vit is not None:
-            macs = sum(parameter.numel() for parameter in vit.parameters()) * vit.num_patches
-            width = vit.embed_dim
-        return cls(len(train), len(held_out), num_classes, width, macs)
 
 
 class Signal(ABC):
@@ -86,6 +58,12 @@ class Signal(ABC):
         """About how many forward passes of single images it costs, in addition to those for ``needs_features``."""
         return 0.0
 
+    def lacks(self, module: nn.Module) -> str | None:
+        """What a module must have to be measured and does not have, in words; None if it can be measured."""
+        if self.needs_features and not callable(getattr(module, "features", None)):
+            return "a method features(images)"
+        return None
+
     @abstractmethod
     def measure(self, snapshot: Snapshot) -> ValueAndError:
         """The value and its standard error, the same on every process."""
@@ -113,10 +91,18 @@ def _wrong_declaration(signal: type[Signal]) -> str | None:
     return None
 
 
+def _lacks_loss(module: nn.Module) -> str | None:
+    # An objective whose held_out_loss is None counts although its loss is NaN, so that the number of evaluations of this
+    # project's runs stays as it was.
+    has_loss = hasattr(getattr(module, "objective", None), "held_out_loss") and callable(getattr(module, "views", None))
+    return None if has_loss else "an objective with a held_out_loss, as Pretrain has"
+
+
 class HeldOutLoss(Signal):
     """The pre-training loss on held-out images with fixed masks and words, its masked-modelling part only.
 
-    It is NaN for objectives whose ``held_out_loss`` is None. Its standard error is that over several draws of masks.
+    It is NaN for objectives whose ``held_out_loss`` is None, and left out for modules that have no such objective. Its standard
+    error is that over several draws of masks.
 
     Example:
         >>> HeldOutLoss().name, HeldOutLoss.better
@@ -127,6 +113,9 @@ class HeldOutLoss(Signal):
 
     def forward_passes(self, sizes: Sizes) -> float:
         return NUM_MASK_DRAWS * sizes.num_held_out
+
+    def lacks(self, module: nn.Module) -> str | None:
+        return _lacks_loss(module)
 
     def measure(self, snapshot: Snapshot) -> ValueAndError:
         return snapshot.held_out_loss
@@ -144,6 +133,9 @@ class LossGap(Signal):
 
     def forward_passes(self, sizes: Sizes) -> float:
         return NUM_MASK_DRAWS * (sizes.num_held_out + min(sizes.num_train, sizes.num_held_out))
+
+    def lacks(self, module: nn.Module) -> str | None:
+        return _lacks_loss(module)
 
     def measure(self, snapshot: Snapshot) -> ValueAndError:
         held_out, error = snapshot.held_out_loss
@@ -235,6 +227,10 @@ class ShortFinetune(Signal):
 
     def forward_passes(self, sizes: Sizes) -> float:
         return 3 * self.steps * self.batch_size + sizes.num_held_out
+
+    def lacks(self, module: nn.Module) -> str | None:
+        is_known = isinstance(getattr(module, "vit", None), ViT) and callable(getattr(module, "normalise", None))
+        return None if is_known else "a ViT of this project as vit, and normalise(images)"
 
     def measure(self, snapshot: Snapshot) -> ValueAndError:
         module: Any = snapshot.module

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import default_collate
 
 from lit_splitmask.distributed import alone, rank, sum_over_processes, world_size
 from lit_splitmask.errors import UserError
 from lit_splitmask.seeding import generator_for
+from lit_splitmask.selection.descriptors import descriptors
+from lit_splitmask.selection.items import as_batch, labels_of
 
 BATCH_SIZE = 128
 NUM_MASK_DRAWS = 4
@@ -27,7 +28,7 @@ class ImageSubset:
     """Evenly spaced images of a dataset, the same at every measurement, read in the main process.
 
     Args:
-        dataset: Gives dicts with ``image`` (C, H, W) uint8 and, if there are labels, ``label``.
+        dataset: Gives dicts with ``image`` (C, H, W) and, if there are labels, ``label``; tuples (image, label); or images.
         max_images: Number of images to use at most.
 
     Attributes:
@@ -58,11 +59,18 @@ class ImageSubset:
 
     def batch(self, number: int) -> dict[str, Tensor]:
         """One batch, the same on any number of processes."""
-        indices = self.batch_indices(number)
+        return self.read(self.batch_indices(number))
+
+    def read(self, indices: list[int]) -> dict[str, Tensor]:
+        """A batch of the images with these indices in the dataset.
+
+        Raises:
+            UserError: They cannot form a batch.
+        """
         if hasattr(self._dataset, "__getitems__"):
-            batch: dict[str, Tensor] = self._dataset.__getitems__(indices)
-            return batch
-        return default_collate([self._dataset[index] for index in indices])
+            found = self._dataset.__getitems__(indices)  # a batch in this project, a list of items in torch's Subset
+            return found if isinstance(found, dict) else as_batch(found)
+        return as_batch([self._dataset[index] for index in indices])
 
     def own_batches(self) -> range:
         """Numbers of the batches that this process computes."""
@@ -80,7 +88,7 @@ class Snapshot:
     Features and the held-out loss are computed once, when they are first used.
 
     Args:
-        module: Has ``features``, (B, C, H, W) uint8 to (B, D).
+        module: Has ``features``, from images (B, C, H, W) to (B, D), (B, N, D) or (B, D, H, W).
         train: Training images.
         held_out: Held-out images.
         num_classes: Number of classes; 0 without labels.
@@ -143,14 +151,15 @@ class Snapshot:
         for number in images.own_batches() or range(min(1, images.num_batches)):
             batch = images.batch(number)
             with alone(), self.precision():
-                computed = self.module.features(batch["image"].to(self.module.device)).float()
+                pixels = batch["image"].to(self.module.device)
+                computed = descriptors(self.module.features(pixels), pixels)
             if features is None:
                 features = computed.new_zeros(len(images), computed.shape[1])
             if number in images.own_batches():
                 rows = slice(number * BATCH_SIZE, number * BATCH_SIZE + len(computed))
                 features[rows] = computed
-                if "label" in batch:
-                    labels[rows] = batch["label"].to(labels.device)
+                if self.num_classes >= 2:
+                    labels[rows] = labels_of(batch, self.num_classes).to(labels.device)
         if features is None:
             raise UserError(
                 "There are no images to compute features of: give at least one training and one held-out image."

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from coco_sets import COLOURS, write_set
+from coco_sets import COLOURS, opened, write_set
 
 from lit_splitmask.augment.detect import DetectionAugment, View, fit, whole_view
-from lit_splitmask.datamodules import Budget, CocoDetection
 from lit_splitmask.errors import UserError
 
 COLOUR_OF_LABEL = [COLOURS[category] for category in (0, 3, 90)]
@@ -21,11 +20,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def targets(root: Path, augment: DetectionAugment, passes: int = 6) -> list[dict[str, Any]]:
-    data = CocoDetection(
-        str(root), 96, max_size=160, batch_size=1, num_workers=0, budget=Budget(steps=1), num_epochs=1, augment=augment
-    )
-    data.setup("fit")
-    images = data.train_images()
+    images = opened(root, image_size=96, max_size=160, batch_size=1, augment=augment).train_images()
     return [images[(number, index)] for number in range(passes) for index in range(3)]
 
 

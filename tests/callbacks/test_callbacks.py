@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from lightning import Callback
+from lightning import Callback, Trainer
+from own_modules import Images, Plain
 from PIL import Image
 from tiny_runs import BACKBONE, OPTIM, classifier, image_data, pretrain_module, same_tensors, tiny_trainer
+from torch.utils.data import DataLoader
 
 from lit_splitmask.callbacks import (
     EstimateTime,
@@ -121,6 +123,18 @@ def test_progress_is_printed_as_lines_without_a_terminal(root: Path, capsys: pyt
     assert all("images/s" in line and "loss" in line and line.endswith("left") for line in lines)
     assert lines[-1].endswith("0:00:00 left")
     assert not any("\x1b" in line for line in lines)
+
+
+def test_progress_of_an_endless_run_has_no_total(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            trainer.should_stop = trainer.global_step == 3
+
+    trainer = tiny_trainer(tmp_path, callbacks=[RunProgress(0.0), Stop()], enable_progress_bar=True, max_epochs=-1)
+    trainer.fit(Plain(), DataLoader(Images(8), batch_size=2))
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
+    assert [line.split()[1] for line in lines] == ["1", "2", "3"]
+    assert not any("left" in line for line in lines)
 
 
 def test_progress_lines_are_rare_by_default(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,7 +288,7 @@ def test_predictions_have_paths_and_probabilities_that_sum_to_one(root: Path) ->
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == data.predict_paths
     for row in rows:
-        scores = {name: float(row[name]) for name in data.class_names}
+        scores = {name: float(row[name]) for name in module.class_names}
         assert sum(scores.values()) == pytest.approx(1, abs=1e-4)
         assert row["predicted"] == max(scores, key=lambda name: scores[name])
 

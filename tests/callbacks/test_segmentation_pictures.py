@@ -9,7 +9,7 @@ from PIL import Image
 from scenes import save, scene_data, segmenter, write_scenes
 from tiny_runs import one_thread, tiny_trainer  # noqa: F401
 
-from lit_splitmask.annotations.label_maps import read_map
+from lit_splitmask.annotations.label_maps import read_map, to_values
 from lit_splitmask.callbacks import LabelMapWriter, SegmentationPictures
 from lit_splitmask.callbacks.drawing import TITLE_HEIGHT, class_colours
 from lit_splitmask.callbacks.prediction_writers import encode_map, map_names
@@ -52,7 +52,7 @@ def test_other_modules_are_refused() -> None:
 @pytest.mark.parametrize(("void", "num_classes"), [(None, 3), (0, 3), (1, 3), (255, 256), (11, 300)])
 def test_a_written_map_has_the_values_of_the_training_maps(void: int | None, num_classes: int, tmp_path: Path) -> None:
     classes = np.arange(num_classes).reshape(1, -1).repeat(2, axis=0)
-    (tmp_path / "map.png").write_bytes(encode_map(classes, void, num_classes))
+    (tmp_path / "map.png").write_bytes(encode_map(classes, to_values(np.arange(num_classes), void).tolist()))
     expected = [value for value in range(num_classes + 1) if value != void][:num_classes]
     assert read_map(tmp_path / "map.png")[1].tolist() == expected
 
@@ -71,7 +71,8 @@ def test_maps_have_the_size_of_their_images_and_the_predicted_classes(tmp_path: 
     trainer = tiny_trainer(tmp_path)
     trainer.fit(module, datamodule=data)
     found = tiny_trainer(tmp_path, callbacks=[writer]).predict(module, datamodule=data)
-    assert sorted(path.name for path in (tmp_path / "maps").rglob("*.png")) == ["06.png", "07.png", "08.png", "odd.png"]
+    names = [f"{number:02d}.png" for number in range(9)]
+    assert sorted(path.name for path in (tmp_path / "maps").rglob("*.png")) == [*names, "odd.png"]
     for name, batch in zip(data.predict_paths, found or [], strict=True):
         written = read_map(tmp_path / "maps" / name)
         assert written.shape == read_map(root / name.replace("images", "annotations")).shape

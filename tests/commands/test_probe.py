@@ -57,6 +57,29 @@ def test_random_weights_are_the_same_for_a_seed(work: Path) -> None:
     assert scores[0] == scores[1] != scores[2]
 
 
+def test_images_of_a_list_without_a_label_are_left_out(work: Path) -> None:
+    rows = [f"{path},{path.parent.name},train" for path in sorted(Path("shapes").rglob("*.png"))]
+    rows = [
+        *rows[:-6],
+        *(row.replace("train", "test") for row in rows[-6:-3]),
+        *(f"{row.split(',')[0]},," for row in rows[-3:]),
+    ]
+    rows = [f"{row}test" if row.endswith(",") else row for row in rows]
+    Path("list.csv").write_text("\n".join(["path,label,split", *rows]))
+    command = [
+        "probe",
+        "--data",
+        "Manifest",
+        "--data.manifest",
+        "list.csv",
+        "--data.image_size=32",
+        "--data.num_workers=0",
+    ]
+    assert main([*command, "--blocks=false", "--out", "out"]) == 0
+    found = json.loads(Path("out/probe.json").read_text())
+    assert (found["split"], found["held_out_images"]) == ("test", 3)
+
+
 def test_one_channel_weights_without_pixel_statistics_are_probed(work: Path) -> None:
     vit = ViT(ViTConfig(size="tiny", embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32, in_chans=1))
     torch.save(vit.state_dict(), "grey.pth")

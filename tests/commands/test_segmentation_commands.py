@@ -9,9 +9,10 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from scenes import BACKBONE, draw_scene, plain_confusion, save, write_scenes
+from scenes import BACKBONE, COLOURS, draw_scene, plain_confusion, save, write_pairs, write_scenes
 from tiny_runs import OPTIM, PRETRAIN, TRAINER, one_thread, recipe, same_tensors  # noqa: F401
 
+from lit_splitmask.annotations.colours import read_table
 from lit_splitmask.annotations.label_maps import read_map
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.cli import main
@@ -142,11 +143,70 @@ def test_a_folder_of_label_maps_needs_no_recipe(work: Path, capsys: pytest.Captu
     assert "Recipe segment_" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("what", ["annotations/train/00.png", "images/train/00.png"])
-def test_an_error_in_the_folder_leaves_no_run_behind(what: str, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("scenes", what).write_bytes(b"damaged")
+def test_an_error_in_the_folder_leaves_no_run_behind(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.open("scenes/annotations/train/00.png").save("scenes/annotations/train/00.png", "JPEG")
     assert main([*FINETUNE, "s"]) == 1
     error = capsys.readouterr().err
-    assert "00.png" in error
+    assert "00.png is a JPEG" in error
     assert "Traceback" not in error
     assert not Path("runs/s").exists()
+
+
+def test_damaged_files_are_named_and_left_out(work: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Path("scenes/images/train/00.png").write_bytes(b"damaged")
+    Path("scenes/annotations/train/01.png").write_bytes(b"damaged")
+    assert main([*FINETUNE, "s"]) == 0
+    assert caplog.text.count("scenes/images/train/00.png cannot be decoded") == 1
+    assert caplog.text.count("scenes/annotations/train/01.png cannot be decoded") == 1
+    assert "images/train/01.png, which belongs to it, is left out too" in caplog.text
+
+
+def test_masks_of_0_and_255_are_trained_on_and_predicted(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for start, split, count in ((0, "train", 6), (10, "val", 3), (20, "test", 2)):
+        write_pairs(
+            work / "cracks",
+            f"{split}/images/{{}}.jpg",
+            f"{split}/masks/{{}}.png",
+            count=count,
+            start=start,
+            values=[0, 255, 255, 0],
+        )
+    Path("cracks/classes.txt").write_text("whole\ncrack\n")
+    assert main(["finetune", "--recipe", "segment.yaml", "--data.root", "cracks", "--name", "s"]) == 0
+    assert "crack" in capsys.readouterr().out
+    about = load_weights("runs/s/segmenter.safetensors").info
+    assert (about["class_names"], about["segmenter"]["values"]) == (["whole", "crack"], [0, 255])
+    assert yaml.safe_load(Path("runs/s/predict.yaml").read_text())["data"]["init_args"]["values"] == [0, 255]
+    report = json.loads(Path("runs/s/test.json").read_text())
+
+    Path("cracks/test/images/broken.jpg").write_bytes(b"damaged")
+    assert main(["predict", "--config", "runs/s/predict.yaml", "--data.root", "cracks", *EXACT]) == 0
+    written = sorted(path.relative_to("predictions").as_posix() for path in Path("predictions").rglob("*.png"))
+    assert written == sorted(
+        path.relative_to("cracks").with_suffix(".png").as_posix() for path in Path("cracks").rglob("??.jpg")
+    )
+    confusion = np.zeros((2, 2), dtype=np.int64)
+    for number in (20, 21):
+        stored = Image.open(f"predictions/test/images/{number}.png")
+        assert stored.mode == "L"
+        predicted = np.asarray(stored)
+        assert set(np.unique(predicted)) <= {0, 255}
+        truth = np.asarray(Image.open(f"cracks/test/masks/{number}.png"))
+        confusion += plain_confusion(truth.astype(int) // 255, predicted.astype(int) // 255, 2)
+    assert report["confusion"] == confusion.tolist()
+
+    Path("cracks/test/images/broken.jpg").unlink()
+    assert main(["test", "--config", "runs/s/predict.yaml", "--data.root", "cracks", *EXACT]) == 0
+    assert f"{report['scores']['test/miou']:.6f}"[:6] in capsys.readouterr().out
+
+
+def test_maps_in_colours_are_predicted_in_the_colours_of_their_table(work: Path) -> None:
+    write_pairs(work / "cvat", "JPEGImages/{}.jpg", "SegmentationClass/{}.png", count=6, values=COLOURS)
+    Path("cvat/labelmap.txt").write_text("sky:0,0,0::\nground:40,40,160::\ndisc:220,60,50::\nbar:60,170,80::\n")
+    assert main(["finetune", "--recipe", "segment.yaml", "--data.root", "cvat", "--name", "s"]) == 0
+    assert json.loads(Path("runs/s/val.json").read_text())["classes"] == ["sky", "ground", "disc", "bar"]
+    assert main(["predict", "--config", "runs/s/predict.yaml", "--data.root", "cvat"]) == 0
+    table = read_table(Path("cvat/labelmap.txt"))
+    for number in range(6):
+        path = f"predictions/JPEGImages/{number:02d}.png"
+        assert read_map(path, table).tolist() == read_map(path).tolist()

@@ -2,13 +2,16 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from folder_data import MakeData, batches, noise, ready, same
 from PIL import Image
+from torch import Tensor
 
 from lit_splitmask.datamodules import FinetuneAugment, ImageFolder
 from lit_splitmask.errors import UserError
@@ -62,6 +65,61 @@ def test_file_names_may_have_any_script_and_even_be_no_text(tmp_path: Path) -> N
     assert data.class_names == ["α", "β"]
     assert sum(map(len, data.index.splits.values())) == 12
     assert same(batches(data, 2), batches(again, 2))
+
+
+def seen(loader: Iterable[dict[str, Tensor]], paths: Sequence[str]) -> dict[str, Tensor]:
+    """The crop of each image that a loader gives, by name."""
+    return {
+        paths[index]: image
+        for batch in loader
+        for index, image in zip(batch["index"].tolist(), batch["image"], strict=True)
+    }
+
+
+@pytest.mark.parametrize("image_size", [4, 16])
+def test_prediction_has_the_pixels_that_evaluation_has(
+    tmp_path: Path, split_folder: MakeFolder, image_size: int
+) -> None:
+    root = split_folder()
+    for file in sorted(root.rglob("*.png"))[::2]:
+        Image.open(file).save(file.with_suffix(".jpg"))
+        file.unlink()
+    settings: dict[str, Any] = {"batch_size": 4, "num_workers": 0, "index_dir": str(tmp_path / "runs")}
+    trained = ready(ImageFolder(str(root), image_size, **settings))
+    predicted = ImageFolder(str(root), image_size, **settings)
+    predicted.setup("predict")
+    crops = seen(predicted.predict_dataloader(), predicted.predict_paths)
+    for split, loader in (("val", trained.val_dataloader()), ("test", trained.test_dataloader())):
+        evaluated = seen(loader, trained.index.splits[split])
+        assert len(evaluated) == 6
+        for name, crop in evaluated.items():
+            assert torch.equal(crops[name], crop)
+
+
+def test_prediction_sees_every_image_whatever_the_folders_are_called(tmp_path: Path) -> None:
+    root = tmp_path / "new"
+    names = [
+        "a.png", "train/b.png", "test/c.png", "Val/x/d.png", "disc/e.png", "2026-05-01/f.png", "one/two/three/g.png",
+        "masks/h.png", "labels/i.png", "JPEGImages/j.png", "unlabelled/k.png", "A/a.png", "__MACOSX/not.png", "x/._y.png",
+    ]  # fmt: skip
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(number % 9)).save(root / name)  # some images twice
+    (root / "broken.jpg").write_bytes(b"no image")
+    (root / "IMG_1.HEIC").touch()
+    Image.fromarray(noise(0)).save(root / "IMG_2", "JPEG")
+    data = ImageFolder(str(root), 16, batch_size=4, num_workers=0, index_dir=str(tmp_path / "runs"))
+    data.only_predict()
+    data.prepare_data()
+    data.setup("predict")
+    assert list(data.predict_paths) == sorted(names[:-2])
+    assert seen(data.predict_dataloader(), data.predict_paths).keys() == set(names[:-2])
+    assert data.predict_problems == {
+        "broken.jpg": "its content is no image of a known format",
+        "IMG_1.HEIC": "not read: HEIC (convert to JPEG, for example with `magick mogrify -format jpg *.HEIC`)",
+        "IMG_2": "not read: images without a known extension (add it, such as .jpg)",
+    }
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(("image_size", "reported"), [(16, False), (400, True)])

@@ -76,6 +76,48 @@ def test_fewer_images_than_processes_cannot_be_evaluated(make_data: MakeData) ->
         ready(data, "test").test_dataloader()
 
 
+@pytest.mark.parametrize("world_size", [2, 3, 30])
+def test_processes_predict_every_image_once(make_data: MakeData, world_size: int) -> None:
+    seen: list[int] = []
+    for rank in range(world_size):
+        data = make_data()
+        data.trainer = stand_in(world_size=world_size, global_rank=rank)  # type: ignore[assignment]
+        data.setup("predict")
+        seen += [index for batch in data.predict_dataloader() for index in batch["index"].tolist()]
+    assert sorted(seen) == list(range(30))
+
+
+def test_fewer_images_than_processes_cannot_be_predicted(make_data: MakeData) -> None:
+    data = make_data()
+    data.trainer = stand_in(world_size=31)  # type: ignore[assignment]
+    data.setup("predict")
+    with pytest.raises(UserError, match=r"30 image\(s\) cannot be divided among 31 processes.*--trainer\.devices=30"):
+        data.predict_dataloader()
+
+
+@pytest.mark.parametrize("way", ["only_predict", "a trainer that predicts"])
+def test_nothing_is_prepared_where_images_are_only_predicted(make_data: MakeData, way: str) -> None:
+    data = make_data()
+    if way == "only_predict":
+        data.only_predict()
+    else:
+        data.trainer = stand_in(predicting=True)  # type: ignore[assignment]
+    assert data.predicts_only
+    data.prepare_data()
+    assert not data.index_dir.exists()
+    data.setup("predict")
+    assert len(data.predict_paths) == 30
+    with pytest.raises(UserError, match=r"prepare_data\(\)"):
+        data.setup("fit")
+
+
+def test_a_trainer_that_does_not_predict_prepares_everything(make_data: MakeData) -> None:
+    data = make_data()
+    data.trainer = stand_in(predicting=False)  # type: ignore[assignment]
+    assert not data.predicts_only
+    assert len(ready(data).train_samples) == 21
+
+
 def test_a_batch_that_processes_cannot_divide_is_refused(make_data: MakeData) -> None:
     data = make_data(batch_size=9)
     data.trainer = stand_in(world_size=2)  # type: ignore[assignment]

@@ -1,17 +1,23 @@
 """Images listed in a CSV file."""
 
+import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from folder_data import stand_in
 from replicas import draw
+from tiny_runs import classifier, tiny_trainer
 
-from lit_splitmask.datamodules import Manifest
-from lit_splitmask.datamodules.manifest import read_manifest
+from lit_splitmask.annotations.manifest_rows import read_manifest
+from lit_splitmask.datamodules import Budget, Manifest
 from lit_splitmask.errors import UserError
+from lit_splitmask.images.folder_names import SPLITS
 from lit_splitmask.images.index import SplitOptions
 from lit_splitmask.images.split import join
+from lit_splitmask.modules import Classify
 
 Write = Callable[..., Path]
 
@@ -139,13 +145,18 @@ def test_another_label_split_or_group_is_a_change_but_another_order_is_not(write
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (["file,label", "1.png,a"], "column path.*it has file, label and 1 rows"),
+        (["x,label", "1,a"], "column path.*it has x, label and 1 rows"),
+        (["1.png,a", "2.png,b"], "first line looks like an image"),
         (["path,label"], "0 rows"),
-        (["path", "1.png", "1.png"], "1.png in more than one row"),
-        (["path,label", "1.png,a", ",b"], "Row 3 of the manifest"),
-        (["path,label", "1.png,a", "2.png,"], "some images a label, but not 2.png"),
-        (["path,split", "1.png,train", "2.png,"], "some images a split, but not 2.png"),
-        (["path,split", "1.png,training"], "'training': use train, val or test"),
+        (["path", "1.png", "1.png"], r"1.png in more than one row \(rows 2, 3\): give"),
+        (["path,label", "1.png,a", "1.png,b"], "several labels of one image, they are not supported"),
+        (["path,label", "1.png,a", ",b"], "Row 3 of .* has no path"),
+        (["path", "1\0.png"], "Row 2 of .* NUL"),
+        (["path,label", "1.png,a,b"], "Row 2 of .* has 3 cells, but the header has 2"),
+        (["path,split", "1.png,train", "2.png,"], r"some images a split, but not 2.png \(row 3\)"),
+        (["path,split", "1.png,train", "2.png,fold3"], "2.png the split 'fold3'.* use train, val or test|Use train"),
+        (["path,split", "1.png,train", "2.png,pred"], "the split 'pred'"),
+        (["path,class,species", "1.png,bird,wren", "2.png,bird,tit"], "class, species. Rename the one"),
     ],
 )
 def test_unusable_manifests_are_refused(rows: list[str], message: str, write: Write) -> None:
@@ -156,8 +167,157 @@ def test_unusable_manifests_are_refused(rows: list[str], message: str, write: Wr
 def test_missing_files_are_refused(write: Write, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         read_manifest(tmp_path / "none.csv")
-    with pytest.raises(UserError, match=r"2 of the 2 images .* 1\.png, 2\.png"):
+    with pytest.raises(
+        UserError, match=r"list\.csv lists are missing: 1\.png, 2\.png \(row 2\)\. They were looked for in .*scans"
+    ):
         ready(write("path", "1.png", "2.png", images=False))
     (tmp_path / "scans" / "list.csv").write_bytes(b"\xff\xfe\x00path")
     with pytest.raises(UserError, match="UTF-8"):
         read_manifest(tmp_path / "scans" / "list.csv")
+
+
+def test_a_plain_manifest_has_the_digest_that_it_always_had(write: Write) -> None:
+    """Else indexes of earlier versions, and the runs that were made with them, would be refused."""
+    rows = (
+        "path,label,split,group",
+        "a/1.png,dog,train,p1",
+        "a\\2.png,cat,TRAIN,p1",
+        "b.png,cat,valid,",
+        "c.png,dog,test,p2",
+    )
+    assert read_manifest(write(*rows, images=False)).digest == "a203d641ba3286d55cbe48708bf0eee8"
+
+
+def test_an_index_without_newer_options_is_accepted(write: Write) -> None:
+    path = write("path,label", *(f"{number}.png,{number % 2}" for number in range(20)))
+    first = ready(path)
+    stored = json.loads(first.record.read_text())
+    del stored["options"]["layout"]
+    first.record.write_text(json.dumps(stored))
+    assert list(ready(path).train_samples.files) == list(first.train_samples.files)
+
+
+def test_paths_that_differ_from_the_files_are_resolved_and_said(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    path = write("path,label", *(f"images/{number:03}.png,{number % 2}" for number in range(20)))
+    path.write_text("\n".join(["image_id,label", *(f"{number:03},{number % 2}" for number in range(20))]))
+    data = ready(path)
+    assert sorted(file for samples in data.source.splits.values() for file in samples.files)[0] == "images/000.png"
+    assert "20 of the listed paths do not exist as written" in caplog.text
+    assert "000 -> images/000.png" in caplog.text
+    assert "The path is read from the column 'image_id'." in caplog.text
+    assert list(ready(path).train_samples.files) == list(data.train_samples.files)  # by the index
+
+
+def for_fine_tuning(path: Path, **settings: Any) -> Manifest:
+    """The datamodule with a trainer that runs a classifier."""
+    small = {"image_size": 16, "batch_size": 4, "num_workers": 0, "index_dir": str(path.parents[1] / "index")}
+    data = Manifest(str(path), **(small | settings))
+    data.prepare_data()
+    data.trainer = stand_in(lightning_module=Classify)  # type: ignore[assignment]
+    data.setup("fit")
+    return data
+
+
+def splits_of(data: Manifest) -> dict[str, list[int]]:
+    return {name: samples.labels.tolist() for name, samples in data.source.splits.items()}
+
+
+def test_images_without_a_label_serve_pretraining_and_are_left_out_of_fine_tuning(
+    write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [f"{number}.png,{'' if number >= 20 else number % 2}" for number in range(30)]
+    path = write("path,label", *rows)
+    unlabelled = {f"{number}.png" for number in range(20, 30)}
+    pretrained = ready(path)
+    labels = {
+        file: label
+        for samples in pretrained.source.splits.values()
+        for file, label in zip(samples.files, samples.labels.tolist(), strict=True)
+    }
+    assert {file for file, label in labels.items() if label < 0} == unlabelled <= set(pretrained.train_samples.files)
+    assert not pretrained.all_labelled
+    tuned = for_fine_tuning(path)
+    assert tuned.all_labelled
+    assert splits_of(tuned) == {
+        name: [label for label in found if label >= 0] for name, found in splits_of(pretrained).items()
+    }
+    assert tuned.num_classes == pretrained.num_classes == 2
+    assert caplog.text.count("Images without a label are left out: 10 of train.") == 1
+
+
+def test_a_test_split_without_labels_is_only_predicted(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [f"{number}.png,{number % 2},train" for number in range(16)] + [
+        f"t{number}.png,,test" for number in range(4)
+    ]
+    path = write("path,label,split", *rows)
+    caplog.set_level(logging.INFO)
+    assert splits_of(ready(path))["test"] == [-1] * 4
+    assert "4 of 20 images have no label" in caplog.text
+    assert "4 of them are held out: to pre-train on these too, give them the split unlabelled" in caplog.text
+    data = for_fine_tuning(path)
+    assert data.source.splits.keys() == {"train", "val"}
+    assert "4 of test. No image of test has one, so the test images are not evaluated, only predicted" in caplog.text
+    with pytest.raises(UserError, match=r"test images in .* have no labels"):
+        data.test_dataloader()
+    data.setup("predict")
+    assert len(data.predict_paths) == 20
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            ["path,breed", "1.png,a", "2.png,b"],
+            "no image a label, and its other columns are breed: name the column of the",
+        ),
+        (["path,label,split", "1.png,a,test", "2.png,b,test", "3.png,,train"], "None of the 1 images of train"),
+        (["path,label,split", "1.png,a,train", "2.png,b,train", "3.png,,val"], "None of the 1 images of val"),
+    ],
+)
+def test_fine_tuning_without_labels_is_refused(rows: list[str], message: str, write: Write) -> None:
+    with pytest.raises(UserError, match=message):
+        for_fine_tuning(write(*rows))
+
+
+def test_fine_tuning_with_labels_ignored_is_refused(write: Write) -> None:
+    with pytest.raises(UserError, match=r"data\.splits\.labels=none ignores the labels"):
+        for_fine_tuning(write("path,label", "1.png,a", "2.png,b"), splits=SplitOptions(labels="none"))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
+def test_a_classifier_is_trained_and_tested_on_the_labelled_images_only(write: Write, tmp_path: Path) -> None:
+    rows = [
+        f"{split}{number}.png,{'' if number >= 6 else 'ab'[number % 2]},{split}"
+        for split in SPLITS
+        for number in range(8)
+    ]
+    path = write("path,label,split", *rows)
+    data = Manifest(
+        str(path), image_size=32, batch_size=4, budget=Budget(steps=3), num_workers=0, index_dir=str(tmp_path / "index")
+    )
+    module, trainer = classifier(), tiny_trainer(tmp_path)
+    trainer.fit(module, datamodule=data)
+    assert [len(samples) for samples in data.source.splits.values()] == [6, 6, 6]
+    trainer.test(module, datamodule=data, verbose=False)
+    assert int(module.confusion.sum()) == 6
+
+
+def test_every_listed_image_is_predicted_and_no_other(write: Write) -> None:
+    path = write("path,label,split", "a/1.png,x y,train", "a/2.png,x,fold", "b/3.png,,")
+    draw(path.parent / "a/other.png", 9)
+    (path.parent / "a/2.png").write_bytes(b"no image")
+    path.write_text(path.read_text() + "gone.png,,\n")
+    data = Manifest(str(path), image_size=16, batch_size=4, num_workers=0, index_dir=str(path.parents[1] / "index"))
+    data.only_predict()
+    data.prepare_data()
+    data.setup("predict")
+    assert list(data.predict_paths) == ["a/1.png", "b/3.png"]
+    assert data.predict_problems.keys() == {"a/2.png", "gone.png"}
+    assert not data.record.exists()
+
+
+def test_a_list_of_missing_images_is_not_predicted(write: Write) -> None:
+    data = Manifest(str(write("path", "1.png", images=False)), num_workers=0)
+    with pytest.raises(UserError, match=r"1 of the 1 images .* are missing"):
+        data.setup("predict")

@@ -1,6 +1,7 @@
 """Folders of more images to pre-train on, for the datamodules of a user's own images."""
 
 import inspect
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,39 @@ def test_an_image_of_the_pool_that_val_or_test_holds_is_left_out(
     data = ready(make_data(pool=[str(pool)]))
     assert len(data.train_samples) == 21 + 1
     assert f"2 images of {pool} are left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("test", "dev"),
+        ("train", "test", "extra"),
+        ("train", "val"),
+        ("a/x", "b/x"),
+        (".",),
+        ("deep/train", "deep/test"),
+    ],
+)
+def test_all_images_of_a_pool_are_used_whatever_its_folders_are_called(
+    make_data: MakeData, tmp_path: Path, folders: tuple[str, ...]
+) -> None:
+    for number, folder in enumerate(folders):
+        (tmp_path / "more" / folder).mkdir(parents=True, exist_ok=True)
+        for copy in range(2):
+            Image.fromarray(noise(100 + 10 * number + copy)).save(tmp_path / "more" / folder / f"{copy}.png")
+    data = ready(make_data(pool=[str(tmp_path / "more")]))
+    assert len(data.train_samples) == 21 + 2 * len(folders)
+
+
+def test_an_index_of_a_pool_from_before_layouts_is_accepted(make_data: MakeData, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    Image.fromarray(noise(100)).save(tmp_path / "more" / "1.png")
+    ready(make_data(pool=[str(tmp_path / "more")]))
+    (path,) = (tmp_path / "runs").glob("more-*/pool.json")
+    stored = json.loads(path.read_text())
+    assert stored["options"].pop("layout") == "flat"
+    path.write_text(json.dumps(stored))
+    assert len(ready(make_data(pool=[str(tmp_path / "more")])).train_samples) == 22
 
 
 def test_a_manifest_takes_a_pool_too(class_folder: MakeFolder, tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_classes_that_only_the_validation_images_of_imagenet_have_are_refused(
 ) -> None:
     data = make_published("ImageNet")
     (tmp_path / "data/val/n01443537").rename(tmp_path / "data/val/n01484850")
-    with pytest.raises(UserError, match="holds the class n01484850, which train lacks"):
+    with pytest.raises(UserError, match="has the class n01484850, which train lacks"):
         data.prepare_data()
 
 

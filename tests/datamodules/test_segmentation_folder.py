@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scenes import draw_scene, save, scene_data, write_scenes
+from scenes import COLOURS, draw_scene, save, scene_data, write_pairs, write_scenes
 
 from lit_splitmask.annotations.label_maps import read_map, to_values
 from lit_splitmask.datamodules import ImageFolder, SegmentationFolder, looks_like_segmentation
@@ -74,15 +74,17 @@ def test_splits_have_several_spellings_and_other_folders_are_reported(
     with caplog.at_level(logging.WARNING):
         data = opened(root)
     assert {name: len(files) for name, files in data.source.splits.items()} == {"train": 4, "val": 2}
-    assert "only Val, train2017 are used" in caplog.text
+    assert "Left out: 1 images in images/extra, which is neither train nor val nor test" in caplog.text
     write_scenes(root, {"val": 1})
-    with pytest.raises(UserError, match="several folders for one split: Val, val"):
+    with pytest.raises(UserError, match="several folders of images for one split: images/Val, images/val"):
         opened(root)
 
 
 def test_a_split_without_its_maps_is_refused(root: Path) -> None:
     (root / "annotations/val").rename(root / "annotations/validation")
-    with pytest.raises(UserError, match=r"images/val/? has no label maps"):
+    assert len(opened(root).source.splits["val"]) == 3  # another spelling
+    (root / "annotations/validation").rename(root / "annotations/other")
+    with pytest.raises(UserError, match=r"images/val has no label maps"):
         opened(root)
 
 
@@ -116,15 +118,14 @@ def test_a_split_without_a_label_is_refused(tmp_path: Path) -> None:
         opened(root)
 
 
-def test_maps_that_are_not_png_are_recognised_and_refused(root: Path) -> None:
+def test_maps_that_are_jpegs_are_recognised_and_refused(root: Path) -> None:
     for path in sorted((root / "annotations").rglob("*.png")):
         Image.open(path).convert("L").save(path.with_suffix(".jpg"))
         path.unlink()
     assert looks_like_segmentation(root)
-    with pytest.raises(UserError, match="JPEG would change its values"):
+    with pytest.raises(UserError, match=r"09\.jpg is a JPEG, whose compression changes values"):
         opened(root)
-    (root / "annotations").rename(root / "masks")
-    with pytest.raises(UserError, match=r"has images/ and masks/.*rename masks/ to annotations/"):
+    with pytest.raises(UserError, match=r"holds label maps beside its images.*--data\.root .*images/train"):
         ImageFolder(str(root), 16, index_dir=str(root.parent / "index")).prepare_data()
 
 
@@ -157,20 +158,56 @@ def test_a_folder_of_images_alone_is_predicted_on(tmp_path: Path) -> None:
         data.setup("fit")
 
 
-def test_a_test_folder_without_maps_is_predicted(root: Path) -> None:
+def test_every_image_is_predicted_once_and_no_map(root: Path) -> None:
+    for path in (root / "annotations" / "test").iterdir():
+        path.write_bytes(b"never read")
+    save(root / "images/loose.png", draw_scene(50)[0])
+    save(root / "new/deep/loose.png", draw_scene(51)[0])
+    (root / "new/broken.jpg").write_bytes(b"no image")
+    (root / "new/phone.heic").write_bytes(b"")
+    data = scene_data(root)
+    data.only_predict()
+    data.prepare_data()
+    assert not data.record.exists()
+    data.setup("predict")
+    numbered = [f"images/{split}/{n:02d}.png" for split, n in zip(["train"] * 6 + ["val"] * 3, range(9), strict=True)]
+    expected = [*numbered, "images/test/09.png", "images/test/10.png", "images/loose.png", "new/deep/loose.png"]
+    assert data.predict_paths[:] == sorted(expected)
+    assert data.predict_problems.keys() == {"new/broken.jpg", "new/phone.heic"}
+    batches = list(data.predict_dataloader())
+    assert len(batches) == 13
+    assert all("map" not in batch for batch in batches)
+    assert data.smallest_image()[1] == 40
+
+
+def test_a_test_folder_without_maps_is_not_evaluated(root: Path) -> None:
     for path in (root / "annotations" / "test").iterdir():
         path.unlink()
     (root / "annotations" / "test").rmdir()
     data = opened(root)
-    assert "test" not in data.source.splits
-    assert data.predict_paths[:] == ["images/test/09.png", "images/test/10.png"]
+    assert data.source.splits.keys() == {"train", "val"}
+    assert len(data.predict_paths) == 11
 
 
 def test_class_names_come_from_a_file(root: Path, tmp_path: Path) -> None:
     (root / "classes.txt").write_text("ground\ndisc\nbar\n")
     assert opened(root).class_names == ["ground", "disc", "bar"]
     (tmp_path / "names.txt").write_text("ground\ndisc\nbar\nnever\n")
-    assert opened(root, classes=str(tmp_path / "names.txt")).num_classes == 4
+    assert opened(root, classes=str(tmp_path / "names.txt"), void=255).num_classes == 4
+    with pytest.raises(
+        UserError, match=r"the value 255, but none has the value 3, .*set data\.void to 255 if .*, or pass "
+    ):
+        opened(root, classes=str(tmp_path / "names.txt"))
+
+
+def test_roboflows_masks_beside_their_images_are_read_with_their_names(tmp_path: Path) -> None:
+    for start, split in ((0, "train"), (10, "valid")):
+        images, maps = f"{split}/{{}}_jpg.rf.1a.jpg", f"{split}/{{}}_jpg.rf.1a_mask.png"
+        write_pairs(tmp_path / "robo", images, maps, start=start, values=[0, 1, 2, 0])
+        (tmp_path / "robo" / split / "_classes.csv").write_text("Pixel Value, Class\n0, ground\n1, disc\n2, bar\n")
+    data = opened(tmp_path / "robo")
+    assert data.class_names == ["ground", "disc", "bar"]
+    assert {name: len(split) for name, split in data.source.splits.items()} == {"train": 4, "val": 4}
 
 
 def spoil_size(root: Path) -> None:
@@ -182,7 +219,7 @@ def spoil_value(root: Path) -> None:
 
 
 def spoil_colour(root: Path) -> None:
-    save(root / "annotations/train/00.png", np.zeros((40, 56, 3), dtype=np.uint8))
+    save(root / "annotations/train/00.png", COLOURS[np.minimum(draw_scene(0)[1], 3)])
 
 
 def spoil_labels(root: Path) -> None:
@@ -201,9 +238,7 @@ def spoil_labels(root: Path) -> None:
             lambda root: (root / "annotations/train/00.png").unlink(),
             r"1 of the 6 images .* such as images/train/00\.png",
         ),
-        (lambda root: (root / "annotations/val/06.png").write_bytes(b"no"), r"06\.png cannot be decoded"),
-        (lambda root: (root / "images/val/06.png").write_bytes(b"no"), r"06\.png cannot be opened"),
-        (lambda root: (root / "images").rename(root / "pictures"), r"no images/ beside it"),
+        (lambda root: (root / "images").rename(root / "annotations/images"), r"no images of the same names"),
         (lambda root: (root / "classes.txt").write_text("a\nb\n"), r"has the value 2, but there are 2 classes"),
         (lambda root: (root / "classes.txt").write_text("a\nb\na\n"), r"names the class a more than once"),
     ],
@@ -239,8 +274,8 @@ def test_a_file_that_changes_is_read_again(root: Path) -> None:
 
 def test_a_folder_of_label_maps_is_recognised(root: Path, tmp_path: Path) -> None:
     assert looks_like_segmentation(root)
+    assert looks_like_segmentation(tmp_path)  # one level up
     assert not looks_like_segmentation(root / "images")
-    assert not looks_like_segmentation(tmp_path)
 
 
 def test_the_training_images_can_be_pre_trained_on(root: Path) -> None:

@@ -2,15 +2,19 @@ import json
 import logging
 import os
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
+from test_decode import huge_png
 
 from lit_splitmask.errors import UserError
-from lit_splitmask.images import scan
+from lit_splitmask.images import build_index, scan
 from lit_splitmask.images.build_index import load_or_make
+from lit_splitmask.images.glance import glance
 from lit_splitmask.images.index import FolderIndex, SplitOptions
 
 MakeFolder = Callable[..., Path]
@@ -101,17 +105,145 @@ def test_a_file_that_cannot_be_decoded_is_left_out_and_named_once(
     assert caplog.text.count("broken.jpg cannot be decoded") == 1
 
 
-def test_too_many_files_that_cannot_be_decoded_are_an_error(flat_folder: MakeFolder, index_dir: Path) -> None:
-    root = flat_folder(20)
-    (root / "bad.jpg").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"1 of the 21 images .* max_bad_share=0.02 allows: bad\.jpg"):
-        make(root, index_dir)
+@pytest.mark.parametrize(
+    ("num_good", "num_bad", "share", "is_refused"),
+    [
+        (20, 3, 0.02, False),  # three files may be bad in any case
+        (20, 4, 0.02, True),
+        (20, 4, 0.2, False),
+        (3, 3, 0.02, False),
+        (2, 3, 0.02, True),  # but not more than half
+        (1, 1, 0.02, False),
+        (1, 2, 0.0, True),
+        (1, 2, 0.7, False),
+    ],
+)
+def test_a_few_files_that_cannot_be_read_are_left_out_and_more_are_an_error(
+    flat_folder: MakeFolder, index_dir: Path, num_good: int, num_bad: int, share: float, is_refused: bool
+) -> None:
+    root = flat_folder(num_good)
+    for number in range(num_bad):
+        (root / f"bad{number}.jpg").write_bytes(b"no image")
+    if is_refused:
+        says = rf"{num_bad} of the {num_good + num_bad} images .* max_bad_share={share} allows: bad0\.jpg.*no image of a known"
+        with pytest.raises(UserError, match=says):
+            make(root, index_dir, max_bad_share=share)
+    else:
+        index = make(root, index_dir, max_bad_share=share)
+        assert (len(index.files), len(index.unreadable)) == (num_good, num_bad)
 
 
-def test_a_folder_of_broken_files_is_an_error(tmp_path: Path, index_dir: Path) -> None:
-    (tmp_path / "bad.jpg").write_bytes(b"no image")
-    with pytest.raises(UserError, match="1 of the 1 images"):
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_folder_of_broken_files_is_an_error(tmp_path: Path, index_dir: Path, count: int) -> None:
+    for number in range(count):
+        (tmp_path / f"bad{number}.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match=rf"None of the {count} images in .* can be read: bad0\.jpg"):
         make(tmp_path, index_dir, max_bad_share=1.0)
+
+
+def test_images_that_pillow_refuses_are_left_out_and_named(
+    flat_folder: MakeFolder, index_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = flat_folder(8)
+    huge_png(root / "pano.png")
+    text = PngImagePlugin.PngInfo()
+    text.add_text("workflow", "x" * 3_000_000, zip=True)
+    Image.new("RGB", (9, 9)).save(root / "comfy.png", pnginfo=text)
+    assert glance(root).median_side > 0
+    index = make(root, index_dir)
+    assert set(index.unreadable) == {"pano.png", "comfy.png"}
+    for name in index.unreadable:
+        assert f"{name} cannot be decoded: " in caplog.text
+
+
+def test_what_is_not_read_is_named_once_per_process(
+    class_folder: MakeFolder, index_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = class_folder(per_class=10)
+    for name in ("IMG_1.HEIC", "IMG_2.HEIC", "film.mp4"):
+        (root / "disc" / name).touch()
+    shutil.copy(root / "disc/disc000.png", root / "disc/IMG_3")
+    shutil.copy(root / "disc/disc000.png", root / "logo.png")
+    for _ in range(2):
+        caplog.clear()
+        build_index._reported.clear()  # as in another process
+        with caplog.at_level(logging.INFO):
+            make(root, index_dir)
+            make(root, index_dir)
+        for says in (
+            "is read as 3 class folders, 30 images. Evidence: its folders are disc, square, stripes",
+            "1 image(s) beside the class folders are left out, such as logo.png",
+            "Not read: 2 HEIC (convert to JPEG",
+            "Not read: 1 images without a known extension (add it, such as .jpg), such as disc/IMG_3",
+            "Not read: 1 videos (extract frames), such as disc/film.mp4",
+        ):
+            assert caplog.text.count(says) == 1
+
+
+def test_classes_that_differ_in_capitals_are_pointed_out(
+    class_folder: MakeFolder, index_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = class_folder(per_class=3)
+    (root / "square").rename(root / "Disc")
+    make(root, index_dir)
+    assert "differ in capitals or spaces only: Disc, disc" in caplog.text
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Changes an index on disk."""
+    stored = json.loads(path.read_text())
+    change(stored)
+    path.write_text(json.dumps(stored))
+
+
+def test_an_index_from_before_layouts_is_accepted(class_folder: MakeFolder, index_dir: Path) -> None:
+    root = class_folder(per_class=3)
+    index = make(root, index_dir)
+    rewrite(index.path, lambda stored: stored["options"].pop("layout"))
+    assert make(root, index_dir).splits == index.splits
+    assert make(root, index_dir, layout="classes").splits == index.splits
+    with pytest.raises(UserError, match=f"Pass the --layout that was meant then, or delete {index.path}"):
+        make(root, index_dir, layout="flat")
+
+
+def test_an_index_with_decomposed_class_names_is_accepted(class_folder: MakeFolder, index_dir: Path) -> None:
+    root = class_folder(per_class=3)
+    decomposed = unicodedata.normalize("NFD", "é")
+    (root / "disc").rename(root / decomposed)
+    index = make(root, index_dir)
+    assert index.classes == ["square", "stripes", "é"]
+    rewrite(index.path, lambda stored: stored.update(classes=[decomposed, "square", "stripes"]))
+    again = make(root, index_dir)
+    assert again.classes == [decomposed, "square", "stripes"]
+    assert again.labels([f"{decomposed}/disc000.png", "square/square000.png"]) == [0, 1]
+
+
+def test_an_index_whose_classes_are_read_differently_now_is_refused_with_the_way(
+    split_folder: MakeFolder, index_dir: Path
+) -> None:
+    root = split_folder(Training=4, Testing=2)
+    index = make(root, index_dir, layout="classes")
+    assert index.classes == ["Testing", "Training"]
+    rewrite(index.path, lambda stored: stored["options"].pop("layout"))  # as before split names were known in any dress
+    with pytest.raises(
+        UserError, match=r"is read differently .* now as split folders .*; before as 2 class folders"
+    ) as caught:
+        make(root, index_dir)
+    assert f"delete {index.path}" in str(caught.value)
+    assert make(root, index_dir, layout="classes").classes == index.classes
+    index.path.unlink()
+    assert make(root, index_dir).classes == ["disc", "square", "stripes"]
+
+
+def test_a_new_class_folder_is_a_change_and_no_question_of_the_layout(
+    class_folder: MakeFolder, index_dir: Path
+) -> None:
+    root = class_folder(per_class=3)
+    make(root, index_dir)
+    (root / "more").mkdir()
+    shutil.copy(root / "disc/disc000.png", root / "more/1.png")
+    with pytest.raises(UserError, match="Restore the folder, or delete"):
+        make(root, index_dir)
 
 
 @pytest.mark.parametrize("kind", ["added", "missing", "changed"])
@@ -152,7 +284,8 @@ def test_files_next_to_the_split_folders_may_change(split_folder: MakeFolder, in
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "stored"), [("seed", 1, "0"), ("val_share", 0.3, "0.1"), ("labels", "none", "auto")]
+    ("option", "value", "stored"),
+    [("seed", 1, "0"), ("val_share", 0.3, "0.1"), ("labels", "none", "auto"), ("layout", "flat", "auto")],
 )
 def test_other_options_are_an_error(
     class_folder: MakeFolder, index_dir: Path, option: str, value: object, stored: str

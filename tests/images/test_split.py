@@ -76,6 +76,23 @@ def test_identical_images_under_different_labels_are_found() -> None:
     assert find_conflicts(["1", "2", "3", "4"], hashes, labels) == [["1", "2"]]
 
 
+def test_an_image_without_a_label_is_in_no_conflict_and_stays_in_train_if_others_have_one() -> None:
+    files = [f"{number:02}" for number in range(40)]
+    hashes = {file: file for file in files} | {"20": "00"}
+    labels = {file: -1 if number >= 20 else number % 2 for number, file in enumerate(files)}
+    assert find_conflicts(files, hashes, labels) == []
+    splits = cut(files, hashes, labels, shares=SHARES, seed=0)
+    held_out = {*splits["val"], *splits["test"]}
+    assert held_out
+    assert {file for file in held_out if labels[file] < 0} <= {"20"}  # the copy of a labelled image stays with it
+    assert ("00" in held_out) == ("20" in held_out)
+    labelled = cut(files[:20], hashes, labels, shares=SHARES, seed=0)
+    assert held_out - {"20"} == {*labelled["val"], *labelled["test"]}
+    alone = cut(files, hashes, dict.fromkeys(files, -1), shares=SHARES, seed=0)
+    assert alone["val"]
+    assert alone["test"]
+
+
 @pytest.mark.parametrize(("val", "test"), [(0.5, 0.5), (-0.1, 0.2), (1.0, 0.0)])
 def test_shares_that_leave_nothing_are_refused(val: float, test: float) -> None:
     with pytest.raises(UserError, match=f"val_share={val} and test_share={test}"):

@@ -23,6 +23,15 @@ def test_a_subset_has_the_labels_of_its_files() -> None:
     assert samples.labels.tolist() == [2, 0]
 
 
+def test_the_labelled_samples_are_those_with_a_label() -> None:
+    samples = Samples(["a", "b", "c"], [1, -1, 0])
+    assert not samples.all_labelled
+    assert list(samples.labelled().files) == ["a", "c"]
+    assert samples.labelled().labels.tolist() == [1, 0]
+    assert samples.labelled().labelled().all_labelled
+    assert len(Samples(["a"], [-1]).labelled()) == 0
+
+
 def test_a_different_number_of_labels_than_files_is_refused() -> None:
     with pytest.raises(ValueError, match="3 files"):
         Samples(["a", "b", "c"], [0])

@@ -150,6 +150,18 @@ def test_images_of_other_classes_are_refused(root: Path, tmp_path: Path) -> None
         tiny_trainer(tmp_path).validate(module, datamodule=coco(root, masks=False), verbose=False)
 
 
+def test_a_folder_that_lacks_classes_or_orders_them_differently_is_evaluated(root: Path, tmp_path: Path) -> None:
+    module, other = detector(), write_set(tmp_path / "other")
+    module.build(3)
+    module.class_names = ["roof", "bar", "disc"]
+    objects = [one for one in load(other, "val")["annotations"] if one["category_id"] == 90]
+    change(other, "val", annotations=objects)
+    (other / "annotations" / "instances_train.json").unlink()
+    (logged,) = tiny_trainer(tmp_path).validate(module, datamodule=coco(other), verbose=False)
+    assert [name for name in logged if name.startswith("val/box/AP/")] == ["val/box/AP/roof"]
+    assert module.category_ids == [90, 3, 0]
+
+
 def test_images_without_boxes_are_refused(class_folder: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="CocoDetection"):
         tiny_trainer(tmp_path).fit(detector(), datamodule=image_data(class_folder(per_class=4)))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scenes import BACKBONE, NO_CHANGE, plain_confusion, save, scene_data, segmenter, write_scenes
+from scenes import BACKBONE, NO_CHANGE, plain_confusion, save, scene_data, segmenter, write_pairs, write_scenes
 from tiny_runs import one_thread, same_tensors, tiny_trainer  # noqa: F401
 
 from lit_splitmask.callbacks import ExportWeights
@@ -120,6 +120,23 @@ def test_an_exported_segmenter_predicts_the_same_and_serves_as_backbone(root: Pa
     blocks = [one.vit.blocks[0].attn.qkv.weight for one in (other, module)]
     torch.testing.assert_close(*blocks)
     assert other.num_classes == 7
+
+
+def test_what_the_values_of_maps_mean_is_exported(tmp_path: Path) -> None:
+    root = write_pairs(tmp_path / "cracks", "images/{}.png", "masks/{}.png", count=6, values=[0, 255, 255, 0])
+    module = segmenter()
+    fit(root, module)
+    assert (module.num_classes, module.map_values, module.colours) == (2, [0, 255], None)
+    path = str(tmp_path / "segmenter.safetensors")
+    ExportWeights(path).export(module, 4)
+    assert segmenter(weights=path, keep_head=True, backbone=None).map_values == [0, 255]
+
+
+@pytest.mark.parametrize(("void", "expected"), [(None, [0, 1, 2]), (1, [0, 2, 3]), (255, [0, 1, 2])])
+def test_a_file_without_the_values_of_maps_has_those_without_void(void: int | None, expected: list[int]) -> None:
+    module = segmenter(num_classes=3)
+    module.restore_settings({"channels": 16, "void": void})  # as files of earlier versions have it
+    assert module.map_values == expected
 
 
 def test_a_backbone_is_refused_as_a_segmenter(tmp_path: Path) -> None:

@@ -224,6 +224,7 @@ class Comparison:
     def _common_arguments(self, seed: int) -> list[str]:
         return [
             f"--data.root={self.options.root}",
+            *([] if self.options.layout == "auto" else [f"--data.splits.layout={self.options.layout}"]),
             f"--data.index_dir={self.out / 'data'}",
             f"--data.seed={seed}",
             f"--model.seed={seed}",

@@ -3,11 +3,13 @@
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import yaml
 
 from lit_splitmask.commands.parser import OptionParser
 from lit_splitmask.errors import UserError
+from lit_splitmask.images.layout import LayoutName
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,7 @@ class Options:
 
     Attributes:
         root: The folder of images.
+        layout: What the folder is, as for ``pretrain``.
         out: Folder of all results; None for ``runs/compare-<folder>``. Trainings finished there are not run again.
         recipe: A comparison recipe by name or path; None for one that fits the images.
         seeds: Number of seeds, each with its own pre-training.
@@ -28,6 +31,7 @@ class Options:
     """
 
     root: str
+    layout: str = "auto"
     out: str | None = None
     recipe: str | None = None
     seeds: int = 3
@@ -48,6 +52,7 @@ class Options:
         """
         parser = OptionParser(prog="lit-splitmask compare", allow_abbrev=False)
         parser.add_argument("--data.root", dest="root", default="")
+        parser.add_argument("--layout", "--data.splits.layout", choices=get_args(LayoutName), default=cls.layout)
         parser.add_argument("--out")
         parser.add_argument("--recipe")
         parser.add_argument("--seeds", type=int, default=cls.seeds)

@@ -17,12 +17,13 @@ from lit_splitmask.commands import recipes
 from lit_splitmask.commands.parser import OptionParser
 from lit_splitmask.commands.plan.images import ImageFindings, find
 from lit_splitmask.commands.plan.report import new_console, show_duplicates, show_images, show_trainings
+from lit_splitmask.commands.plan.subject import Subject, subject_of
 from lit_splitmask.commands.plan.training import Stage, TrainingPlan, disk_bytes
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import quiet
-from lit_splitmask.commands.tasks.registry import root_for_finetuning, task_for_folder
+from lit_splitmask.commands.tasks.registry import task_for_folder
+from lit_splitmask.datamodules.recognise import WAYS_TO_LABEL, Reading
 from lit_splitmask.errors import UserError
-from lit_splitmask.images.glance import glance
 from lit_splitmask.images.index import FolderIndex
 from lit_splitmask.units import size
 
@@ -35,7 +36,9 @@ class Plan:
     """What ``plan`` reports.
 
     Attributes:
-        root: The folder.
+        root: The folder or list of images that is planned for.
+        reading: What the user's folder is read as; None if a recipe reads it.
+        left_out: Files of other kinds than images, by kind, in words.
         images: What the folder holds.
         pretraining: The plan of the pre-training.
         finetuning: The plan of the fine-tuning; None if it is not planned.
@@ -46,6 +49,8 @@ class Plan:
     """
 
     root: str
+    reading: Reading | None
+    left_out: list[str]
     images: ImageFindings
     pretraining: TrainingPlan
     finetuning: TrainingPlan | None
@@ -55,28 +60,32 @@ class Plan:
     commands: list[str]
 
 
-def make_plan(root: str, index_dir: str, recipe: str | None) -> Plan:
+def make_plan(request: Request, root: str | None, index_dir: str, recipe: str | None) -> Plan:
     """Inspects the images, and plans pre-training and fine-tuning.
 
     Args:
-        root: The folder of images.
+        request: The command.
+        root: The folder of images; None if the command names a list.
         index_dir: The folder of the index of the splits.
         recipe: A pre-training recipe by name or path; None for one that fits the images.
 
     Raises:
-        UserError: The folder or the recipe cannot be used, or this machine has too little memory.
+        UserError: The images or the recipe cannot be used, or this machine has too little memory.
     """
-    choice = recipes.Choice(recipe, "given by --recipe") if recipe is not None else _choose(root)
+    given = {} if recipe is None else recipes.read(recipe)
+    subject = subject_of(request, root, index_dir, given)
+    choice = _choose(subject) if recipe is None else recipes.Choice(recipe, "given by --recipe")
     settings, reason = choice.settings()
     choice = replace(choice, reason=reason)
     recipes.check_command(choice.name, settings, "pretrain")
-    arguments = [f"--data.root={root}", f"--data.index_dir={index_dir}"]
+    options = [*subject.options, *([] if index_dir == INDEX_DIR else ["--data.index_dir", index_dir])]
+    arguments = Request.read("pretrain", options).settings()
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)
         stage = Stage(modules.Pretrain, arguments, settings, scratch)
         images = find(stage.index)
         pretraining = stage.plan(choice, num_checkpoints=2 + EARLIER_BESTS)  # the last, the best, earlier bests
-        finetuning, no_finetuning = None, why_no_finetuning(root, stage.index)
+        finetuning, no_finetuning = None, why_no_finetuning(subject, stage.index)
         if no_finetuning is None:
             weights = str(scratch / "backbone.safetensors")
             callbacks.ExportWeights(weights).export(stage.module, step=0)
@@ -84,20 +93,21 @@ def make_plan(root: str, index_dir: str, recipe: str | None) -> Plan:
             finetuning = _plan_finetuning(weights, arguments, partner, scratch)
     plans = [plan for plan in (pretraining, finetuning) if plan is not None]
     return Plan(
-        root=root,
+        root=subject.images,
+        reading=subject.reading,
+        left_out=subject.left_out,
         images=images,
         pretraining=pretraining,
         finetuning=finetuning,
         no_finetuning=no_finetuning,
         disk_bytes=disk_bytes(plans),
-        notes=_notes(stage.index, pretraining, finetuning),
-        commands=_commands(root, index_dir, recipe, finetuning),
+        notes=[*subject.notes, *_notes(stage.index, pretraining, finetuning)],
+        commands=_commands(subject, options, recipe, finetuning),
     )
 
 
-def _choose(root: str) -> recipes.Choice:
-    found = glance(root)
-    return recipes.choose(found.num_images, found.median_side, torch.cuda.is_available())
+def _choose(subject: Subject) -> recipes.Choice:
+    return recipes.choose(subject.found.num_images, subject.found.median_side, torch.cuda.is_available())
 
 
 def _plan_finetuning(weights: str, arguments: list[str], choice: recipes.Choice, scratch: Path) -> TrainingPlan:
@@ -108,21 +118,18 @@ def _plan_finetuning(weights: str, arguments: list[str], choice: recipes.Choice,
     return stage.plan(choice, num_checkpoints=2)  # the last and the best
 
 
-def why_no_finetuning(root: str, index: FolderIndex) -> str | None:
-    """Why no classifier can be planned for a folder; None if one can."""
-    if len(index.classes) >= 2:
-        return None
-    annotated = root_for_finetuning(root)
-    task = task_for_folder(annotated)
-    if task.name != "classify":
+def why_no_finetuning(subject: Subject, index: FolderIndex) -> str | None:
+    """Why no classifier can be planned; None if one can."""
+    if subject.finetuning:
+        root = subject.finetuning[-1]
+        task = task_for_folder(root)
         return (
-            f"These images have annotations, with which finetune --data.root {annotated} trains to {task.name}; plan times "
+            f"These images have annotations, with which finetune --data.root {root} trains to {task.name}; plan times "
             "classification only."
         )
-    return (
-        "Classification needs at least two classes, and these images have no labels: put each class's images into a folder "
-        "of its own (DIR/train/<class>/… or DIR/<class>/…)."
-    )
+    if len(index.classes) >= 2:
+        return None
+    return f"Classification needs at least two classes, and these images have no labels: {WAYS_TO_LABEL}."
 
 
 def _notes(index: FolderIndex, pretraining: TrainingPlan, finetuning: TrainingPlan | None) -> list[str]:
@@ -150,13 +157,14 @@ def _notes(index: FolderIndex, pretraining: TrainingPlan, finetuning: TrainingPl
     return notes
 
 
-def _commands(root: str, index_dir: str, recipe: str | None, finetuning: TrainingPlan | None) -> list[str]:
+def _commands(subject: Subject, options: list[str], recipe: str | None, finetuning: TrainingPlan | None) -> list[str]:
     """The commands that pre-train and fine-tune as planned."""
-    data = ["--data.root", root] + ([] if index_dir == INDEX_DIR else ["--data.index_dir", index_dir])
-    commands = [["pretrain", *([] if recipe is None else ["--recipe", recipe]), *data]]
+    commands = [["pretrain", *([] if recipe is None else ["--recipe", recipe]), *options]]
+    weights = f"runs/pretrain-{Path(subject.images).resolve().stem}/backbone.safetensors"
     if finetuning is not None:
-        weights = f"runs/pretrain-{Path(root).resolve().name}/backbone.safetensors"
-        commands.append(["finetune", "--recipe", finetuning.recipe, "--weights", weights, *data])
+        commands.append(["finetune", "--recipe", finetuning.recipe, "--weights", weights, *options])
+    elif subject.finetuning:
+        commands.append(["finetune", "--weights", weights, *subject.finetuning])
     return [shlex.join(["lit-splitmask", *command]) for command in commands]
 
 
@@ -164,21 +172,27 @@ def plan(request: Request) -> int:
     """Makes a plan, and prints it as tables or JSON.
 
     Raises:
-        UserError: The folder or the recipe cannot be used, or this machine has too little memory.
+        UserError: The images or the recipe cannot be used, or this machine has too little memory.
     """
     quiet()
     parser = OptionParser(prog="lit-splitmask plan", allow_abbrev=False)
     parser.add_argument("folder", nargs="?")
     parser.add_argument("--data.root", dest="root")
+    parser.add_argument("--data.manifest", dest="manifest")
+    parser.add_argument("--data", choices=["ImageFolder", "Manifest"])
+    parser.add_argument("--data.splits.layout", dest="layout")
     parser.add_argument("--data.index_dir", dest="index_dir", default=INDEX_DIR)
     parser.add_argument("--recipe")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(request.settings())
     roots = [root for root in (options.folder, options.root) if root is not None]
-    if len(roots) != 1:
+    if len(roots) > 1 or (not roots and options.manifest is None):
         given = " and ".join(roots) or "none"
-        raise UserError(f"plan takes one folder of images (lit-splitmask plan --data.root DIR), but was given {given}.")
-    result = make_plan(roots[0], options.index_dir, options.recipe)
+        raise UserError(
+            f"plan takes one folder of images (lit-splitmask plan --data.root DIR) or a list of them (--data.manifest FILE.csv), "
+            f"but was given {given}."
+        )
+    result = make_plan(request, roots[0] if roots else None, options.index_dir, options.recipe)
     if options.json:
         print(json.dumps(asdict(result), indent=2, ensure_ascii=False))
     else:
@@ -189,7 +203,11 @@ def plan(request: Request) -> int:
 def show(result: Plan) -> None:
     """Prints a plan as tables."""
     console = new_console()
+    if result.reading is not None:
+        console.print(f"{result.root} is {result.reading}.", soft_wrap=True)
     show_images(console, result.images)
+    for line in result.left_out:
+        console.print(f"Not read: {line}", soft_wrap=True)
     show_duplicates(console, result.images)
     show_trainings(console, result.pretraining, result.finetuning)
     console.print(f"Disk space in total: {size(result.disk_bytes)}.")

@@ -8,7 +8,7 @@ from statistics import median
 
 from PIL import Image
 
-from lit_splitmask.images.decode import decode, orientation
+from lit_splitmask.images.decode import decode, open_image, orientation
 from lit_splitmask.images.duplicates import Fingerprint, fingerprint, near_groups
 from lit_splitmask.images.index import FolderIndex
 from lit_splitmask.images.scan import examine, in_threads
@@ -148,7 +148,7 @@ def inspect(path: Path) -> InspectedFile:
     Raises:
         DecodeError: The image can no longer be decoded.
     """
-    with Image.open(path) as image:
+    with open_image(path) as image:
         file_format = _SAME_FORMAT.get(str(image.format), str(image.format))
         oddities = list(odd_kinds(image, path.suffix))
     return InspectedFile(file_format, oddities, fingerprint(decode(path, draft_size=_DRAFT_SIZE)))
@@ -181,8 +181,7 @@ def _reason(path: Path) -> str:
     """Why a file cannot be decoded."""
     error = examine(path)[1]
     assert error is not None, f"{path} could not be decoded before"
-    cause = error.__cause__
-    return str(error) if cause is None else f"{type(cause).__name__}: {cause}"
+    return error.why
 
 
 def _label_names(index: FolderIndex, files: list[str]) -> list[str]:
@@ -190,8 +189,8 @@ def _label_names(index: FolderIndex, files: list[str]) -> list[str]:
 
 
 def _counts(index: FolderIndex) -> dict[str, dict[str, int]]:
-    classes = index.classes or [NO_LABEL]
     found = {split: Counter(_label_names(index, files)) for split, files in index.splits.items()}
+    classes = [*index.classes, *([NO_LABEL] if any(NO_LABEL in counter for counter in found.values()) else [])]
     return {split: {name: counter[name] for name in classes} for split, counter in found.items()}
 
 
@@ -202,7 +201,7 @@ def _groups(index: FolderIndex, groups: Iterable[list[str]]) -> list[Group]:
     result = []
     for files in groups:
         splits, labels = [split_of[file] for file in files], _label_names(index, files)
-        result.append(Group(files, splits, labels, len(set(splits)) > 1, len(set(labels)) > 1))
+        result.append(Group(files, splits, labels, len(set(splits)) > 1, len({*labels} - {NO_LABEL}) > 1))
     return sorted(result, key=lambda group: -group.across_splits - group.labels_differ)
 
 
@@ -211,7 +210,7 @@ def _one_image_classes(index: FolderIndex) -> list[str]:
     if index.classes:
         for name, entry in zip(_label_names(index, list(index.files)), index.files.values(), strict=True):
             hashes[name].add(entry.hash)
-    return sorted(name for name, distinct in hashes.items() if len(distinct) == 1)
+    return sorted(name for name, distinct in hashes.items() if len(distinct) == 1 and name != NO_LABEL)
 
 
 def _empty_classes(index: FolderIndex) -> list[str]:

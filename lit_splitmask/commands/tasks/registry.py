@@ -9,13 +9,16 @@ import torch
 from lightning import Callback
 
 from lit_splitmask import callbacks, datamodules, modules
+from lit_splitmask.annotations.coco_files import ROBOFLOW
 from lit_splitmask.commands import recipes
-from lit_splitmask.commands.request import Request
+from lit_splitmask.commands.request import TASK_LAYOUTS, Request
 from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.commands.tasks import classify, detect, segment
 from lit_splitmask.commands.tasks.report import TaskReport
 from lit_splitmask.config_files import read_settings, settings_in
+from lit_splitmask.datamodules.recognise import recognise
 from lit_splitmask.errors import UserError
+from lit_splitmask.images.folder_names import means_images, means_masks, split_of, split_of_masks
 from lit_splitmask.modules.base import TrainModule
 
 
@@ -27,7 +30,6 @@ class Task:
         name: Value of ``--task``.
         module: Class of the LightningModule.
         datamodules: Classes of the datamodules for this task alone.
-        recognises: Whether a folder is laid out for this task alone.
         default_recipe: Chooses the recipe for a folder if the user names none.
         monitor: Score by which the best checkpoint is chosen; higher is better.
         weights: Name of the exported file.
@@ -40,7 +42,6 @@ class Task:
     name: str
     module: type[TrainModule]
     datamodules: tuple[str, ...]
-    recognises: Callable[[Path], bool]
     default_recipe: Callable[[Path], recipes.Choice]
     monitor: str
     weights: str
@@ -68,7 +69,6 @@ TASKS = {
             name="segment",
             module=modules.Segment,
             datamodules=("SegmentationFolder",),
-            recognises=datamodules.looks_like_segmentation,
             default_recipe=lambda root: recipes.choose_segmentation(
                 datamodules.glance(root).num_images // 2,  # the other half are label maps
                 torch.cuda.is_available(),
@@ -84,7 +84,6 @@ TASKS = {
             name="detect",
             module=modules.Detect,
             datamodules=("CocoDetection",),
-            recognises=datamodules.looks_like_coco,
             default_recipe=lambda root: recipes.choose_detection(
                 datamodules.glance(root).num_images, torch.cuda.is_available()
             ),
@@ -99,7 +98,6 @@ TASKS = {
             name="classify",
             module=modules.Classify,
             datamodules=(),
-            recognises=lambda _: True,
             default_recipe=_classification_recipe,
             monitor="val/accuracy",
             weights="classifier.safetensors",
@@ -110,28 +108,41 @@ TASKS = {
         ),
     )
 }
-"""The tasks by name, in the order in which they are tried on a folder; ``classify`` takes any folder."""
+"""The tasks by name."""
 
 
 def choose_task(request: Request) -> Task:
-    """The task that ``--task`` names; else that of the datamodule, of the settings to start from, or of the folder.
+    """The task of ``--task`` or ``--layout``, else of the datamodule, of the settings to start from, or of the folder.
 
     Raises:
-        UserError: There is no such task, or the settings cannot be read.
+        UserError: There is no such task, the settings cannot be read, or the folder is annotated in a format that is not read.
     """
     if request.task is not None:
         if request.task not in TASKS:
             raise UserError(f"There is no task {request.task!r}: --task is one of {', '.join(sorted(TASKS))}.")
         return TASKS[request.task]
+    if request.layout is not None:
+        return TASKS[TASK_LAYOUTS.get(request.layout, "classify")]
     datamodule = request.datamodule or _datamodule_of(_settings(request))
     if datamodule is not None:
         return task_for_datamodule(datamodule)
+    if request.has("--data.annotations"):
+        return TASKS["detect"]
     return TASKS["classify"] if request.root is None else task_for_folder(request.root)
 
 
 def task_for_folder(root: str) -> Task:
-    """The task that a folder is laid out for."""
-    return next(task for task in TASKS.values() if task.recognises(Path(root).expanduser()))
+    """The task that a folder is laid out for.
+
+    Raises:
+        UserError: The folder is annotated in a format that is not read, or can be read in two ways.
+    """
+    reading = recognise(root)
+    if reading.task is None:
+        annotated = root_for_finetuning(root)
+        way = reading.way if annotated == root else f"pass --data.root {annotated}, which holds their annotations"
+        raise UserError(f"{root} holds {reading.meaning}, because {reading.because}. To train on them, {way}.")
+    return TASKS[reading.task]
 
 
 def task_for_datamodule(name: str) -> Task:
@@ -169,6 +180,13 @@ def task_of(module: object) -> Task:
 def root_for_finetuning(root: str) -> str:
     """The folder to fine-tune on after pre-training on ``root``: if label maps or boxes go with these images, that of both."""
     path = Path(root).expanduser()
-    if path.parent.name == "images" and datamodules.looks_like_segmentation(path.parent.parent):
-        return str(path.parent.parent)
-    return str(path.parent) if datamodules.looks_like_coco(path.parent) else root
+    for parent in (path.parent, path.parent.parent):
+        if not all(means_images(name) or split_of(name) for name in path.relative_to(parent).parts):
+            break  # a large folder that has nothing to do with the images is not walked through
+        names = [entry.name for entry in parent.iterdir()]
+        has_maps = any(means_masks(name) or split_of_masks(name) for name in names)
+        if has_maps and datamodules.looks_like_segmentation(parent):
+            return str(parent)
+        if (has_maps or (path / ROBOFLOW).is_file()) and datamodules.looks_like_coco(parent):
+            return str(parent)
+    return root

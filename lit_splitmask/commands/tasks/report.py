@@ -39,8 +39,8 @@ class TaskReport:
 
     def table(self, split: str, *columns: str) -> Table:
         """A table of scores."""
-        title = f"{self.folder.path.name}: the best checkpoint on val"
-        return Table(f"on {split} images", *columns, title=title)
+        which = "the best checkpoint on val" if "val" in self.data.source.splits else "the last checkpoint"
+        return Table(f"on {split} images", *columns, title=f"{self.folder.path.name}: {which}")
 
     def show(self, table: Table, split: str) -> None:
         """Prints scores, with a caution about those on val."""

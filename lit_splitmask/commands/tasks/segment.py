@@ -52,4 +52,6 @@ def _print(found: TaskReport, split: str, values: dict[str, Any]) -> None:
 def predict_data(module: Segment, data: SegmentationFolder) -> dict[str, Any]:
     """Settings of the datamodule for predicting label maps of other images."""
     settings = {"image_size": data.image_size, "channels": data.channels, "short_side": data.short_side}
-    return {**settings, "void": module.void, "num_classes": module.num_classes}
+    settings |= {"void": module.void, "num_classes": module.num_classes}
+    given = {"values": module.values, "colours": data.options.colours}
+    return settings | {name: value for name, value in given.items() if value is not None}

@@ -6,7 +6,7 @@ from lit_splitmask.datamodules.lists import Listing, without_labels
 
 
 class ADE20K(ListedData):
-    """ADE20K's images, for pre-training: ``images/training/``, ``images/validation/``; also in ``ADEChallengeData2016/``.
+    """ADE20K's images, for pre-training: ``images/training/``, ``images/validation/``; in ``root`` or below it.
 
     Example:
         >>> from lit_splitmask.datamodules import ADE20K
@@ -26,8 +26,8 @@ class ADE20K(ListedData):
         ),
     )
 
+    recipes = ("splitmask_ade20k", "segment_ade20k")
+
     def listing(self) -> Listing:
-        inside = "ADEChallengeData2016/" if (self.root / "ADEChallengeData2016").is_dir() else ""
-        folders = f"{inside}images/training", f"{inside}images/validation"
-        self.require(*folders)
-        return without_labels(self.root, *folders)
+        inside = self.find("images/training", "images/validation")
+        return without_labels(self.root, f"{inside}images/training", f"{inside}images/validation")

@@ -6,7 +6,7 @@ from lit_splitmask.datamodules.lists import Listing, without_labels
 
 
 class COCO(ListedData):
-    """COCO 2017's images, for pre-training: ``train2017/``, ``val2017/``.
+    """COCO 2017's images, for pre-training: ``train2017/``, ``val2017/``; in ``root`` or below it.
 
     Example:
         >>> from lit_splitmask.datamodules import COCO
@@ -23,6 +23,8 @@ class COCO(ListedData):
         where="COCO 2017 is at cocodataset.org: unpack train2017.zip and val2017.zip, so that DIR holds train2017/ and val2017/.",
     )
 
+    recipes = ("splitmask_coco",)
+
     def listing(self) -> Listing:
-        self.require("train2017", "val2017")
-        return without_labels(self.root, "train2017", "val2017")
+        inside = self.find("train2017", "val2017")
+        return without_labels(self.root, f"{inside}train2017", f"{inside}val2017")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lit_splitmask.datamodules.facts import Facts, Release
 from lit_splitmask.datamodules.listed_data import ListedData
-from lit_splitmask.datamodules.lists import Listing, check_labels, read_labelled
+from lit_splitmask.datamodules.lists import Listing, below, check_labels, read_labelled, where_images_are
 from lit_splitmask.errors import UserError
 
 
@@ -24,7 +24,7 @@ def _domain_facts(title: str, original: tuple[int, int], cleaned: tuple[int, int
 
 
 class _DomainNet(ListedData):
-    """One domain of DomainNet: ``<domain>/<class>/``, ``<domain>_train.txt``, ``<domain>_test.txt``.
+    """One domain of DomainNet: ``<domain>/<class>/``, ``<domain>_train.txt``, ``<domain>_test.txt``; in ``root`` or below it.
 
     The lists decide the release. The paper used the original ones; the cleaned ones cause a warning.
     """
@@ -32,8 +32,9 @@ class _DomainNet(ListedData):
     domain: str
 
     def listing(self) -> Listing:
-        lists = self.require(f"{self.domain}_train.txt", f"{self.domain}_test.txt")
-        train, test = (read_labelled(path) for path in lists)
+        names_of_lists = f"{self.domain}_train.txt", f"{self.domain}_test.txt"
+        inside = self.find(*names_of_lists)
+        train, test = (read_labelled(self.root / inside / name) for name in names_of_lists)
         names: dict[int, str] = {}
         for file, label in (train | test).items():
             if names.setdefault(label, Path(file).parent.name) != Path(file).parent.name:
@@ -43,6 +44,8 @@ class _DomainNet(ListedData):
                 )
         # painting's training list lacks a class, so labels may have gaps; they are not renumbered
         check_labels(train | test, self.facts.classes, self.root)
+        folder = where_images_are(self.root, train, inside)
+        train, test = below(folder, train), below(folder, test)
         return Listing(train, test, [names.get(label, f"class {label}") for label in range(max(names, default=-1) + 1)])
 
 
@@ -57,6 +60,8 @@ class Clipart(_DomainNet):
     """
 
     facts = _domain_facts("Clipart", (34_019, 14_818), (33_525, 14_604), domain="clipart")
+    recipes = ("splitmask_clipart", "finetune_clipart")
+    markers = (("clipart_train.txt", "clipart_test.txt"), ("clipart", "clipart_train.txt"))
     domain = "clipart"
 
 
@@ -71,6 +76,8 @@ class Painting(_DomainNet):
     """
 
     facts = _domain_facts("Painting", (52_867, 22_892), (50_416, 21_850), domain="painting")
+    recipes = ("splitmask_painting", "finetune_painting")
+    markers = (("painting_train.txt", "painting_test.txt"), ("painting", "painting_train.txt"))
     domain = "painting"
 
 
@@ -85,4 +92,6 @@ class Sketch(_DomainNet):
     """
 
     facts = _domain_facts("Sketch", (49_115, 21_271), (48_212, 20_916), domain="sketch")
+    recipes = ("splitmask_sketch", "finetune_sketch")
+    markers = (("sketch_train.txt", "sketch_test.txt"), ("sketch", "sketch_train.txt"))
     domain = "sketch"

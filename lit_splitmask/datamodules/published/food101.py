@@ -2,12 +2,12 @@
 
 from lit_splitmask.datamodules.facts import Facts, Release
 from lit_splitmask.datamodules.listed_data import ListedData
-from lit_splitmask.datamodules.lists import Listing, read_json
+from lit_splitmask.datamodules.lists import Listing, below, find_folder, read_json, where_images_are
 from lit_splitmask.errors import UserError
 
 
 class Food101(ListedData):
-    """Food-101: ``images/<class>/``, ``meta/train.json``, ``meta/test.json``; in ``root`` or in ``root/food-101``.
+    """Food-101: ``images/<class>/``, ``meta/train.json``, ``meta/test.json``; in ``root`` or below it.
 
     Example:
         >>> from lit_splitmask.datamodules import Food101
@@ -27,6 +27,9 @@ class Food101(ListedData):
         ),
     )
 
+    recipes = ("splitmask_food101", "finetune_food101")
+    markers = (("images", "meta/train.json", "meta/test.json"), ("images", "meta/meta/train.json"))
+
     def fetch(self) -> None:
         """Downloads and unpacks the archive through torchvision.
 
@@ -41,15 +44,17 @@ class Food101(ListedData):
             raise UserError(f"Food-101 could not be downloaded ({error}). {self.facts.where}") from error
 
     def listing(self) -> Listing:
-        inside = "food-101/" if (self.root / "food-101").is_dir() else ""
-        train, test = (read_json(path) for path in self.require(f"{inside}meta/train.json", f"{inside}meta/test.json"))
+        meta = "meta/" if find_folder(self.root, "meta/meta/train.json") is None else "meta/meta/"  # a copy on Kaggle
+        inside = self.find(f"{meta}train.json", f"{meta}test.json")
+        train, test = (read_json(self.root / f"{inside}{meta}{split}.json") for split in ("train", "test"))
         names = sorted(train)
         if names != sorted(test):
             raise UserError(
                 f"meta/train.json and meta/test.json in {self.root} name different classes: unpack them again."
             )
         labels = [
-            {f"{inside}images/{file}.jpg": label for label, name in enumerate(names) for file in split[name]}
+            {f"images/{file}.jpg": label for label, name in enumerate(names) for file in split[name]}
             for split in (train, test)
         ]
-        return Listing(labels[0], labels[1], names)
+        folder = where_images_are(self.root, labels[0], inside)
+        return Listing(below(folder, labels[0]), below(folder, labels[1]), names)

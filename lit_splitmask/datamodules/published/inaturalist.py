@@ -4,7 +4,7 @@ from typing import Any
 
 from lit_splitmask.datamodules.facts import Facts, Release
 from lit_splitmask.datamodules.listed_data import ListedData
-from lit_splitmask.datamodules.lists import Listing, read_json
+from lit_splitmask.datamodules.lists import Listing, below, read_json, where_images_are
 from lit_splitmask.errors import UserError
 
 
@@ -27,7 +27,9 @@ class _INaturalist(ListedData):
     year: int
 
     def listing(self) -> Listing:
-        lists = [read_json(path) for path in self.require(f"train{self.year}.json", f"val{self.year}.json")]
+        names_of_lists = f"train{self.year}.json", f"val{self.year}.json"
+        inside = self.find(*names_of_lists)
+        lists = [read_json(self.root / inside / name) for name in names_of_lists]
         try:
             names = {category["id"]: str(category["name"]) for category in lists[0]["categories"]}
             number = {category: label for label, category in enumerate(sorted(names))}
@@ -37,7 +39,8 @@ class _INaturalist(ListedData):
                 f"train{self.year}.json and val{self.year}.json in {self.root} are damaged, or of different releases: the entry "
                 f"{error} is missing. {self.facts.where}"
             ) from error
-        return Listing(train, test, [names[category] for category in sorted(names)])
+        folder = where_images_are(self.root, train, inside)
+        return Listing(below(folder, train), below(folder, test), [names[category] for category in sorted(names)])
 
 
 def _labels_of(found: Any, number: dict[int, int]) -> dict[str, int]:
@@ -56,6 +59,8 @@ class INaturalist2018(_INaturalist):
     """
 
     facts = _inaturalist_facts(2018, Release("the official split", 437_513, 24_426), classes=8_142)
+    recipes = ("splitmask_inat2018", "finetune_inat2018")
+    markers = (("train_val2018",), ("train2018.json", "val2018.json"))
     year = 2018
 
 
@@ -77,4 +82,6 @@ class INaturalist2019(_INaturalist):
             Release("the official JSON files (3 test images per class; the same 268,243 in total)", 265_213, 3_030),
         ),
     )
+    recipes = ("splitmask_inat2019", "finetune_inat2019")
+    markers = (("train_val2019",), ("train2019.json", "val2019.json"))
     year = 2019

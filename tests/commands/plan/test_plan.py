@@ -135,10 +135,60 @@ def test_annotated_images_are_said_to_be_for_their_task(
 
 def test_label_maps_are_not_taken_for_images(untimed: list[Job], capsys: pytest.CaptureFixture[str]) -> None:
     write_scenes(Path("scenes"))
-    for command in ("plan", "pretrain", "probe", "embed"):
+    for command in ("pretrain", "probe", "embed"):
         assert main([command, "--data.root", "scenes"]) == 1
         assert "label maps beside its images" in capsys.readouterr().err, command
     assert not list(Path().glob("runs/*/*.csv"))
+
+
+def test_a_plan_says_what_the_folder_is_read_as_and_why(untimed: list[Job], capsys: pytest.CaptureFixture[str]) -> None:
+    (Path("shapes") / "IMG_1.HEIC").write_bytes(b"")
+    assert main(PLAN) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "shapes is read as: 3 classes, because its folders are disc, square, stripes." in text
+    assert "Not read: 1 HEIC" in text
+    assert main([*PLAN, "--json", "--layout", "flat", "--data.index_dir", "flat"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["reading"]["layout"] == "flat"
+    assert plan["images"]["counts"] == {"train": {"(no label)": 22}, "val": {"(no label)": 2}}
+    assert "--layout flat" in plan["commands"][0]
+
+
+def test_images_with_label_maps_are_planned_without_the_maps(
+    untimed: list[Job], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_scenes(Path("scenes"))
+    assert main(["plan", "scenes", "--recipe", "pretrain.yaml"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "read as: images with label maps in train and val" in text
+    assert "lit-splitmask pretrain --recipe pretrain.yaml --data.root scenes/images/train" in text
+    assert "lit-splitmask finetune --weights runs/pretrain-train/backbone.safetensors --data.root scenes" in text
+
+
+def test_a_plan_of_a_list(untimed: list[Job], capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"{path.name},{path.parent.name}" for path in sorted(Path("shapes").rglob("*.png"))]
+    for path in Path("shapes").rglob("*.png"):
+        path.rename(Path("shapes") / path.name)
+    for folder in ("disc", "square", "stripes"):
+        (Path("shapes") / folder).rmdir()
+    Path("shapes/train.csv").write_text("\n".join(["image_id,label", *rows]))
+    assert main(PLAN) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "shapes/train.csv lists these images" in text
+    assert main(["plan", "--data.manifest", "shapes/train.csv", "--recipe", "pretrain.yaml", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert sum(plan["images"]["counts"]["train"].values()) == 15
+    assert plan["commands"][1].endswith("--data Manifest --data.manifest shapes/train.csv")
+
+
+def test_annotations_that_are_not_read_are_named_with_the_way(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in Path("shapes").rglob("*.png"):
+        path.with_suffix(".txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    for command in ("plan", "finetune"):
+        assert main([command, "--data.root", "shapes"]) == 1
+        said = capsys.readouterr().err
+        assert "YOLO" in said
+        assert "supervision" in said
 
 
 def test_too_little_memory_and_too_much_time_are_noted(
@@ -197,7 +247,7 @@ def test_a_published_dataset_is_planned_with_its_recipe(
         (["empty"], "holds no images"),
         (["shapes", "--recipe", "nonsense"], "There is no recipe 'nonsense'"),
         (["shapes", "--recipe", "compare_cpu"], "recipe for compare"),
-        (["broken", "--recipe", "pretrain.yaml"], "cannot be decoded"),
+        (["broken", "--recipe", "pretrain.yaml"], "can be read"),
     ],
 )
 def test_errors_of_plan_are_one_paragraph(

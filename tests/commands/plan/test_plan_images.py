@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from lit_splitmask.commands.plan.images import ImageFindings, OddFiles, find
+from lit_splitmask.datamodules import Manifest
 from lit_splitmask.images.build_index import load_or_make
 from lit_splitmask.images.index import SplitOptions
 
@@ -68,7 +69,7 @@ def test_undecodable_files_are_named_with_the_reason(odd_folder: Path) -> None:
     found = findings(odd_folder, max_bad_share=0.5)
     assert found.undecodable.keys() == {"damaged.jpg", "text.png"}
     assert "truncated" in found.undecodable["damaged.jpg"].lower()
-    assert "cannot identify image file" in found.undecodable["text.png"]
+    assert "no image of a known format" in found.undecodable["text.png"]
 
 
 def test_16_bit_colour_is_found_although_pillow_reads_8_bits(tmp_path: Path) -> None:
@@ -145,3 +146,15 @@ def test_an_empty_class_of_one_split_is_found(split_folder: MakeFolder) -> None:
     found = findings(root)
     assert found.empty_classes == ["val/disc"]
     assert found.counts["val"]["disc"] == 0
+
+
+def test_listed_images_without_a_label_are_counted_as_such(tmp_path: Path) -> None:
+    cells = ["a", "b", "", "a", ""]
+    for number in range(5):
+        Image.fromarray(noise(number % 4)).save(tmp_path / f"{number}.png")  # the first and the last are the same
+    rows = [f"{number}.png,{cell},{'test' if number == 3 else 'train'}" for number, cell in enumerate(cells)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *rows]))
+    found = find(Manifest(str(tmp_path / "list.csv"), index_dir=str(tmp_path / "index")).load_or_make())
+    assert {split: counts["(no label)"] for split, counts in found.counts.items()} == {"train": 2, "test": 0}
+    assert [group.labels_differ for group in found.identical] == [False]
+    assert found.one_image_classes == ["b"]

@@ -39,7 +39,6 @@ def annotated(work: Path) -> Path:
         (["--data.root", "scenes"], "segment"),
         (["--data.root", "objects"], "detect"),
         (["--data.root", "shapes"], "classify"),
-        (["--data.root", "scenes/images"], "classify"),
         (["--data", "SegmentationFolder", "--data.root", "x"], "segment"),
         (["--data=lit_splitmask.datamodules.SegmentationFolder"], "segment"),
         (["--data", "CocoDetection", "--data.root", "scenes"], "detect"),
@@ -60,6 +59,24 @@ def test_the_task_follows_from_what_is_given(arguments: list[str], task: str, an
     request = Request.read("finetune", arguments)
     assert choose_task(request).name == task
     assert not any(option.startswith("--task") for option in request.settings())
+
+
+def test_images_without_labels_are_refused_with_the_way(annotated: Path) -> None:
+    with pytest.raises(UserError, match=r"pass --data.root scenes"):
+        choose_task(Request.read("finetune", ["--data.root", "scenes/images"]))
+    Path("shapes/flat").mkdir()
+    for path in Path("shapes/disc").iterdir():
+        path.rename(Path("shapes/flat") / path.name)
+    with pytest.raises(UserError, match=r"folder of its own .* CSV"):
+        choose_task(Request.read("finetune", ["--data.root", "shapes/flat"]))
+
+
+@pytest.mark.parametrize(("layout", "task"), [("segmentation", "segment"), ("coco", "detect"), ("classes", "classify")])
+def test_a_layout_overrules_what_the_folder_looks_like(layout: str, task: str, work: Path) -> None:
+    request = Request.read("finetune", ["--data.root", "shapes", "--layout", layout])
+    assert choose_task(request).name == task
+    in_settings = [option for option in request.settings() if "layout" in option]
+    assert in_settings == (["--data.splits.layout=classes"] if task == "classify" else [])
 
 
 def test_a_resumed_run_keeps_its_task(work: Path) -> None:

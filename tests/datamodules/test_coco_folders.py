@@ -1,0 +1,400 @@
+"""COCO folders as people have them: layouts, splits, masks, and what is left out or refused before training."""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from coco_sets import (
+    annotation,
+    as_cvat,
+    as_roboflow,
+    change,
+    coco_data,
+    first_image,
+    load,
+    only,
+    opened,
+    rename,
+    save,
+    write_set,
+)
+from PIL import Image
+
+from lit_splitmask.errors import UserError
+from lit_splitmask.images import scan
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_set(tmp_path / "set")
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def names(data: Any, split: str = "train") -> list[str]:
+    return [name.rpartition("/")[2] for name in data.source.splits[split].files]
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+def test_a_plain_set_is_read_without_a_word(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = opened(root)
+    assert warnings(caplog) == []
+    assert data.masks
+    assert data.source.splits["train"].files[0].startswith("train/")
+
+
+def test_coco_2017s_own_names_are_known(tmp_path: Path) -> None:
+    data = opened(write_set(tmp_path / "coco", year="2017"))
+    assert len(data.train_samples) == 6
+    assert data.train_samples.files[0].startswith("train2017/")
+    assert data.schedule.steps == 4
+
+
+def elsewhere(root: Path) -> Path:
+    """A single annotation file of another name, and all images in one folder without a split."""
+    (root / "photos").mkdir()
+    for split in ("train", "val"):
+        for path in (root / split).iterdir():
+            path.rename(root / "photos" / path.name)
+        (root / split).rmdir()
+    folder = root / "annotations"
+    for split in ("train", "val"):
+        (folder / f"instances_{split}.json").rename(root / f"labels_{split}.json")
+    folder.rmdir()
+    return root
+
+
+def windows(root: Path) -> Path:
+    """Names with backslashes, relative to the split's folder."""
+    for split in ("train", "val"):
+        (root / "new").mkdir()
+        (root / split).rename(root / "new" / "pictures")
+        (root / "new").rename(root / split)
+        rename(root, split, "pictures\\{}")
+    return root
+
+
+def absolute(root: Path) -> Path:
+    for split in ("train", "val"):
+        rename(root, split, f"{root.resolve()}/{split}/{{}}")
+    return root
+
+
+def of_another_machine(root: Path) -> Path:
+    for split in ("train", "val"):
+        rename(root, split, f"C:\\Users\\me\\set\\{split}\\{{}}")
+    return root
+
+
+@pytest.mark.parametrize("layout", [as_roboflow, elsewhere, windows, absolute, of_another_machine])
+def test_other_layouts_hold_the_same_images_and_objects(tmp_path: Path, layout: Callable[[Path], Path]) -> None:
+    plain, other = opened(write_set(tmp_path / "plain")), opened(layout(write_set(tmp_path / "other")))
+    for split in ("train", "val"):
+        assert names(other, split) == names(plain, split)
+        expected = [item["truth"]["boxes"].tolist() for item in plain.split_images(split)]  # type: ignore[union-attr]
+        assert [item["truth"]["boxes"].tolist() for item in other.split_images(split)] == expected  # type: ignore[union-attr]
+
+
+def test_annotations_of_any_place_are_given_by_name(root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    (root / "annotations" / "instances_train.json").rename(file)
+    data = opened(root, annotations=str(file))
+    assert len(data.train_samples) + len(data.source.splits["val"]) == 6  # val is cut: the file is all there is
+    both = {"train": str(file), "valid": "annotations/instances_val.json"}
+    assert names(opened(root, annotations=both), "val") == ["val002.png", "val001.png", "val000.png"]
+    with pytest.raises(UserError, match=r"no annotation file gone\.json .* check --data\.annotations"):
+        opened(root, annotations="gone.json")
+
+
+def test_without_val_whole_images_are_cut_from_train(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = as_cvat(write_set(tmp_path / "set", train=20))
+    image = Image.open(root / "images" / "default" / "train002.png")
+    for number in (5, 8, 11):  # of the same size
+        image.save(root / "images" / "default" / f"train{number:03d}.png")
+    data = opened(root, val_share=0.3)
+    train, val = names(data), names(data, "val")
+    assert len(val) == pytest.approx(6, abs=3)
+    assert sorted(train + val) == sorted(image["file_name"] for image in json.loads(_default(root))["images"])
+    same = {f"train{number:03d}.png" for number in (2, 5, 8, 11)}
+    assert same <= set(train) or same <= set(val)
+    assert f"{len(val)} of the 20 images (val_share=0.3), which are not trained on" in "".join(warnings(caplog))
+    assert names(opened(root, val_share=0.3, seed=5), "val") == val
+    ids = data.image_ids(data.source.splits["val"])
+    assert ids == sorted(ids)
+
+
+def _default(root: Path) -> str:
+    return (root / "annotations" / "instances_default.json").read_text()
+
+
+def test_a_class_stays_in_train_when_val_is_cut(tmp_path: Path) -> None:
+    for number in range(12):  # whichever image is cut, its class must stay
+        root = as_cvat(write_set(tmp_path / f"set{number}", train=5))
+        stored = json.loads(_default(root))
+        rare = stored["images"][number % 5]["id"]
+        for one in stored["annotations"]:
+            one["category_id"] = 90 if one["image_id"] == rare else 0
+        (root / "annotations" / "instances_default.json").write_text(json.dumps(stored))
+        data = opened(root, val_share=0.5)
+        assert data.class_names == ["disc", "roof"]
+        labels = {label for item in data.split_images("train") for label in item["truth"]["labels"].tolist()}  # type: ignore[union-attr]
+        assert labels == {0, 1}
+
+
+@pytest.mark.parametrize(("images", "share", "why"), [(2, 0.1, "2 training images are too few"), (6, 0, "val_share=0")])
+def test_if_no_val_can_be_cut_it_is_said_that_the_last_checkpoint_is_kept(
+    images: int, share: float, why: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = opened(as_cvat(write_set(tmp_path / "set", train=images)), val_share=share)
+    assert set(data.source.splits) == {"train"}
+    assert data.val_dataloader() == []
+    (line,) = warnings(caplog)
+    assert why in line
+    assert "the last checkpoint is kept" in line
+
+
+def test_truncated_images_are_named_and_left_out(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    truncate(root / "train" / "train003.png")
+    truncate(root / "val" / "val001.png")
+    data = opened(root)
+    assert names(data) == ["train005.png", "train004.png", "train002.png", "train001.png", "train000.png"]
+    assert names(data, "val") == ["val002.png", "val000.png"]
+    lines = warnings(caplog)
+    assert len(lines) == 2
+    assert all("cannot be decoded" in line and "It is left out." in line for line in lines)
+    for number in (0, 1, 2):
+        truncate(root / "val" / f"val{number:03d}.png")
+        truncate(root / "train" / f"train{number:03d}.png")
+    with pytest.raises(UserError, match=r"7 of the 9 annotated images cannot be read"):
+        opened(root)
+
+
+def test_images_are_decoded_once_and_again_only_if_they_change(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[str] = []
+    decode = scan.decode
+    monkeypatch.setattr(scan, "decode", lambda path: decoded.append(Path(path).name) or decode(path))
+    data = coco_data(root)
+    data.prepare_data()
+    data.prepare_data()
+    data.setup("fit")
+    assert sorted(decoded) == sorted([f"train{n:03d}.png" for n in range(6)] + [f"val{n:03d}.png" for n in range(3)])
+    decoded.clear()
+    os.utime(root / "train" / "train004.png", ns=(1, 1))
+    opened(root)
+    assert decoded == ["train004.png"]
+
+
+def test_the_images_must_have_been_read_before_they_are_opened(root: Path) -> None:
+    with pytest.raises(UserError, match=r"have not been read yet .* call prepare_data\(\) first"):
+        coco_data(root).setup("fit")
+    opened(root)
+    coco_data(root).setup("fit")  # as another process does
+    with pytest.raises(UserError, match="val_share"):
+        coco_data(root, val_share=1.0)
+
+
+def test_sizes_that_disagree_are_all_found_before_training(root: Path) -> None:
+    for number in (1, 4):
+        Image.new("RGB", (33, 44)).save(root / "train" / f"train{number:03d}.png")
+    first, second = "train/train004.png is 33 × 44 px", "The same goes for train/train001.png"
+    with pytest.raises(UserError, match=rf"2 of the 6 images .*{first} .* not 80 × 48 px\. {second}"):
+        opened(root)
+
+
+def test_a_size_before_the_exif_turn_is_said_to_be_one(tmp_path: Path) -> None:
+    root = write_set(tmp_path / "set", sizes=((48, 80),))
+    image = Image.open(root / "train" / "train000.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(root / "train" / "train000.png", exif=exif)
+    with pytest.raises(UserError, match=r"is 48 × 80 px .* not 80 × 48 px: .* before the turn that its EXIF block"):
+        opened(root)
+    Image.new("RGB", (48, 80)).save(root / "train" / "train000.png")
+    with pytest.raises(UserError, match="width and height are swapped"):
+        opened(root)
+
+
+def test_images_that_val_has_too_are_not_trained_on(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in (0, 2):
+        shutil.copy(root / "train" / f"train{number:03d}.png", root / "val" / f"val{number:03d}.png")
+    data = opened(root)
+    assert names(data) == ["train005.png", "train004.png", "train003.png", "train001.png"]
+    assert len(data.source.splits["val"]) == 3
+    (line,) = warnings(caplog)
+    assert line.startswith(
+        "2 image(s) of train are left out, since val has the same pixels, such as train/train002.png"
+    )
+
+
+def test_an_image_that_both_files_list_stays_in_val(root: Path) -> None:
+    image = first_image(root)
+    objects = [one for one in load(root)["annotations"] if one["image_id"] == image["id"]]
+    rename(root, "val", "val/{}")
+    stored = load(root, "val")
+    copy = {**image, "id": 5000, "file_name": f"train/{image['file_name']}"}
+    for one in objects:
+        one["image_id"] = 5000
+    change(root, "val", images=[*stored["images"], copy], annotations=[*stored["annotations"], *objects])
+    data = opened(root)
+    assert image["file_name"] in names(data, "val")
+    assert image["file_name"] not in names(data)
+
+
+def test_if_val_is_all_of_train_nothing_is_left_to_train_on(root: Path) -> None:
+    shutil.rmtree(root / "val")
+    shutil.copytree(root / "train", root / "val")
+    save(root, "val", load(root))
+    with pytest.raises(UserError, match=r"No image of .*instances_train\.json is left to train on"):
+        opened(root)
+
+
+def without_masks(root: Path, split: str, count: int, category: int | None = None) -> None:
+    """Takes the masks from objects of a split: from the first few, or from those of a category."""
+    objects = load(root, split)["annotations"]
+    chosen = [one for one in objects if category in (None, one["category_id"])][:count]
+    for one in chosen:
+        one["segmentation"] = []
+    change(root, split, annotations=objects)
+
+
+def test_boxes_alone_are_trained_if_more_than_a_tenth_have_no_mask(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = write_set(tmp_path / "set", train=10)  # 30 objects
+    without_masks(root, "train", 3)
+    data = opened(root)
+    assert data.masks
+    assert "objects are left out: 3 with a box but no mask" in warnings(caplog)[0]
+    assert sum(len(item["truth"]["labels"]) for item in data.split_images("train")) == 27  # type: ignore[union-attr]
+    caplog.clear()
+    without_masks(root, "train", 4)
+    data = opened(root)
+    assert not data.masks
+    assert data.train_images()[0]["target"].keys() == {"boxes", "labels"}
+    assert sum(len(item["truth"]["labels"]) for item in data.split_images("train")) == 30  # type: ignore[union-attr]
+    (line,) = warnings(caplog)
+    assert "26 of the 30 objects of train have a mask" in line
+    assert opened(root, masks=True).masks
+
+
+def test_boxes_alone_are_trained_if_a_class_has_no_mask(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = write_set(tmp_path / "set", train=30)
+    objects = load(root)["annotations"]
+    discs = [one for one in objects if one["category_id"] == 0]
+    change(root, "train", annotations=[one for one in objects if one not in discs[2:]])
+    without_masks(root, "train", 2, category=0)
+    assert not opened(root).masks
+    assert "no object of disc has one" in warnings(caplog)[0]
+    with pytest.raises(UserError, match=r"The class disc has 2 object\(s\) .* boxes alone \(--data\.masks=false\)"):
+        opened(root, masks=True)
+
+
+def test_boxes_alone_are_trained_if_val_has_no_masks(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    without_masks(root, "val", 9)
+    assert not opened(root).masks
+    assert "0 of the 9 objects of val have a mask" in warnings(caplog)[0]
+
+
+def test_without_any_mask_boxes_are_trained_unless_masks_are_asked_for(root: Path) -> None:
+    for split in ("train", "val"):
+        stripped = [{k: v for k, v in a.items() if k != "segmentation"} for a in load(root, split)["annotations"]]
+        change(root, split, annotations=stripped)
+    assert not opened(root).masks
+    assert opened(root, masks=False).train_images()[0]["target"].keys() == {"boxes", "labels"}
+    with pytest.raises(UserError, match=r"18 of the 18 objects .* have a box but no mask .*--data\.masks=false"):
+        opened(root, masks=True)
+
+
+def test_crowds_are_counted_with_the_images_that_have_nothing_else(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    objects = load(root)["annotations"]
+    lost = sorted({one["image_id"] for one in objects})[:4]
+    for one in objects:
+        one["iscrowd"] = int(one["image_id"] in lost)
+        one["category_id"] = [0, 3, 90][one["id"] % 3]
+    change(root, "train", annotations=objects)
+    data = opened(root)
+    assert len(data.train_samples) == 2
+    (line,) = warnings(caplog)
+    assert "12 of the 18 objects are crowds (iscrowd: 1), which are not trained on" in line
+    assert "4 of the 6 training images have no other object and are left out" in line
+    for one in objects:
+        one["iscrowd"] |= int(one["category_id"] == 90)
+    change(root, "train", annotations=objects)
+    with pytest.raises(UserError, match=r"The class roof has 6 object\(s\) .* but none to train on: all are crowds"):
+        opened(root)
+
+
+def test_categories_without_objects_are_no_classes(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    more = [{"id": 7, "name": "bar", "supercategory": "none"}, {"id": 8, "name": "shapes"}]
+    for split in ("train", "val"):
+        change(root, split, categories=[*load(root, split)["categories"], *more])
+    data = opened(root)
+    assert data.class_names == ["disc", "bar", "roof"]
+    assert warnings(caplog) == [
+        "Categories without objects in any annotation file are left out of the classes: bar, shapes."
+    ]
+
+
+def test_a_class_that_only_val_has_is_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    objects = load(root)["annotations"]
+    change(root, "train", annotations=[{**one, "category_id": 3 * (one["id"] % 2)} for one in objects])
+    only(root, "val", {**annotation(1, 1, 90, (4, 4, 12, 12))})
+    assert opened(root).class_names == ["disc", "bar", "roof"]
+    assert "No image of train has objects of roof, but val or test has" in warnings(caplog)[0]
+
+
+def test_a_folder_without_annotations_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no annotation file was found.*annotations/instances_train\.json"):
+        opened(tmp_path)
+
+
+def test_a_folder_in_yolos_format_is_named_with_the_way_to_convert_it(tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        pixels = np.random.default_rng(number).integers(255, size=(20, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.jpg")
+        (tmp_path / "labels" / f"{number}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    with pytest.raises(UserError, match=r"in the format of YOLO, .*from_yolo"):
+        opened(tmp_path)
+
+
+def test_a_set_without_training_objects_is_refused(root: Path) -> None:
+    change(root, "train", annotations=[])
+    with pytest.raises(UserError, match="no object to train on in 6 images"):
+        opened(root)
+    (root / "annotations" / "instances_train.json").unlink()
+    with pytest.raises(UserError, match=r"no annotations to train on \(there is .*instances_val\.json for val\)"):
+        opened(root)
+    assert len(opened(root, "validate").source.splits["val"]) == 3
+
+
+def test_a_val_split_without_objects_is_refused_before_training(root: Path) -> None:
+    change(root, "val", annotations=[])
+    with pytest.raises(UserError, match="no object to evaluate in 3 images"):
+        opened(root)
+
+
+def test_a_test_split_without_annotations_is_only_predicted_on(root: Path) -> None:
+    stored = load(root, "val")
+    save(root, "test", {**stored, "annotations": []})
+    (root / "test").mkdir()
+    for number in range(3):
+        pixels = np.full((*[(64, 64), (48, 80), (80, 56)][number], 3), 50 * number, dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "test" / f"val{number:03d}.png")
+    data = opened(root)
+    assert set(data.source.splits) == {"train", "val"}
+    assert list(data.predict_paths) == [f"test/val{number:03d}.png" for number in (2, 1, 0)]
