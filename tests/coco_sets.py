@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,11 @@ def opened(root: Path, stage: str = "fit", **settings: Any) -> CocoDetection:
         data.prepare_data()
     data.setup(stage)
     return data
+
+
+def warnings_in(records: list[logging.LogRecord]) -> list[str]:
+    """The messages of warnings, in order."""
+    return [record.getMessage() for record in records if record.levelno >= logging.WARNING]
 
 
 def evaluate(annotations: Path, results: Path | list[dict[str, Any]], kind: str) -> list[float]:

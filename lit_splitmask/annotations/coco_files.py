@@ -53,9 +53,11 @@ def find_annotations(root: Path, given: Given = None, tree: Tree | None = None) 
             if file.count("/") <= 1 and _stem(file) not in with_own_image and _is_coco(root / file):
                 found[_split_in_name(file)].append(file)
     chosen = {split: _choose(split, several) for split, several in found.items()}
-    for split, several in found.items():
-        if chosen[split] is None:
-            raise UserError(_several(root, split, several, chosen))
+    for split in SPLITS:
+        if split in found and chosen[split] is None:
+            raise UserError(
+                _several(root, split, {name: [one] if (one := chosen[name]) else found[name] for name in found})
+            )
     return {split: root / str(chosen[split]) for split in SPLITS if split in chosen}
 
 
@@ -124,13 +126,19 @@ def _choose(split: str, files: Sequence[str]) -> str | None:
     return None
 
 
-def _several(root: Path, split: str, files: Sequence[str], chosen: Mapping[str, str | None]) -> str:
-    named = {other: file for other, file in chosen.items() if file is not None} | {split: files[0]}
-    listed = ", ".join(f"{other}: {named[other]}" for other in SPLITS if other in named)
-    return (
-        f"{root} holds {len(files)} annotation files for {split} ({', '.join(files[:3])}{', …' if len(files) > 3 else ''}): move "
-        f"all but one away, or name the right ones, such as --data.annotations '{{{listed}}}'."
-    )
+def _several(root: Path, split: str, found: Mapping[str, Sequence[str]]) -> str:
+    """Why it is unclear which file is for a split, and the command that says which."""
+    files = found[split]
+    listed = ", ".join(files[:3]) + (", …" if len(files) > 3 else "")
+    tops = list(dict.fromkeys(file.split("/")[0] for file in files))
+    if len(tops) == len(files) and not any(
+        split_of(top) or "/" not in file for top, file in zip(tops, files, strict=True)
+    ):
+        way = f"pass the folder of one set, such as --data.root {root / tops[0]}"
+    else:
+        named = ", ".join(f"{other}: {found[other][0]}" for other in SPLITS if other in found)
+        way = f"move all but one away, or name the right ones, such as --data.annotations '{{{named}}}'"
+    return f"{root} holds {len(files)} annotation files for {split} ({listed}): {way}."
 
 
 def _is_coco(path: Path) -> bool:

@@ -200,12 +200,13 @@ class Evidence:
         holding = sorted(name for name, content in self.inside.items() if content.has_splits)
         if self.is_few(sum(len(self.top.folders[name]) for name in holding)):
             return
-        name, classes = holding[0], "" if mode == "none" else "--layout classes to take these folders for classes, or "
+        path, inside = self.root / holding[0], some(self.inside[holding[0]].folders)
+        way = f"pass {path}" if len(holding) == 1 else f"pass one of them, such as {path}"
+        classes = "" if mode == "none" else "--layout classes to take these folders for classes, or "
         raise UserError(
-            f"{some(holding)} in {self.root} hold folders for splits ({some(self.inside[name].folders)}), whose test images "
-            f"would be trained on: pass one of them, such as {self.root / name}, or move the splits to the top "
-            f"({self.root}/train/{name}, {self.root}/test/{name}). Or pass {classes}--layout flat to train on all images without "
-            "labels."
+            f"{self.root} holds {some(holding)}, with folders for splits inside ({inside}), whose test images would be trained "
+            f"on: {way}, or move the splits to the top ({self.root}/train/{path.name}, {self.root}/test/{path.name}). Or pass "
+            f"{classes}--layout flat to train on all images without labels."
         )
 
     def _check_not_aside(self) -> None:
@@ -230,7 +231,7 @@ class Evidence:
             if role != "train" or len(self.others) == 1 or is_odd:
                 holds = f" (it holds {some(self.inside[name].folders)})" if self.inside[name].folders else ""
                 raise self._ambiguous(
-                    f"{name} looks like a split{holds}, but {some(self.others)} do not",
+                    f"{name} looks like a split{holds}, unlike {some(self.others)}",
                     {"classes": f"{name} is a class, as the others are", "flat": "no image has a label"},
                     "If it is a split, name the other folders train, val or test too, or move them into one, or pass the folder "
                     f"{self.root / name} alone.",

@@ -166,7 +166,7 @@ def _as_splits(evidence: Evidence, mode: LabelsMode) -> Layout:
     ignored = f"; {num_outside:,} images outside these folders ignored" if num_outside else ""
     return Layout(
         description=f"split folders ({counts}) {labelled}{ignored}",
-        because=f"{', '.join(sorted(named))} are names of splits",
+        because=f"its folders are named after splits ({', '.join(sorted(named))})",
         files=sorted(file for files in given.values() for file in files),
         classes=classes,
         class_level=level,

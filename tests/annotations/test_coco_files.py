@@ -80,8 +80,15 @@ def test_cocos_very_names_come_before_others_for_the_same_split(tmp_path: Path) 
 
 
 def test_two_sets_in_one_folder_are_refused(tmp_path: Path) -> None:
-    write(tmp_path, "a/_annotations.coco.json", "b/_annotations.coco.json", "b/valid/_annotations.coco.json")
-    expected = r"holds 2 annotation files for train \(a/.*, b/.*\): .* '\{train: a/_.*json, val: b/valid/.*\}'"
+    for name in ("v1", "v2"):
+        write(tmp_path, *(f"{name}/{split}/_annotations.coco.json" for split in ("train", "valid", "test")))
+    with pytest.raises(UserError, match=r"2 annotation files for train \(v1/.*, v2/.*\): pass .* --data\.root .*/v1\."):
+        found(tmp_path)
+
+
+def test_two_files_for_each_split_are_refused_with_a_command_that_names_every_split(tmp_path: Path) -> None:
+    write(tmp_path, "train_a.json", "train_b.json", "val_a.json", "val_b.json", "test_a.json")
+    expected = r"--data\.annotations '\{train: train_a\.json, val: val_a\.json, test: test_a\.json\}'"
     with pytest.raises(UserError, match=expected):
         found(tmp_path)
 

@@ -83,7 +83,7 @@ def test_splits_in_any_dress_are_fine_tuned_on_with_their_classes(
         (["parts-v3/train/ok", "parts-v3/train/bad", "parts-v3/test/ok"], "pass download/parts-v3 instead"),
         (["a/x", "a/y", "b/x", "b/y"], "--layout subfolders"),
         (["cat", "dog", "test"], "test looks like a split"),
-        (["train/cat", "train/dog", "others"], "train looks like a split (it holds cat, dog), but others do not"),
+        (["train/cat", "train/dog", "others"], "train looks like a split (it holds cat, dog), unlike others"),
         (["train/cat", "train/dog", "val/cat", "val/dog", "others"], "--layout splits"),
     ],
 )

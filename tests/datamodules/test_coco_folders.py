@@ -1,7 +1,6 @@
 """COCO folders as people have them: layouts, splits, masks, and what is left out or refused before training."""
 
 import json
-import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -11,17 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 from coco_sets import (
-    annotation,
     as_cvat,
     as_roboflow,
     change,
     coco_data,
     first_image,
     load,
-    only,
     opened,
     rename,
     save,
+    warnings_in,
     write_set,
 )
 from PIL import Image
@@ -35,10 +33,6 @@ def root(tmp_path: Path) -> Path:
     return write_set(tmp_path / "set")
 
 
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-
-
 def names(data: Any, split: str = "train") -> list[str]:
     return [name.rpartition("/")[2] for name in data.source.splits[split].files]
 
@@ -49,7 +43,7 @@ def truncate(path: Path) -> None:
 
 def test_a_plain_set_is_read_without_a_word(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = opened(root)
-    assert warnings(caplog) == []
+    assert warnings_in(caplog.records) == []
     assert data.masks
     assert data.source.splits["train"].files[0].startswith("train/")
 
@@ -128,7 +122,9 @@ def test_without_val_whole_images_are_cut_from_train(tmp_path: Path, caplog: pyt
     assert sorted(train + val) == sorted(image["file_name"] for image in json.loads(_default(root))["images"])
     same = {f"train{number:03d}.png" for number in (2, 5, 8, 11)}
     assert same <= set(train) or same <= set(val)
-    assert f"{len(val)} of the 20 images (val_share=0.3), which are not trained on" in "".join(warnings(caplog))
+    assert f"{len(val)} of the 20 images (val_share=0.3), which are not trained on" in "".join(
+        warnings_in(caplog.records)
+    )
     assert names(opened(root, val_share=0.3, seed=5), "val") == val
     ids = data.image_ids(data.source.splits["val"])
     assert ids == sorted(ids)
@@ -159,7 +155,7 @@ def test_if_no_val_can_be_cut_it_is_said_that_the_last_checkpoint_is_kept(
     data = opened(as_cvat(write_set(tmp_path / "set", train=images)), val_share=share)
     assert set(data.source.splits) == {"train"}
     assert data.val_dataloader() == []
-    (line,) = warnings(caplog)
+    (line,) = warnings_in(caplog.records)
     assert why in line
     assert "the last checkpoint is kept" in line
 
@@ -170,7 +166,7 @@ def test_truncated_images_are_named_and_left_out(root: Path, caplog: pytest.LogC
     data = opened(root)
     assert names(data) == ["train005.png", "train004.png", "train002.png", "train001.png", "train000.png"]
     assert names(data, "val") == ["val002.png", "val000.png"]
-    lines = warnings(caplog)
+    lines = warnings_in(caplog.records)
     assert len(lines) == 2
     assert all("cannot be decoded" in line and "It is left out." in line for line in lines)
     for number in (0, 1, 2):
@@ -231,7 +227,7 @@ def test_images_that_val_has_too_are_not_trained_on(root: Path, caplog: pytest.L
     data = opened(root)
     assert names(data) == ["train005.png", "train004.png", "train003.png", "train001.png"]
     assert len(data.source.splits["val"]) == 3
-    (line,) = warnings(caplog)
+    (line,) = warnings_in(caplog.records)
     assert line.startswith(
         "2 image(s) of train are left out, since val has the same pixels, such as train/train002.png"
     )
@@ -259,103 +255,6 @@ def test_if_val_is_all_of_train_nothing_is_left_to_train_on(root: Path) -> None:
         opened(root)
 
 
-def without_masks(root: Path, split: str, count: int, category: int | None = None) -> None:
-    """Takes the masks from objects of a split: from the first few, or from those of a category."""
-    objects = load(root, split)["annotations"]
-    chosen = [one for one in objects if category in (None, one["category_id"])][:count]
-    for one in chosen:
-        one["segmentation"] = []
-    change(root, split, annotations=objects)
-
-
-def test_boxes_alone_are_trained_if_more_than_a_tenth_have_no_mask(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    root = write_set(tmp_path / "set", train=10)  # 30 objects
-    without_masks(root, "train", 3)
-    data = opened(root)
-    assert data.masks
-    assert "objects are left out: 3 with a box but no mask" in warnings(caplog)[0]
-    assert sum(len(item["truth"]["labels"]) for item in data.split_images("train")) == 27  # type: ignore[union-attr]
-    caplog.clear()
-    without_masks(root, "train", 4)
-    data = opened(root)
-    assert not data.masks
-    assert data.train_images()[0]["target"].keys() == {"boxes", "labels"}
-    assert sum(len(item["truth"]["labels"]) for item in data.split_images("train")) == 30  # type: ignore[union-attr]
-    (line,) = warnings(caplog)
-    assert "26 of the 30 objects of train have a mask" in line
-    assert opened(root, masks=True).masks
-
-
-def test_boxes_alone_are_trained_if_a_class_has_no_mask(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    root = write_set(tmp_path / "set", train=30)
-    objects = load(root)["annotations"]
-    discs = [one for one in objects if one["category_id"] == 0]
-    change(root, "train", annotations=[one for one in objects if one not in discs[2:]])
-    without_masks(root, "train", 2, category=0)
-    assert not opened(root).masks
-    assert "no object of disc has one" in warnings(caplog)[0]
-    with pytest.raises(UserError, match=r"The class disc has 2 object\(s\) .* boxes alone \(--data\.masks=false\)"):
-        opened(root, masks=True)
-
-
-def test_boxes_alone_are_trained_if_val_has_no_masks(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    without_masks(root, "val", 9)
-    assert not opened(root).masks
-    assert "0 of the 9 objects of val have a mask" in warnings(caplog)[0]
-
-
-def test_without_any_mask_boxes_are_trained_unless_masks_are_asked_for(root: Path) -> None:
-    for split in ("train", "val"):
-        stripped = [{k: v for k, v in a.items() if k != "segmentation"} for a in load(root, split)["annotations"]]
-        change(root, split, annotations=stripped)
-    assert not opened(root).masks
-    assert opened(root, masks=False).train_images()[0]["target"].keys() == {"boxes", "labels"}
-    with pytest.raises(UserError, match=r"18 of the 18 objects .* have a box but no mask .*--data\.masks=false"):
-        opened(root, masks=True)
-
-
-def test_crowds_are_counted_with_the_images_that_have_nothing_else(
-    root: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    objects = load(root)["annotations"]
-    lost = sorted({one["image_id"] for one in objects})[:4]
-    for one in objects:
-        one["iscrowd"] = int(one["image_id"] in lost)
-        one["category_id"] = [0, 3, 90][one["id"] % 3]
-    change(root, "train", annotations=objects)
-    data = opened(root)
-    assert len(data.train_samples) == 2
-    (line,) = warnings(caplog)
-    assert "12 of the 18 objects are crowds (iscrowd: 1), which are not trained on" in line
-    assert "4 of the 6 training images have no other object and are left out" in line
-    for one in objects:
-        one["iscrowd"] |= int(one["category_id"] == 90)
-    change(root, "train", annotations=objects)
-    with pytest.raises(UserError, match=r"The class roof has 6 object\(s\) .* but none to train on: all are crowds"):
-        opened(root)
-
-
-def test_categories_without_objects_are_no_classes(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    more = [{"id": 7, "name": "bar", "supercategory": "none"}, {"id": 8, "name": "shapes"}]
-    for split in ("train", "val"):
-        change(root, split, categories=[*load(root, split)["categories"], *more])
-    data = opened(root)
-    assert data.class_names == ["disc", "bar", "roof"]
-    assert warnings(caplog) == [
-        "Categories without objects in any annotation file are left out of the classes: bar, shapes."
-    ]
-
-
-def test_a_class_that_only_val_has_is_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    objects = load(root)["annotations"]
-    change(root, "train", annotations=[{**one, "category_id": 3 * (one["id"] % 2)} for one in objects])
-    only(root, "val", {**annotation(1, 1, 90, (4, 4, 12, 12))})
-    assert opened(root).class_names == ["disc", "bar", "roof"]
-    assert "No image of train has objects of roof, but val or test has" in warnings(caplog)[0]
-
-
 def test_a_folder_without_annotations_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no annotation file was found.*annotations/instances_train\.json"):
         opened(tmp_path)
@@ -370,22 +269,6 @@ def test_a_folder_in_yolos_format_is_named_with_the_way_to_convert_it(tmp_path: 
         (tmp_path / "labels" / f"{number}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     with pytest.raises(UserError, match=r"in the format of YOLO, .*from_yolo"):
         opened(tmp_path)
-
-
-def test_a_set_without_training_objects_is_refused(root: Path) -> None:
-    change(root, "train", annotations=[])
-    with pytest.raises(UserError, match="no object to train on in 6 images"):
-        opened(root)
-    (root / "annotations" / "instances_train.json").unlink()
-    with pytest.raises(UserError, match=r"no annotations to train on \(there is .*instances_val\.json for val\)"):
-        opened(root)
-    assert len(opened(root, "validate").source.splits["val"]) == 3
-
-
-def test_a_val_split_without_objects_is_refused_before_training(root: Path) -> None:
-    change(root, "val", annotations=[])
-    with pytest.raises(UserError, match="no object to evaluate in 3 images"):
-        opened(root)
 
 
 def test_a_test_split_without_annotations_is_only_predicted_on(root: Path) -> None:

@@ -132,7 +132,13 @@ def test_folders_that_hold_splits_are_refused(tmp_path: Path) -> None:
     for name in ("bottle", "cable"):
         fill(tmp_path, f"{name}/train/good", f"{name}/test/good", f"{name}/test/broken")
     for mode in ("auto", "none"):
-        refuse(tmp_path, "bottle, cable", "test images would be trained on", f"{tmp_path / 'bottle'}", mode=mode)
+        refuse(
+            tmp_path,
+            "holds bottle, cable, with folders for splits inside (test, train)",
+            "test images would be trained on",
+            f"{tmp_path / 'bottle'}",
+            mode=mode,
+        )
     assert understand(tmp_path, layout="classes").classes == ["bottle", "cable"]
 
 
