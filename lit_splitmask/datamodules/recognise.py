@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -85,7 +85,7 @@ def recognise(root: str | Path, mode: LabelsMode = "auto", layout: str = "auto",
     found = understand(root, mode, _image_layout(layout), tree)
     meaning = f"{len(found.classes):,} classes" if found.classes else "images without labels"
     splits = [split for split in ("train", "val", "test") if split in found.given]
-    inside = f" in {' and '.join(splits)}" if splits else ""
+    inside = f" in {_joined(splits)}" if splits else ""
     name = layout if layout != "auto" else _name_of(found.given, found.classes, found.class_level)
     if not found.classes:
         return Reading(name, None, f"{meaning}{inside}", found.because, WAYS_TO_LABEL)
@@ -107,12 +107,17 @@ def _name_of(given: object, classes: object, class_level: int) -> str:
     return "subfolders" if class_level else "classes"
 
 
+def _joined(names: Sequence[str]) -> str:
+    """``train``, ``train and val``, or ``train, val and test``."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def _segmentation(root: Path, tree: Tree) -> Reading:
     pairs = find_pairs(root, tree)
     if not pairs.maps:
         raise UserError(f"--layout segmentation needs label maps in {root}, and none were found.")
     image, label_map = next(iter(pairs.maps.items()))
-    splits = " and ".join(name for name in ("train", "val", "test") if name in pairs.splits)
+    splits = _joined([name for name in ("train", "val", "test") if name in pairs.splits])
     return Reading(
         "segmentation",
         "segment",

@@ -36,7 +36,8 @@ class Plan:
     """What ``plan`` reports.
 
     Attributes:
-        root: The folder or list of images that is planned for.
+        folder: The folder or list that the user named.
+        root: The images that are planned for: that folder, or the one of its training images.
         reading: What the user's folder is read as; None if a recipe reads it.
         left_out: Files of other kinds than images, by kind, in words.
         images: What the folder holds.
@@ -48,6 +49,7 @@ class Plan:
         commands: The commands that train as planned.
     """
 
+    folder: str
     root: str
     reading: Reading | None
     left_out: list[str]
@@ -93,6 +95,7 @@ def make_plan(request: Request, root: str | None, index_dir: str, recipe: str | 
             finetuning = _plan_finetuning(weights, arguments, partner, scratch)
     plans = [plan for plan in (pretraining, finetuning) if plan is not None]
     return Plan(
+        folder=request.manifest or str(root),
         root=subject.images,
         reading=subject.reading,
         left_out=subject.left_out,
@@ -204,7 +207,7 @@ def show(result: Plan) -> None:
     """Prints a plan as tables."""
     console = new_console()
     if result.reading is not None:
-        console.print(f"{result.root} is {result.reading}.", soft_wrap=True)
+        console.print(f"{result.folder} is {result.reading}.", soft_wrap=True)
     show_images(console, result.images)
     for line in result.left_out:
         console.print(f"Not read: {line}", soft_wrap=True)

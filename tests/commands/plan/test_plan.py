@@ -160,7 +160,7 @@ def test_images_with_label_maps_are_planned_without_the_maps(
     write_scenes(Path("scenes"))
     assert main(["plan", "scenes", "--recipe", "pretrain.yaml"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "read as: images with label maps in train and val" in text
+    assert "scenes is read as: images with label maps in train and val" in text
     assert "lit-splitmask pretrain --recipe pretrain.yaml --data.root scenes/images/train" in text
     assert "lit-splitmask finetune --weights runs/pretrain-train/backbone.safetensors --data.root scenes" in text
 
