@@ -115,7 +115,7 @@ def step_of(name: str, args: argparse.Namespace, batch: dict[str, Any]) -> Calla
     torch.manual_seed(0)
     config = ViTConfig(size=args.size, image_size=args.image_size, patch_size=args.patch_size)
     model = METHODS[name](ViT(config))
-    model.attach(1000)
+    model.attach(1000, 1_281_167)
     model.progress = 0.5
     generator = torch.Generator().manual_seed(0)
     seen = {**batch, "crops": batch["crops"][:2]} if name == "MoCo v3" else batch

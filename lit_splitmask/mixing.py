@@ -30,8 +30,8 @@ class Mixing:
             if alpha < 0:
                 raise UserError(f"{name} is {alpha:g}; it must be at least 0 (0 switches it off).")
         self.num_classes, self.label_smoothing = num_classes, label_smoothing
-        alphas: list[tuple[type[v2.MixUp] | type[v2.CutMix], float]] = [(v2.MixUp, mixup), (v2.CutMix, cutmix)]
-        self._choices = [mix(alpha=alpha, num_classes=num_classes) for mix, alpha in alphas if alpha > 0]
+        mixes: list[tuple[type[v2.MixUp] | type[v2.CutMix], float]] = [(v2.MixUp, mixup), (v2.CutMix, cutmix)]
+        self._alphas = [(mix, alpha) for mix, alpha in mixes if alpha > 0]
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mixes a batch, with random numbers from torch's global generator.
@@ -43,13 +43,36 @@ class Mixing:
         Returns:
             The mixed images, and soft targets (B, K) float that sum to 1.
         """
-        if self._choices:
-            # v2.MixUp and v2.CutMix mix neighbours, and repeated augmentation puts copies of an image side by side.
-            order = torch.randperm(len(images))
-            choice = int(torch.randint(len(self._choices), ()))
-            mixed, soft = self._choices[choice](images[order], labels[order])
-            original_order = order.argsort()
-            images, targets = mixed[original_order], soft[original_order]
-        else:
-            targets = F.one_hot(labels, self.num_classes).to(images.dtype)
-        return images, targets * (1 - self.label_smoothing) + self.label_smoothing / self.num_classes
+        images, sources = self.mix(images)
+        return images, self.targets(labels, sources)
+
+    def mix(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mixes images without their labels.
+
+        Args:
+            images: (B, C, H, W) float.
+
+        Returns:
+            The mixed images, and (B, B) float: the share of each image in each mixed one, in rows that sum to 1.
+        """
+        if not self._alphas:
+            return images, torch.eye(len(images), dtype=images.dtype, device=images.device)
+        # v2.MixUp and v2.CutMix mix neighbours, and repeated augmentation puts copies of an image side by side.
+        order = torch.randperm(len(images))
+        mix, alpha = self._alphas[int(torch.randint(len(self._alphas), ()))]
+        mixed, sources = mix(alpha=alpha, num_classes=len(images))(images[order], order.to(images.device))
+        original_order = order.argsort()
+        return mixed[original_order], sources[original_order]
+
+    def targets(self, labels: Tensor, sources: Tensor) -> Tensor:
+        """Soft targets of mixed images.
+
+        Args:
+            labels: (B,) int64 in [0, K), of the images before mixing.
+            sources: (B, B) float, as returned by :meth:`mix`.
+
+        Returns:
+            (B, K) float, in rows that sum to 1.
+        """
+        mixed = sources @ F.one_hot(labels, self.num_classes).to(sources.dtype)
+        return mixed * (1 - self.label_smoothing) + self.label_smoothing / self.num_classes

@@ -72,7 +72,7 @@ class Pretrain(TrainModule):
         super().setup(stage)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "head"))
-            self.objective.attach(self.data.num_classes or 0)
+            self.objective.attach(self.data.num_classes or 0, self.data.num_train_images or 0)
         expected = self.data.image_size
         if expected is not None and expected != self.vit.config.image_size:
             raise UserError(
@@ -155,8 +155,8 @@ class Pretrain(TrainModule):
 
     def _views_of(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         more = [batch[name] for name in batch if name.startswith("image_")]
-        labels = {"labels": batch["label"]} if "label" in batch else {}
-        return {**self.views(batch["image"], *more), **labels}
+        known = {"labels": "label", "index": "index"}
+        return {**self.views(batch["image"], *more), **{view: batch[name] for view, name in known.items() if name in batch}}
 
     def on_fit_start(self) -> None:
         """Fits the tokenizer if needed (process zero does, and sends it to the others), and measures its words."""

@@ -20,7 +20,12 @@ class Objective(nn.Module):
     - ``crops``, if :attr:`num_crops` is more than 1: a list of such tensors, ``images`` first; the others are further crops of
       the same images, possibly of other sizes;
     - ``token_view`` (B, C, H/2, W/2) float in [0, 1], of the same crops as ``images``, if there is a tokenizer;
-    - ``labels`` (B,) int64, if the images have labels;
+    - ``labels`` (B,) int64, if the images have labels; -1 for an image without one;
+    - ``index`` (B,) int64 in [0, number of training images), in training;
+    - ``features`` (B, N, D) float, if :attr:`takes_features` and somebody has computed them already: the backbone's patch
+      features of ``images``;
+    - ``sources`` (B, B) float, if ``images`` are mixed already: row i holds the share of each image of the batch in image i, and
+      sums to 1. Labels and indices are those of the images before mixing;
 
     and returns scalars by name, with ``"loss"`` among them; the others are measures, which are only logged. Masks come from
     ``generator``, a CPU generator in the same state on every process. Drop path and mixup use torch's own generator, which is
@@ -34,6 +39,8 @@ class Objective(nn.Module):
         least_batch: Smallest number of images in a batch, over all processes.
         least_per_process: Smallest number of images in one process's part of a batch.
         needs_labels: Whether all images must have labels.
+        takes_features: Whether it reads the patch features of whole images, so that joint training computes them once for both
+            losses.
         progress: Share of the run that is done, in [0, 1); the trainer sets it before each step.
 
     Example:
@@ -61,6 +68,7 @@ class Objective(nn.Module):
     least_batch = 1
     least_per_process = 1
     needs_labels = False
+    takes_features = False
     progress = 0.0
 
     def __init__(self, backbone: ViT) -> None:
@@ -77,8 +85,13 @@ class Objective(nn.Module):
         """The tokenizer, or None if the method has none."""
         return None
 
-    def attach(self, num_classes: int) -> None:
-        """Called before training, when the number of classes is known; 0 without labels."""
+    def attach(self, num_classes: int, num_images: int) -> None:
+        """Called before training, when the data are known.
+
+        Args:
+            num_classes: Number of classes, 0 without labels.
+            num_images: Number of different training images, 0 if unknown.
+        """
 
     def forward(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
         raise NotImplementedError

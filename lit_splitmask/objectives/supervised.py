@@ -32,7 +32,7 @@ class Supervised(Objective):
         >>> from lit_splitmask.objectives import RelativeLocalisation, Supervised
         >>> vit = ViT(ViTConfig(size="tiny", embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32))
         >>> supervised = Supervised(vit, auxiliary=RelativeLocalisation)
-        >>> supervised.attach(num_classes=2)
+        >>> supervised.attach(num_classes=2, num_images=4)
         >>> batch = {"images": torch.randn(4, 3, 32, 32), "labels": torch.tensor([0, 1, 1, 0])}
         >>> list(supervised(batch, torch.Generator().manual_seed(0)))
         ['loss', 'classify', 'localise', 'accuracy']
@@ -55,7 +55,7 @@ class Supervised(Objective):
         self.head: nn.Linear | None = None
         self.auxiliary = None if auxiliary is None else auxiliary(backbone)
 
-    def attach(self, num_classes: int) -> None:
+    def attach(self, num_classes: int, num_images: int) -> None:
         """Makes the head.
 
         Raises:

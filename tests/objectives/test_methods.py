@@ -187,8 +187,8 @@ def test_prototypes_and_their_lengths_are_frozen_at_first() -> None:
         (lambda: MAE(tiny_vit(), decoder_heads=0), "decoder_heads is 0"),
         (lambda: MAE(tiny_vit(image_size=8)), "A grid of 1×1 patches is too small"),
         (lambda: BEiT(tiny_vit(image_size=8)), "at least 2×2 patches, not 1×1"),
-        (lambda: Supervised(tiny_vit(), label_smoothing=2.0).attach(3), "label_smoothing is 2"),
-        (lambda: Supervised(tiny_vit(), mixup=-1.0).attach(3), "mixup is -1"),
+        (lambda: Supervised(tiny_vit(), label_smoothing=2.0).attach(3, 8), "label_smoothing is 2"),
+        (lambda: Supervised(tiny_vit(), mixup=-1.0).attach(3, 8), "mixup is -1"),
     ],
 )
 def test_impossible_settings_are_refused(make: Any, message: str) -> None:
@@ -272,7 +272,7 @@ def test_supervised_training_is_cross_entropy_and_localisation() -> None:
 
 def test_images_are_mixed_in_training_only() -> None:
     model, batch = Supervised(tiny_vit()), batch_of()
-    model.attach(3)
+    model.attach(3, 8)
     torch.manual_seed(0)
     with torch.no_grad():
         trained = model.train()(batch, generator())["classify"]
@@ -292,7 +292,7 @@ def test_the_weight_of_localisation_rises_and_falls() -> None:
 
 def test_supervised_training_needs_classes() -> None:
     with pytest.raises(UserError, match="at least two classes"):
-        Supervised(tiny_vit()).attach(1)
+        Supervised(tiny_vit()).attach(1, 8)
 
 
 @pytest.mark.parametrize("mask_ratio", [0.2, 0.4, 0.75])

@@ -57,7 +57,7 @@ def dino(**changes: Any) -> DINO:
 
 def supervised(**shape: Any) -> Supervised:
     model = Supervised(tiny_vit(**shape), mixup=0.0, cutmix=0.0, auxiliary=RelativeLocalisation)
-    model.attach(3)
+    model.attach(3, 8)
     return model
 
 
