@@ -177,13 +177,13 @@ class ViT(VisionTransformer):
         """Features of all patches or of a subset, encoded without the others.
 
         Args:
-            images: (B, C, H, W) float, normalised.
+            images: (B, C, H, W) float, normalised, of any size; H and W are multiples of the patch size.
             keep: (B, n) int64, the patches to encode; None for all.
 
         Returns:
             (B, n, D).
         """
-        tokens = self.embed(images)
+        tokens = self._embed_any(images)
         return self.encode(tokens if keep is None else take(tokens, keep))
 
     def masked_features(self, images: Tensor, keep: Tensor, mask_token: Tensor) -> Tensor:

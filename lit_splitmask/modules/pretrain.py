@@ -155,8 +155,8 @@ class Pretrain(TrainModule):
 
     def _views_of(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         more = [batch[name] for name in batch if name.startswith("image_")]
-        known = {"labels": "label", "index": "index"}
-        return {**self.views(batch["image"], *more), **{view: batch[name] for view, name in known.items() if name in batch}}
+        labels = {"labels": batch["label"]} if "label" in batch else {}
+        return self.views(batch["image"], *more) | labels
 
     def on_fit_start(self) -> None:
         """Fits the tokenizer if needed (process zero does, and sends it to the others), and measures its words."""
@@ -229,7 +229,10 @@ class Pretrain(TrainModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         generator = generator_for(self.seed, "objective", *self.step_key(batch_idx))
         self.objective.progress = self.trainer.global_step / self.trainer.estimated_stepping_batches
-        losses = self.objective(self._views_of(batch), generator)
+        index = (
+            {"index": batch["index"]} if "index" in batch else {}
+        )  # not in validation: other splits number their own images
+        losses = self.objective(self._views_of(batch) | index, generator)
         self.check_finite(losses["loss"])
         self.log_dict(
             {f"train/{k}": v.detach() for k, v in losses.items()}, prog_bar=True, batch_size=len(batch["image"])
@@ -249,8 +252,11 @@ class Pretrain(TrainModule):
         self.objective.after_step(steps_done / self.trainer.estimated_stepping_batches)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Logs the losses on held-out images, with the same masks each time; nothing for objectives of several crops."""
-        if self.objective.num_crops > 1:
+        """Logs the losses on held-out images, with the same masks each time.
+
+        Nothing is logged for objectives that need several crops, or the index of a training image.
+        """
+        if self.objective.num_crops > 1 or self.objective.needs_index:
             return
         with alone():
             losses = self.objective(self._views_of(batch), generator_for(self.seed, "held-out masks", batch_idx))

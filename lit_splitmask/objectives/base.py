@@ -39,6 +39,7 @@ class Objective(nn.Module):
         least_batch: Smallest number of images in a batch, over all processes.
         least_per_process: Smallest number of images in one process's part of a batch.
         needs_labels: Whether all images must have labels.
+        needs_index: Whether it needs each image's index among the training images; it has no losses on other images.
         takes_features: Whether it reads the patch features of whole images, so that joint training computes them once for both
             losses.
         progress: Share of the run that is done, in [0, 1); the trainer sets it before each step.
@@ -68,6 +69,7 @@ class Objective(nn.Module):
     least_batch = 1
     least_per_process = 1
     needs_labels = False
+    needs_index = False
     takes_features = False
     progress = 0.0
 
