@@ -2,8 +2,8 @@
 
 The datamodules of this project meet :class:`TrainingData`. Your own may meet all of it, part of it or none: what it does not
 offer is unknown, and the checks that need it are skipped. Batches are dicts with ``image`` (B, C, H, W) uint8; for labelled
-images, ``label`` (B,) int64; and for methods that tell training images apart, ``index`` (B,) int64 in [0, ``num_train_images``). An
-example with ``num_classes`` alone::
+images, ``label`` (B,) int64; and for methods that tell training images apart, ``index`` (B,) int64 in [0, ``num_train_images``).
+An example with ``num_classes`` alone::
 
     import torch
     from lightning import LightningDataModule, Trainer
