@@ -171,7 +171,7 @@ class ViT(VisionTransformer):
         tokens = self._with_class_token(tokens)
         for block in self.blocks:
             tokens = block(tokens)
-        return self.norm(tokens)
+        return self.fc_norm(self.norm(tokens))  # one of the two is an identity
 
     def features(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """Features of all patches or of a subset, encoded without the others.
