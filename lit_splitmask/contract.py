@@ -78,6 +78,10 @@ class TrainingData(Protocol):
         """Whether every training image has a class as ``label``; label maps and boxes do not count."""
 
     @property
+    def unlabelled_share(self) -> float | None:
+        """Share of each training batch that is images without labels, beside those with labels."""
+
+    @property
     def pool(self) -> Sequence[Path]:
         """Folders of additional training images without labels."""
 

@@ -121,6 +121,29 @@ class Objective(nn.Module):
         return None
 
 
+def store_once(module: nn.Module, alias: str, original: str) -> None:
+    """Leaves a part that a module holds under two names out of its state dict under one of them.
+
+    Args:
+        module: The module.
+        alias: The name to leave out, such as ``auxiliary.backbone``; nothing happens while there is no such part.
+        original: The name that stays, such as ``backbone``.
+    """
+
+    def leave_out(_: nn.Module, state: dict[str, Any], prefix: str, __: Any) -> None:
+        for name in [name for name in state if name.startswith(f"{prefix}{alias}.")]:
+            del state[name]
+
+    def fill_in(owner: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        if any(name.startswith(f"{alias}.") for name, _ in owner.named_parameters(remove_duplicate=False)):
+            start = f"{prefix}{original}."
+            shared = {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+            state |= {f"{prefix}{alias}.{name}": value for name, value in shared.items()}
+
+    module.register_state_dict_post_hook(leave_out)
+    module.register_load_state_dict_pre_hook(fill_in)
+
+
 def check_in_unit_interval(**values: float) -> None:
     """Checks arguments, by name, that must be in [0, 1].
 

@@ -250,7 +250,7 @@ def test_images_are_mixed_with_other_images_although_copies_are_neighbours() -> 
 
 
 def test_relative_localisation_changes_the_training_of_a_classifier(root: Path) -> None:
-    plain, helped = (classifier(relative_localisation=aux) for aux in (None, RelativeLocalisation))
+    plain, helped = (classifier(auxiliary=aux) for aux in (None, RelativeLocalisation))
     for one in (plain, helped):
         tiny_trainer(root.parent).fit(one, datamodule=image_data(root))
     assert not same_tensors(dict(plain.vit.state_dict()), dict(helped.vit.state_dict()))
