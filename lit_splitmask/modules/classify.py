@@ -29,8 +29,7 @@ class Classify(TrainsObjective, DownstreamModule):
     With an ``auxiliary`` objective it is joint training (Das et al., 2024): the objective's loss, on images with labels and on
     those without (``data.unlabelled_share``), is added to the cross-entropy. An objective that ``takes_features`` sees the mixed
     images and shares the forward pass of the classifier; any other sees the images before mixing, in a pass of its own. The
-    objective sees the backbone as a classifier has it: its final norm comes after pooling, so patch features are not normalised.
-    The classifier is exported, without the objective's own layers.
+    patch features are normalised for it, as in pre-training. The classifier is exported, without the objective's own layers.
 
     The network is built when the number of classes is known: in the constructor if ``num_classes`` is given, otherwise when a
     trainer attaches a datamodule that has ``num_classes``.

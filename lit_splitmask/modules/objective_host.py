@@ -62,7 +62,9 @@ class TrainsObjective(TrainModule):
         name = type(self._objective).__name__
         self.check_crops(self.data.crop_sizes)
         if self._objective.needs_labels and self.data.all_labelled is False:
-            raise UserError(f"{name} needs a label for every image, but some have none: leave data.pool out.")
+            raise UserError(
+                f"{name} needs a label for every image, but some have none: leave out data.pool and data.unlabelled_share."
+            )
         batch = self.data.images_per_step
         if batch is None:
             return
