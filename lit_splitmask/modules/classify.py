@@ -14,6 +14,7 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.mixing import Mixing
 from lit_splitmask.models.vit import ViT, ViTConfig
 from lit_splitmask.modules.downstream import DownstreamModule
+from lit_splitmask.modules.probe_head import solve_head
 from lit_splitmask.objectives.relative_localisation import RelativeLocalisation
 from lit_splitmask.optim import OptimConfig
 from lit_splitmask.seeding import generator_for
@@ -37,11 +38,13 @@ class Classify(DownstreamModule):
         label_smoothing: Fraction of the target that is spread over all classes.
         relative_localisation: Makes Liu et al.'s auxiliary loss from the network, such as the class
             :class:`RelativeLocalisation`; for training from scratch on few images.
+        probe_head: Start with the solved linear probe of the training images as the head, instead of a random head (LP-FT); for
+            few labels. The images are read once more, without augmentation.
         seed: Seed of the new layers, drop path and mixing.
 
     Raises:
         UserError: The weights cannot be read or do not fit the backbone; the shape of the backbone is not valid; ``keep_head`` is
-            set without the weights of a trained classifier; or ``num_classes`` is less than 2.
+            set without the weights of a trained classifier, or with ``probe_head``; or ``num_classes`` is less than 2.
 
     Example:
         >>> shape = ViTConfig(embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32)
@@ -68,11 +71,15 @@ class Classify(DownstreamModule):
         cutmix: float = 1.0,
         label_smoothing: float = 0.1,
         relative_localisation: Callable[[ViT], RelativeLocalisation] | None = None,
+        probe_head: bool = False,
         seed: int = 0,
     ) -> None:
+        if keep_head and probe_head:
+            raise UserError("keep_head keeps the head of the weights, and probe_head replaces it: set one of them.")
         super().__init__(weights, backbone=backbone, optim=optim, drop_path=drop_path, seed=seed)
         self._mixing = {"mixup": mixup, "cutmix": cutmix, "label_smoothing": label_smoothing}
         self._auxiliary = relative_localisation
+        self._probe_head = probe_head
         if keep_head:
             self.restore()
         elif num_classes is not None:
@@ -118,6 +125,23 @@ class Classify(DownstreamModule):
         self.val_scores = MetricCollection(dict(scores), prefix="val/")
         self.test_scores = MetricCollection(scores, prefix="test/").clone()
         self.test_confusion = MulticlassConfusionMatrix(num_classes)
+
+    def on_fit_start(self) -> None:
+        """Solves the head if that is asked for; a resumed run has it in its checkpoint.
+
+        Raises:
+            UserError: The datamodule does not offer its training images without augmentation.
+        """
+        if not self._probe_head or self.trainer.ckpt_path is not None:
+            return
+        images = None if self.data.split_images is None else self.data.split_images("train")
+        if images is None:
+            raise UserError(
+                "probe_head needs the training images without augmentation, which this datamodule does not offer: give it "
+                'split_images("train"), or leave probe_head off.'
+            )
+        probe = solve_head(self.vit, images, self.normalise, self.trainer.precision_plugin.val_step_context)
+        self.print(f"The head starts as the linear probe of {len(images):,} images (weight decay {probe.penalty:g}).")
 
     def forward(self, images: Tensor) -> Tensor:
         """Class logits of images: (B, C, H, W) uint8 -> (B, classes)."""
