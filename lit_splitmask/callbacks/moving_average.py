@@ -34,7 +34,9 @@ class MovingAverage(WeightAveraging):
 
     def __init__(self, span: float = 0.1) -> None:
         if not 0 < span <= 1:
-            raise UserError(f"MovingAverage's span={span} must be a share of the steps in (0, 1]; the usual value is 0.1.")
+            raise UserError(
+                f"MovingAverage's span={span} must be a share of the steps in (0, 1]; the usual value is 0.1."
+            )
         super().__init__(use_buffers=False, multi_avg_fn=self._move)
         self.span = span
         self._made = False

@@ -1,7 +1,7 @@
 """Reads the recipes, and chooses one for a folder of images. Light."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -21,6 +21,9 @@ SMALL_SET = 50_000
 
 FEW_ANNOTATED = 10_000
 """A folder with fewer annotated images gets a shorter schedule than that of ADE20K or COCO."""
+
+FEW_LABELS = 50
+"""With fewer labels a class, a classifier starts from a solved head and trains for more passes."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,20 @@ def finetuning(pretraining: str) -> Choice:
     if pretraining.endswith("_cpu"):
         return Choice("finetune_cpu", f"for the network of {pretraining}")
     return Choice("finetune", "the paper's fine-tuning recipe (Table 9, small sets)")
+
+
+def for_few_labels(choice: Choice, labels: float | None) -> Choice:
+    """A fine-tuning recipe, or its variant for few labels.
+
+    Args:
+        choice: The recipe for enough labels.
+        labels: Training images with a label, per class; None if unknown.
+    """
+    variant = choice.name.replace("finetune", "finetune_few", 1)
+    if labels is None or labels >= FEW_LABELS or variant not in available():
+        return choice
+    few = f"about {labels:,.0f} labels a class, fewer than {FEW_LABELS}"
+    return replace(choice, name=variant, reason=f"{few}, {choice.reason}")
 
 
 def choose_segmentation(num_images: int, gpu: bool) -> Choice:

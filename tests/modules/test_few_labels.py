@@ -186,9 +186,7 @@ class PowerCut(Callback):
 def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(root: Path) -> None:
     def run(name: str, *more: Callback, resume: bool = False) -> dict[str, Any]:
         folder = root.parent / name
-        last = ModelCheckpoint(
-            str(folder), filename="last", save_on_train_epoch_end=True, enable_version_counter=False
-        )
+        last = ModelCheckpoint(str(folder), filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
         trainer = tiny_trainer(folder, callbacks=[MovingAverage(span=0.5), *more, last], enable_checkpointing=True)
         path = folder / "last.ckpt"
         data = image_data(root, steps=6)
