@@ -206,9 +206,9 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(root: Path) -> None:
 
 
 def test_only_fine_tuning_is_averaged(root: Path) -> None:
+    trainer, data = tiny_trainer(root.parent, callbacks=[MovingAverage()]), image_data(root, steps=1)
     with pytest.raises(UserError, match="not for Pretrain"):
-        trainer = tiny_trainer(root.parent, callbacks=[MovingAverage()])
-        trainer.fit(pretrain_module(), datamodule=image_data(root, steps=1))
+        trainer.fit(pretrain_module(), datamodule=data)
 
 
 @pytest.mark.parametrize("span", [0.0, -0.1, 1.5])
