@@ -134,7 +134,7 @@ class Classify(DownstreamModule):
         """
         if not self._probe_head or self.trainer.ckpt_path is not None:
             return
-        images = None if self.data.split_images is None else self.data.split_images("train")
+        images: Any = None if self.data.split_images is None else self.data.split_images("train")
         if images is None:
             raise UserError(
                 "probe_head needs the training images without augmentation, which this datamodule does not offer: give it "
