@@ -16,7 +16,8 @@ from tiny_runs import one_thread  # noqa: F401
 from lit_splitmask import datamodules
 from lit_splitmask.cli import main
 from lit_splitmask.commands import recipes, tables
-from lit_splitmask.commands.tasks.registry import TASKS
+from lit_splitmask.commands.request import Request
+from lit_splitmask.commands.tasks.registry import TASKS, classifier_recipe
 from lit_splitmask.datamodules import glance
 from lit_splitmask.datamodules.paper import TABLE_9
 from lit_splitmask.errors import UserError
@@ -151,9 +152,73 @@ def test_a_recipe_keeps_what_its_base_says(name: str, dataset: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in FINETUNING if name.startswith("finetune")])
 def test_a_fine_tuning_recipe_goes_with_a_pre_training_one(name: str) -> None:
-    partner = name.replace("finetune", "splitmask", 1)
+    partner = name.replace("finetune_few", "finetune").replace("finetune", "splitmask", 1)
     assert partner in PRETRAINING
-    assert recipes.finetuning(partner).name == name
+    labels = 5.0 if "few" in name else None
+    assert recipes.for_few_labels(recipes.finetuning(partner), labels).name == name
+
+
+def choice_for(root: Path, *options: str) -> recipes.Choice:
+    """What finetune chooses for a folder without a GPU."""
+    request = Request.read("finetune", ["--data.root", str(root), *options])
+    return classifier_recipe("splitmask_cpu", root, request)
+
+
+@pytest.mark.parametrize(
+    ("train", "share", "name"),
+    [
+        (49, "1", "finetune_few_cpu"),
+        (50, "1", "finetune_cpu"),
+        (51, "1", "finetune_cpu"),
+        (51, "0.9", "finetune_few_cpu"),
+        (51, "0.99", "finetune_cpu"),
+    ],
+)
+def test_fewer_than_50_labels_a_class_have_a_recipe_of_their_own(
+    train: int, share: str, name: str, tmp_path: Path
+) -> None:
+    for split, count in {"train": train, "val": 2, "test": 60}.items():
+        for kind in ("cat", "dog"):
+            folder = tmp_path / "pets" / split / kind
+            folder.mkdir(parents=True)
+            for number in range(count):
+                (folder / f"{number}.jpg").touch()
+    choice = choice_for(tmp_path / "pets", "--data.label_share", share)
+    assert choice.name == name
+    labels = round(train * float(share))
+    assert (f"about {labels} labels a class, fewer than 50, for the network" in choice.reason) == ("few" in name)
+
+
+@pytest.mark.parametrize(("per_class", "name"), [(69, "finetune_few_cpu"), (72, "finetune_cpu")])
+def test_images_that_will_be_held_out_are_not_counted_as_labels(per_class: int, name: str, tmp_path: Path) -> None:
+    for kind in ("cat", "dog"):
+        (tmp_path / "pets" / kind).mkdir(parents=True)
+        for number in range(per_class):
+            (tmp_path / "pets" / kind / f"{number}.jpg").touch()
+    assert choice_for(tmp_path / "pets").name == name  # seven tenths are for training
+
+
+def test_recipes_without_a_variant_for_few_labels_stay(tmp_path: Path) -> None:
+    few = [recipes.for_few_labels(recipes.finetuning(name), 5).name for name in ("splitmask_tiny_images", "splitmask")]
+    assert few == ["finetune_tiny_images", "finetune_few"]
+    assert recipes.for_few_labels(recipes.Choice("finetune_cpu", "asked for"), None).name == "finetune_cpu"
+
+
+def test_finetune_says_that_there_are_few_labels(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = f"{TINY} {SIZE} --data.label_share 0.6 --name few".split()
+    assert main(["finetune", "--data.root", str(root), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "Recipe finetune_few" in printed
+    assert "labels a class, fewer than 50, " in printed
+
+
+@pytest.mark.parametrize("share", ["0", "2", "some"])
+def test_a_share_of_the_labels_that_is_none_is_reported_as_ever(
+    share: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = f"{TINY} {SIZE} --data.label_share {share} --name few".split()
+    assert main(["finetune", "--data.root", str(root), *options]) != 0
+    assert "label_share" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
@@ -232,7 +297,8 @@ def test_a_chosen_recipe_has_no_image_twice_in_a_batch(num_images: int, batch: i
 def test_a_chosen_fine_tuning_has_no_image_twice_in_a_batch_either(class_folder: MakeFolder) -> None:
     folder = class_folder(per_class=8)
     num_images = glance(str(folder)).num_images
-    settings, reason = TASKS["classify"].default_recipe(folder).settings()
+    request = Request.read("finetune", ["--data.root", str(folder)])
+    settings, reason = TASKS["classify"].default_recipe(request).settings()
     assert 0.4 * num_images <= settings["data"]["init_args"]["batch_size"] <= 0.8 * num_images
     assert "more than the training images" in reason
 

@@ -30,7 +30,7 @@ def finetune(request: Request) -> int:
     quiet()
     task = choose_task(request)
     chosen = request.root is not None and not request.names_settings
-    choice = task.default_recipe(Path(request.root or "").expanduser()) if chosen else None
+    choice = task.default_recipe(request) if chosen else None
     if choice is not None and request.auxiliary is not None:
         choice = recipes.joint(choice)
     settings = starting_settings(request, choice)

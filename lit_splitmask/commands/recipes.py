@@ -22,6 +22,9 @@ SMALL_SET = 50_000
 FEW_ANNOTATED = 10_000
 """A folder with fewer annotated images gets a shorter schedule than that of ADE20K or COCO."""
 
+FEW_LABELS = 50
+"""With fewer labels a class, a classifier starts from a solved head and trains for more passes."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -137,10 +140,24 @@ def finetuning(pretraining: str) -> Choice:
 
 def joint(choice: Choice) -> Choice:
     """The recipe of joint training for the network of a fine-tuning recipe; the same if there is none."""
-    partner = choice.name.replace("finetune", "joint", 1)
+    partner = choice.name.replace("finetune_few", "finetune").replace("finetune", "joint", 1)
     if partner not in available():
         return choice
     return replace(choice, name=partner, reason=f"{choice.reason}, trained jointly with the auxiliary objective")
+
+
+def for_few_labels(choice: Choice, labels: float | None) -> Choice:
+    """A fine-tuning recipe, or its variant for few labels.
+
+    Args:
+        choice: The recipe for enough labels.
+        labels: Training images with a label, per class; None if unknown.
+    """
+    variant = choice.name.replace("finetune", "finetune_few", 1)
+    if labels is None or labels >= FEW_LABELS or variant not in available():
+        return choice
+    few = f"about {labels:,.0f} labels a class, fewer than {FEW_LABELS}"
+    return replace(choice, name=variant, reason=f"{few}, {choice.reason}")
 
 
 def choose_segmentation(num_images: int, gpu: bool) -> Choice:

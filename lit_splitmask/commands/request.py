@@ -105,6 +105,14 @@ class Request:
         return folders
 
     @property
+    def label_share(self) -> float:
+        """The share of the labels to use; 1 if none is given, or no number (the parser of all settings reports that)."""
+        try:
+            return float(self.value("--data.label_share") or 1)
+        except ValueError:
+            return 1.0
+
+    @property
     def datamodule(self) -> str | None:
         """The class of the datamodule, without its package."""
         class_path = self.value("--data", "--data.class_path")

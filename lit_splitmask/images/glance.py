@@ -1,14 +1,17 @@
 """A quick look at a folder, to choose a recipe before anything else is loaded."""
 
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from lit_splitmask.images.decode import DecodeError, read_shape
+from lit_splitmask.images.layout import LayoutName, understand
 from lit_splitmask.images.tree import list_images
 
 _MAX_HEADERS = 64
+_HELD_OUT = {"val": 0.1, "test": 0.2}  # shares of labelled images that are held out where no folder is
 
 
 @dataclass(frozen=True)
@@ -44,3 +47,28 @@ def glance(root: str | Path) -> Glance:
         with suppress(DecodeError):  # the scan names files that cannot be read
             sides.append(min(read_shape(path / file)))
     return Glance(len(files), int(median(sides)) if sides else 0)
+
+
+def labels_per_class(root: str | Path, *, layout: LayoutName = "auto", share: float = 1.0) -> float | None:
+    """Counts the training images with a label, per class, from the names of the files alone.
+
+    Where a split has no folder of its own, the usual share of the images is taken for it.
+
+    Args:
+        root: The folder.
+        layout: What the folder is.
+        share: Share of the labels that are used, in (0, 1].
+
+    Returns:
+        The mean over the classes; None without labels.
+
+    Raises:
+        UserError: There is no such folder, no image in it, or its layout is ambiguous.
+    """
+    found = understand(Path(root).expanduser(), layout=layout)
+    if not found.classes:
+        return None
+    labels = found.labels()
+    left = 1 - sum(part for split, part in _HELD_OUT.items() if split not in found.given)
+    counts = Counter(labels[file] for file in found.given.get("train", found.files))
+    return sum(max(1, round(round(left * count) * share)) for count in counts.values()) / len(found.classes)

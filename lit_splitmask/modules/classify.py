@@ -18,6 +18,7 @@ from lit_splitmask.models.teacher import Teacher
 from lit_splitmask.models.vit import ViT, ViTConfig
 from lit_splitmask.modules.downstream import DownstreamModule
 from lit_splitmask.modules.objective_host import TrainsObjective
+from lit_splitmask.modules.probe_head import solve_head
 from lit_splitmask.objectives.base import Objective, store_once
 from lit_splitmask.optim import OptimConfig
 from lit_splitmask.seeding import generator_for
@@ -46,12 +47,14 @@ class Classify(TrainsObjective, DownstreamModule):
         label_smoothing: Fraction of the target that is spread over all classes.
         auxiliary: Makes a pre-training objective from the network, such as the class :class:`MAE`, to train beside the labels.
         auxiliary_weight: Factor on the objective's loss, more than 0.
+        probe_head: Start with the solved linear probe of the training images as the head, instead of a random head (LP-FT); for
+            few labels. The images are read once more, without augmentation.
         seed: Seed of the new layers, drop path and mixing.
 
     Raises:
         UserError: The weights cannot be read or do not fit the backbone; the shape of the backbone is not valid; ``keep_head`` is
-            set without the weights of a trained classifier; ``num_classes`` is less than 2; ``auxiliary_weight`` is not positive;
-            or the auxiliary objective does not accept the backbone or its own arguments.
+            set without the weights of a trained classifier, or with ``probe_head``; ``num_classes`` is less than 2;
+            ``auxiliary_weight`` is not positive; or the auxiliary objective does not accept the backbone or its own arguments.
 
     Example:
         >>> shape = ViTConfig(embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32)
@@ -79,8 +82,11 @@ class Classify(TrainsObjective, DownstreamModule):
         label_smoothing: float = 0.1,
         auxiliary: Callable[[ViT], Objective] | None = None,
         auxiliary_weight: float = 1.0,
+        probe_head: bool = False,
         seed: int = 0,
     ) -> None:
+        if keep_head and probe_head:
+            raise UserError("keep_head keeps the head of the weights, and probe_head replaces it: set one of them.")
         super().__init__(weights, backbone=backbone, optim=optim, drop_path=drop_path, seed=seed)
         self._mixing = {"mixup": mixup, "cutmix": cutmix, "label_smoothing": label_smoothing}
         if auxiliary_weight <= 0:
@@ -90,6 +96,7 @@ class Classify(TrainsObjective, DownstreamModule):
         self._make_auxiliary, self.auxiliary_weight = auxiliary, auxiliary_weight
         self.auxiliary: Objective | None = None
         store_once(self, "auxiliary.backbone", "network")
+        self._probe_head = probe_head
         if keep_head:
             self.restore()
         elif num_classes is not None:
@@ -162,6 +169,24 @@ class Classify(TrainsObjective, DownstreamModule):
         self.val_scores = MetricCollection(dict(scores), prefix="val/")
         self.test_scores = MetricCollection(scores, prefix="test/").clone()
         self.test_confusion = MulticlassConfusionMatrix(num_classes)
+
+    def on_fit_start(self) -> None:
+        """Prepares the auxiliary objective, and solves the head if that is asked for; a resumed run has it in its checkpoint.
+
+        Raises:
+            UserError: The datamodule does not offer its training images without augmentation.
+        """
+        super().on_fit_start()
+        if not self._probe_head or self.trainer.ckpt_path is not None:
+            return
+        images: Any = None if self.data.split_images is None else self.data.split_images("train")
+        if images is None:
+            raise UserError(
+                "probe_head needs the training images without augmentation, which this datamodule does not offer: give it "
+                'split_images("train"), or leave probe_head off.'
+            )
+        probe = solve_head(self.vit, images, self.normalise, self.trainer.precision_plugin.val_step_context)
+        self.print(f"The head starts as the linear probe of the training images (weight decay {probe.penalty:g}).")
 
     def forward(self, images: Tensor) -> Tensor:
         """Class logits of images: (B, C, H, W) uint8 -> (B, classes)."""

@@ -21,7 +21,7 @@ from lit_splitmask.commands.plan.subject import Subject, subject_of
 from lit_splitmask.commands.plan.training import Stage, TrainingPlan, disk_bytes
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import quiet
-from lit_splitmask.commands.tasks.registry import task_for_folder
+from lit_splitmask.commands.tasks.registry import classifier_recipe, task_for_folder
 from lit_splitmask.datamodules.recognise import WAYS_TO_LABEL, Reading
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.index import FolderIndex
@@ -91,7 +91,7 @@ def make_plan(request: Request, root: str | None, index_dir: str, recipe: str | 
         if no_finetuning is None:
             weights = str(scratch / "backbone.safetensors")
             callbacks.ExportWeights(weights).export(stage.module, step=0)
-            partner = replace(recipes.finetuning(choice.name), num_images=choice.num_images)
+            partner = replace(_partner(choice, subject, request), num_images=choice.num_images)
             finetuning = _plan_finetuning(weights, arguments, partner, scratch)
     plans = [plan for plan in (pretraining, finetuning) if plan is not None]
     return Plan(
@@ -111,6 +111,13 @@ def make_plan(request: Request, root: str | None, index_dir: str, recipe: str | 
 
 def _choose(subject: Subject) -> recipes.Choice:
     return recipes.choose(subject.found.num_images, subject.found.median_side, torch.cuda.is_available())
+
+
+def _partner(choice: recipes.Choice, subject: Subject, request: Request) -> recipes.Choice:
+    """The recipe that finetune chooses; a list, and images that a recipe reads, are not counted by their folders."""
+    if subject.reading is None or request.manifest is not None:
+        return recipes.finetuning(choice.name)
+    return classifier_recipe(choice.name, Path(subject.images), request)
 
 
 def _plan_finetuning(weights: str, arguments: list[str], choice: recipes.Choice, scratch: Path) -> TrainingPlan:

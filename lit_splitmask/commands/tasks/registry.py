@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 from lightning import Callback
@@ -19,6 +19,8 @@ from lit_splitmask.config_files import read_settings, settings_in
 from lit_splitmask.datamodules.recognise import recognise
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.folder_names import means_images, means_masks, split_of, split_of_masks
+from lit_splitmask.images.glance import labels_per_class
+from lit_splitmask.images.layout import LayoutName
 from lit_splitmask.modules.base import TrainModule
 
 
@@ -30,7 +32,7 @@ class Task:
         name: Value of ``--task``.
         module: Class of the LightningModule.
         datamodules: Classes of the datamodules for this task alone.
-        default_recipe: Chooses the recipe for a folder if the user names none.
+        default_recipe: Chooses the recipe for the folder of a command if the user names none.
         monitor: Score by which the best checkpoint is chosen; higher is better.
         weights: Name of the exported file.
         crops_follow_weights: Whether crops have the size that the weights were trained at, unless the user gives another.
@@ -42,7 +44,7 @@ class Task:
     name: str
     module: type[TrainModule]
     datamodules: tuple[str, ...]
-    default_recipe: Callable[[Path], recipes.Choice]
+    default_recipe: Callable[[Request], recipes.Choice]
     monitor: str
     weights: str
     crops_follow_weights: bool
@@ -56,10 +58,32 @@ class Task:
         return self.datamodules[0] if self.datamodules else "ImageFolder"
 
 
-def _classification_recipe(root: Path) -> recipes.Choice:
+def _folder_of(request: Request) -> Path:
+    return Path(request.root or "").expanduser()
+
+
+def classifier_recipe(pretraining: str, root: Path, request: Request) -> recipes.Choice:
+    """The recipe to fine-tune a classifier with, after a pre-training recipe, on a folder.
+
+    Args:
+        pretraining: Name of the recipe of the pre-training.
+        root: The folder of images.
+        request: The command; it says how to read the folder, and may take a share of the labels.
+    """
+    choice = recipes.finetuning(pretraining)
+    if request.datamodule not in (None, "ImageFolder") or not 0 < request.label_share <= 1:
+        return choice  # other images are not counted; the datamodule refuses the share
+    layout = request.layout if request.layout in get_args(LayoutName) else "auto"
+    return recipes.for_few_labels(
+        choice, labels_per_class(root, layout=cast(LayoutName, layout), share=request.label_share)
+    )
+
+
+def _classification_recipe(request: Request) -> recipes.Choice:
+    root = _folder_of(request)
     found = datamodules.glance(root)
     pretraining = recipes.choose(found.num_images, found.median_side, torch.cuda.is_available())
-    return replace(recipes.finetuning(pretraining.name), num_images=found.num_images)
+    return replace(classifier_recipe(pretraining.name, root, request), num_images=found.num_images)
 
 
 TASKS = {
@@ -69,8 +93,8 @@ TASKS = {
             name="segment",
             module=modules.Segment,
             datamodules=("SegmentationFolder",),
-            default_recipe=lambda root: recipes.choose_segmentation(
-                datamodules.glance(root).num_images // 2,  # the other half are label maps
+            default_recipe=lambda request: recipes.choose_segmentation(
+                datamodules.glance(_folder_of(request)).num_images // 2,  # the other half are label maps
                 torch.cuda.is_available(),
             ),
             monitor="val/miou",
@@ -84,8 +108,8 @@ TASKS = {
             name="detect",
             module=modules.Detect,
             datamodules=("CocoDetection",),
-            default_recipe=lambda root: recipes.choose_detection(
-                datamodules.glance(root).num_images, torch.cuda.is_available()
+            default_recipe=lambda request: recipes.choose_detection(
+                datamodules.glance(_folder_of(request)).num_images, torch.cuda.is_available()
             ),
             monitor="val/box/AP",
             weights="detector.safetensors",

@@ -215,8 +215,9 @@ def test_the_recipe_is_chosen_as_pretrain_does(untimed: list[Job], capsys: pytes
     choice = recipes.choose(24, 48, torch.cuda.is_available())
     assert (plan["pretraining"]["recipe"], plan["finetuning"]["recipe"]) == (
         choice.name,
-        recipes.finetuning(choice.name).name,
+        recipes.for_few_labels(recipes.finetuning(choice.name), 5).name,
     )
+    assert "labels a class, fewer than 50" in plan["finetuning"]["reason"]
     assert list(Path("elsewhere").glob("shapes-*/splits.json"))
     assert not Path("runs").exists()
     assert "--data.index_dir elsewhere" in plan["commands"][0]
