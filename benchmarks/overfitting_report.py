@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from overfitting_sets import DIRECTIONS, SETS, SIGNALS
+from overfitting_sets import DIRECTIONS, Setting
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
