@@ -167,7 +167,9 @@ def finetune(args: argparse.Namespace, folder: Path, path: Path, seed: int) -> f
     weights = folder / "backbone.safetensors"
     ExportWeights(str(weights)).export(module, step=0)
     optim = OptimConfig(lr=1e-3, reference_batch=0, weight_decay=0.05, warmup=0.1, min_lr=1e-6, layer_decay=0.75)
-    classifier = Classify(str(weights), backbone=make_backbone(args.setting), optim=optim, mixup=0.0, cutmix=0.0, seed=seed)
+    classifier = Classify(
+        str(weights), backbone=make_backbone(args.setting), optim=optim, mixup=0.0, cutmix=0.0, seed=seed
+    )
     data = make_data(args, finetune=True)
     trainer = make_trainer(folder, [])
     trainer.fit(classifier, datamodule=data)
@@ -183,7 +185,12 @@ def measure_signals(args: argparse.Namespace, folder: Path) -> None:
     module = make_module(args.setting, args.seed)
     train, held_out, known, test = (
         ImageSubset(data.eval_images(samples), 10_000)
-        for samples in (data.train_samples, data.source.splits["val"], labelled.train_samples, data.source.splits["test"])
+        for samples in (
+            data.train_samples,
+            data.source.splits["val"],
+            labelled.train_samples,
+            data.source.splits["test"],
+        )
     )
     for path in sorted(folder.glob("at-*.pt")):
         result = path.with_suffix(".json")
