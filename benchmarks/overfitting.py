@@ -219,7 +219,7 @@ def run(args: argparse.Namespace) -> None:
     args.setting.record(folder.parent)
     pretrain(args, folder)
     measure_signals(args, folder)
-    for path in sorted(folder.glob("at-*.pt")):
+    for path in sorted(folder.glob("at-*.pt"), reverse=True):  # a fall shows at the end
         result = path.with_suffix(".json")
         found = json.loads(result.read_text()) if result.exists() else {}
         accuracies = found.setdefault("accuracies", [])
