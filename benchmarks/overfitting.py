@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from overfitting_report import report
+from overfitting_report import JUDGES, report
 from overfitting_sets import SETS, SIGNALS, Setting
 
 from lit_splitmask.callbacks import ExportWeights, Linear
@@ -236,6 +236,9 @@ def main() -> None:
     parser.add_argument("--root", help="folder of images; the digits are written if it is not given")
     parser.add_argument("--change", nargs="+", default=[], metavar="FIELD=VALUE", help="changes of the set's setting")
     parser.add_argument("--name", help="name of the runs' folder, if the setting is changed")
+    parser.add_argument(
+        "--judge", choices=list(JUDGES), default="finetune", help="what the report compares signals with"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/overfitting"))
     args = parser.parse_args()
@@ -246,7 +249,7 @@ def main() -> None:
         if not Path(args.root).exists():
             write_digits(Path(args.root))
     if args.stage == "report":
-        report(args.out)
+        report(args.out, args.judge)
     else:
         args.setting = SETS[args.set].changed(args.change)
         run(args)

@@ -25,7 +25,8 @@ class Run:
     Attributes:
         setting: How it was trained.
         history: Signals by increasing step, without the untrained network's.
-        accuracies: Test accuracy after fine-tuning by step, the mean over fine-tunings; step 0 is the untrained network.
+        accuracies: Test accuracy by step, of the judge: after fine-tuning, the mean over fine-tunings, or of the linear probe;
+            step 0 is the untrained network.
         probes: Test accuracy of a linear probe on the images of fine-tuning, by step.
         train_losses: Loss of the passes before, by step.
     """
@@ -46,18 +47,25 @@ class Run:
         return [name for name in self.setting.signals if all(math.isfinite(r.values[name]) for r in self.history)]
 
 
-def read_runs(out: Path) -> dict[str, list[Run]]:
-    """The finished runs of each setting."""
+JUDGES = {"finetune": "fine-tuned", "probe": "linear probe"}
+"""What the test accuracy of a checkpoint may come from, and its name in tables."""
+
+
+def read_runs(out: Path, judge: str) -> dict[str, list[Run]]:
+    """The runs of each setting whose checkpoints have all been judged; with ``probe``, fine-tunings may be missing."""
     runs: dict[str, list[Run]] = {}
     for path in sorted(out.glob("*/setting.json")):
         setting = Setting.recorded(path.parent)
         for folder in sorted(path.parent.glob("seed*")):
             found = {int(path.stem[3:]): json.loads(path.read_text()) for path in sorted(folder.glob("at-*.json"))}
-            done = [len(e.get("accuracies", [])) >= setting.finetunings and "values" in e for e in found.values()]
+            least = setting.finetunings if judge == "finetune" else 0
+            done = [len(e.get("accuracies", [])) >= least and "values" in e for e in found.values()]
             if len(done) == len(setting.at_passes) and all(done):
                 history = [Reading(step, entry["values"], entry["errors"]) for step, entry in found.items()]
-                accuracies = {step: statistics.mean(entry["accuracies"]) for step, entry in found.items()}
                 probes = {step: entry["probe"] for step, entry in found.items()}
+                accuracies = probes
+                if judge == "finetune":
+                    accuracies = {step: statistics.mean(entry["accuracies"]) for step, entry in found.items()}
                 losses = {step: entry["train_loss"] for step, entry in found.items()}
                 runs.setdefault(path.parent.name, []).append(Run(setting, history[1:], accuracies, probes, losses))
     return runs
@@ -79,12 +87,12 @@ def choices(run: Run) -> dict[str, int]:
     return chosen
 
 
-def report(out: Path) -> None:
+def report(out: Path, judge: str) -> None:
     """Prints correlations and regrets, draws the curves, and writes overfitting.json."""
-    runs = read_runs(out)
+    runs = read_runs(out, judge)
     console = Console(width=130)
     for name, of_set in runs.items():
-        table = Table("signal", "rank correlation with fine-tuned accuracy, run by run", "mean", title=name)
+        table = Table("signal", f"rank correlation with {JUDGES[judge]} accuracy, run by run", "mean", title=name)
         for signal in of_set[0].signals:
             direction = 1 if DIRECTIONS[signal] == "max" else -1
             correlations = []
@@ -101,8 +109,8 @@ def report(out: Path) -> None:
         at_random = [100 * statistics.mean(one.regret(r.step) for r in one.history) for one in of_set]
         table.add_row("a random one", "", interval(at_random))
         console.print(table)
-        console.print(accuracies_table(name, of_set))
-    draw(runs, out / "overfitting.png")
+        console.print(accuracies_table(name, of_set, judge))
+    draw(runs, judge, out / "overfitting.png")
     stored = {
         name: [
             {"history": [r.as_json() for r in one.history], "accuracies": [one.accuracies[r.step] for r in one.history]}
@@ -113,15 +121,15 @@ def report(out: Path) -> None:
     write_atomically(out / "overfitting.json", json.dumps(stored, indent=1).encode())
 
 
-def accuracies_table(name: str, runs: list[Run]) -> Table:
+def accuracies_table(name: str, runs: list[Run], judge: str) -> Table:
     """Accuracy of every checkpoint, the mean over the runs, and how far it falls from the best to the last."""
     passes = [f"{number:,}" for number in runs[0].setting.at_passes]
     table = Table("accuracy, %", *passes, "fall", title=f"{name}: passes")
-    for judge in ("accuracies", "probes"):
-        curves = [[100 * value for value in getattr(one, judge).values()] for one in runs]
+    rows = {JUDGES[judge]: [one.accuracies for one in runs], JUDGES["probe"]: [one.probes for one in runs]}
+    for row, accuracies in rows.items():
+        curves = [[100 * value for value in by_step.values()] for by_step in accuracies]
         means = [f"{statistics.mean(values):.1f}" for values in zip(*curves, strict=True)]
-        falls = [max(curve[1:]) - curve[-1] for curve in curves]
-        table.add_row({"accuracies": "fine-tuned", "probes": "linear probe"}[judge], *means, interval(falls))
+        table.add_row(row, *means, interval([max(curve[1:]) - curve[-1] for curve in curves]))
     return table
 
 
@@ -134,10 +142,11 @@ def interval(values: list[float]) -> str:
     return f"{mean:.2f} [{mean - half:.2f}, {mean + half:.2f}]"
 
 
-def draw(runs: dict[str, list[Run]], path: Path) -> None:
+def draw(runs: dict[str, list[Run]], judge: str, path: Path) -> None:
     """Draws accuracies, losses and signals over the passes, with one row per setting and one line per run."""
     signals = list(dict.fromkeys(signal for of_set in runs.values() for signal in of_set[0].signals))
-    titles = ["fine-tuned accuracy, %", "linear probe, %", "training loss", *signals]
+    judges = list(dict.fromkeys([JUDGES[judge], JUDGES["probe"]]))
+    titles = [*(f"{judge}, %" for judge in judges), "training loss", *signals]
     figure = Figure(figsize=(3.2 * len(titles), 2.8 * len(runs)), layout="constrained")
     grid = figure.subplots(len(runs), len(titles), squeeze=False)
     for row, (name, of_set) in zip(grid, runs.items(), strict=True):
@@ -145,9 +154,9 @@ def draw(runs: dict[str, list[Run]], path: Path) -> None:
             steps = [reading.step for reading in one.history]
             passes = [step / one.setting.steps_per_pass for step in steps]
             row[0].plot(passes, [100 * one.accuracies[step] for step in steps], marker=".")
-            row[1].plot(passes, [100 * one.probes[step] for step in steps], marker=".")
-            row[2].plot(passes, [one.train_losses[step] for step in steps], marker=".")
-            for axes, signal in zip(row[3:], signals, strict=True):
+            row[len(judges) - 1].plot(passes, [100 * one.probes[step] for step in steps], marker=".")
+            row[len(judges)].plot(passes, [one.train_losses[step] for step in steps], marker=".")
+            for axes, signal in zip(row[len(judges) + 1 :], signals, strict=True):
                 if signal in one.signals:
                     axes.plot(passes, [reading.values[signal] for reading in one.history], marker=".")
         for axes, title in zip(row, titles, strict=True):
