@@ -10,6 +10,10 @@ Every stage resumes where it was stopped. The seeds can run in parallel:
     python benchmarks/overfitting.py run --set trashnet --root trashnet6 --seed 0 --out runs/overfitting
     python benchmarks/overfitting.py run --set digits --seed 0 --out runs/overfitting
     python benchmarks/overfitting.py report --out runs/overfitting
+
+``--change`` changes the setting of a set (the fields of ``Setting``), and ``--name`` names the folder of its runs:
+
+    python benchmarks/overfitting.py run --set digits --name digits-mae --change method=MAE lr=3e-3 weight_decay=0
 """
 
 import argparse
@@ -17,75 +21,73 @@ import json
 import logging
 import statistics
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from overfitting_report import report
+from overfitting_report import JUDGES, report
 from overfitting_sets import SETS, SIGNALS, Setting
 
-from lit_splitmask.callbacks import ExportWeights
-from lit_splitmask.datamodules import Budget, FinetuneAugment, ImageFolder, PretrainAugment
+from lit_splitmask.callbacks import ExportWeights, Linear
+from lit_splitmask.datamodules import Budget, FinetuneAugment, ImageFolder
 from lit_splitmask.demo import write_digits
 from lit_splitmask.files import write_atomically
-from lit_splitmask.masking import BlockMasking
 from lit_splitmask.models import ViTConfig
 from lit_splitmask.modules import Classify, Pretrain
-from lit_splitmask.objectives import SplitMask
 from lit_splitmask.optim import OptimConfig
 from lit_splitmask.selection.measuring import measure
 from lit_splitmask.selection.snapshot import ImageSubset, Snapshot, undisturbed
-from lit_splitmask.tokenizers import KMeans
-
-BATCH_SIZE = 100
-FINETUNE_PASSES = 100
 
 
 def make_data(args: argparse.Namespace, *, finetune: bool) -> ImageFolder:
     """Training images drawn by the seed of the run, with the set's val and test."""
-    images = SETS[args.set]
-    augment: Any = PretrainAugment(min_scale=0.8, hflip=images.hflip)
+    setting: Setting = args.setting
+    augment: Any = setting.augment()
+    share = setting.label_share
     if finetune:
-        augment = FinetuneAugment(min_scale=0.4, hflip=images.hflip, rand_augment=None, erase=0.0)
+        augment = FinetuneAugment(min_scale=0.4, hflip=setting.hflip, rand_augment=None, erase=0.0)
+        share = setting.finetune_share or share
     return ImageFolder(
         args.root,
-        images.image_size,
-        batch_size=32 if finetune else BATCH_SIZE,
-        budget=Budget(passes=FINETUNE_PASSES) if finetune else Budget(steps=images.num_steps),
+        setting.image_size,
+        batch_size=32 if finetune else setting.batch_size,
+        budget=Budget(passes=setting.finetune_passes) if finetune else Budget(steps=setting.num_steps),
         num_epochs=10 if finetune else 40,
         augment=augment,
         crop_ratio=1.0,
-        label_share=images.label_share,
+        label_share=share,
         seed=args.seed,
         num_workers=0,
         index_dir=str(args.out / "data"),
     )
 
 
-def make_backbone(name: str) -> ViTConfig:
-    """A ViT of width 128 and depth 4."""
-    images = SETS[name]
+def make_backbone(setting: Setting) -> ViTConfig:
+    """A small ViT."""
     return ViTConfig(
         size="tiny",
-        embed_dim=128,
-        depth=4,
-        num_heads=4,
-        patch_size=images.patch_size,
-        image_size=images.image_size,
+        embed_dim=setting.embed_dim,
+        depth=setting.depth,
+        num_heads=setting.embed_dim // 32,
+        patch_size=setting.patch_size,
+        image_size=setting.image_size,
         positions="sincos",
     )
 
 
-def make_module(name: str, seed: int) -> Pretrain:
-    """SplitMask with half of the patches hidden in blocks."""
-    objective = partial(
-        SplitMask, masking=BlockMasking(), tokenizer=partial(KMeans, vocabulary=SETS[name].words, pixels="centred")
+def make_module(setting: Setting, seed: int) -> Pretrain:
+    """The module of pre-training."""
+    optim = OptimConfig(
+        lr=setting.lr,
+        reference_batch=0,
+        weight_decay=setting.weight_decay,
+        beta2=0.98,
+        warmup=0.05,
+        min_lr=setting.min_lr,
     )
-    optim = OptimConfig(lr=1.5e-3, reference_batch=0, weight_decay=0.05, beta2=0.98, warmup=0.05, min_lr=1e-5)
-    return Pretrain(objective, backbone=make_backbone(name), optim=optim, seed=seed)
+    return Pretrain(setting.objective(), backbone=make_backbone(setting), optim=optim, seed=seed)
 
 
 def make_trainer(folder: Path, callbacks: list[Callback]) -> Trainer:
@@ -101,6 +103,7 @@ def make_trainer(folder: Path, callbacks: list[Callback]) -> Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        limit_val_batches=0,
         default_root_dir=str(folder),
     )
 
@@ -122,7 +125,8 @@ class SaveAlongTheWay(Callback):
         self._save(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        self.losses.append(float(trainer.callback_metrics["train/inpaint"]))
+        name = getattr(pl_module.objective, "held_out_loss", None) or "loss"
+        self.losses.append(float(trainer.callback_metrics[f"train/{name}"]))
         self._save(trainer, pl_module)
 
     def _save(self, trainer: Trainer, module: LightningModule) -> None:
@@ -134,13 +138,13 @@ class SaveAlongTheWay(Callback):
         recent = self.losses[-25 * steps_per_pass :]
         train_loss = statistics.mean(recent) if recent else None
         partial_path = path.with_suffix(".tmp")
-        torch.save({"state": module.state_dict(), "train_inpaint": train_loss}, partial_path)
+        torch.save({"state": module.state_dict(), "train_loss": train_loss}, partial_path)
         partial_path.replace(path)
 
 
 def pretrain(args: argparse.Namespace, folder: Path) -> None:
     """Pre-trains once, with checkpoints along the way."""
-    setting = SETS[args.set]
+    setting: Setting = args.setting
     if (folder / f"at-{setting.num_steps:06d}.pt").exists():
         return
     last = ModelCheckpoint(
@@ -149,7 +153,7 @@ def pretrain(args: argparse.Namespace, folder: Path) -> None:
     data = make_data(args, finetune=False)
     resume = folder / "last.ckpt"
     make_trainer(folder, [last, SaveAlongTheWay(folder, setting)]).fit(
-        make_module(args.set, args.seed),
+        make_module(args.setting, args.seed),
         datamodule=data,
         ckpt_path=str(resume) if resume.exists() else None,
         weights_only=True,
@@ -158,12 +162,14 @@ def pretrain(args: argparse.Namespace, folder: Path) -> None:
 
 def finetune(args: argparse.Namespace, folder: Path, path: Path, seed: int) -> float:
     """Test accuracy of a classifier that starts from a checkpoint."""
-    module = make_module(args.set, args.seed)
+    module = make_module(args.setting, args.seed)
     module.load_state_dict(torch.load(path, weights_only=True)["state"])
     weights = folder / "backbone.safetensors"
     ExportWeights(str(weights)).export(module, step=0)
     optim = OptimConfig(lr=1e-3, reference_batch=0, weight_decay=0.05, warmup=0.1, min_lr=1e-6, layer_decay=0.75)
-    classifier = Classify(str(weights), backbone=make_backbone(args.set), optim=optim, mixup=0.0, cutmix=0.0, seed=seed)
+    classifier = Classify(
+        str(weights), backbone=make_backbone(args.setting), optim=optim, mixup=0.0, cutmix=0.0, seed=seed
+    )
     data = make_data(args, finetune=True)
     trainer = make_trainer(folder, [])
     trainer.fit(classifier, datamodule=data)
@@ -171,41 +177,53 @@ def finetune(args: argparse.Namespace, folder: Path, path: Path, seed: int) -> f
 
 
 def measure_signals(args: argparse.Namespace, folder: Path) -> None:
-    """Measures the signals at every checkpoint."""
-    data = make_data(args, finetune=False)
-    data.prepare_data()
-    data.setup("fit")
-    module = make_module(args.set, args.seed)
-    train, held_out = (
-        ImageSubset(data.eval_images(samples), 10_000) for samples in (data.train_samples, data.source.splits["val"])
+    """Measures the signals at every checkpoint, and the test accuracy of a linear probe on the images of fine-tuning."""
+    data, labelled = (make_data(args, finetune=finetune) for finetune in (False, True))
+    for one in (data, labelled):
+        one.prepare_data()
+        one.setup("fit")
+    module = make_module(args.setting, args.seed)
+    train, held_out, known, test = (
+        ImageSubset(data.eval_images(samples), 10_000)
+        for samples in (
+            data.train_samples,
+            data.source.splits["val"],
+            labelled.train_samples,
+            data.source.splits["test"],
+        )
     )
     for path in sorted(folder.glob("at-*.pt")):
         result = path.with_suffix(".json")
         found = json.loads(result.read_text()) if result.exists() else {}
-        missing = [signal for signal in SIGNALS if signal.name not in found.get("values", {})]
+        wanted = [signal for signal in SIGNALS if signal.name in args.setting.signals]
+        missing = [signal for signal in wanted if signal.name not in found.get("values", {})]
         if not missing:
             continue
         saved = torch.load(path, weights_only=True)
         module.load_state_dict(saved["state"])
         with undisturbed(module):
             measured = measure(missing, Snapshot(module, train, held_out, data.num_classes, seed=0))
+            found["probe"] = Linear().measure(Snapshot(module, known, test, data.num_classes, seed=0))[0]
         found.setdefault("values", {}).update(measured.values)
         found.setdefault("errors", {}).update(measured.errors)
-        found["train_inpaint"] = saved["train_inpaint"]
+        found["train_loss"] = saved["train_loss"]
         write_atomically(result, json.dumps(found).encode())
+        shown = {name: round(value, 3) for name, value in found["values"].items()}
+        print(path.stem, f"loss {found['train_loss']} probe {found['probe']:.3f}", shown, flush=True)
 
 
 def run(args: argparse.Namespace) -> None:
     """Runs all stages of one seed."""
-    folder = args.out / args.set / f"seed{args.seed}"
+    folder = args.out / (args.name or args.set) / f"seed{args.seed}"
     folder.mkdir(parents=True, exist_ok=True)
+    args.setting.record(folder.parent)
     pretrain(args, folder)
     measure_signals(args, folder)
-    for path in sorted(folder.glob("at-*.pt")):
+    for path in sorted(folder.glob("at-*.pt"), reverse=True):  # a fall shows at the end
         result = path.with_suffix(".json")
         found = json.loads(result.read_text()) if result.exists() else {}
         accuracies = found.setdefault("accuracies", [])
-        while len(accuracies) < SETS[args.set].finetunings:
+        while len(accuracies) < args.setting.finetunings:
             accuracies.append(finetune(args, folder, path, seed=1000 * args.seed + len(accuracies)))
             write_atomically(result, json.dumps(found).encode())
         print(path.stem, [round(100 * value, 1) for value in accuracies], flush=True)
@@ -216,6 +234,11 @@ def main() -> None:
     parser.add_argument("stage", choices=["run", "report"])
     parser.add_argument("--set", choices=list(SETS))
     parser.add_argument("--root", help="folder of images; the digits are written if it is not given")
+    parser.add_argument("--change", nargs="+", default=[], metavar="FIELD=VALUE", help="changes of the set's setting")
+    parser.add_argument("--name", help="name of the runs' folder, if the setting is changed")
+    parser.add_argument(
+        "--judge", choices=list(JUDGES), default="finetune", help="what the report compares signals with"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/overfitting"))
     args = parser.parse_args()
@@ -226,8 +249,9 @@ def main() -> None:
         if not Path(args.root).exists():
             write_digits(Path(args.root))
     if args.stage == "report":
-        report(args.out)
+        report(args.out, args.judge)
     else:
+        args.setting = SETS[args.set].changed(args.change)
         run(args)
 
 
