@@ -16,6 +16,7 @@ from torch import Tensor
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import write_atomically
 from lit_splitmask.models.vit import ViT, ViTConfig, sincos_positions
+from lit_splitmask.pickles import load_tensors, oversized, reason
 
 FORMAT = "lit_splitmask"
 """Key of this project's entry in a safetensors file's metadata and in a Lightning checkpoint."""
@@ -215,11 +216,10 @@ def _from_pickle(path: str | Path) -> Weights:
     """Reads a backbone from a pickled state dict or a Lightning checkpoint, which holds the prefix of the backbone's names."""
     _check_exists(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = load_tensors(path)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, … for damaged and foreign files
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"{path} cannot be loaded: it is damaged, truncated, or holds more than weights ({reason})."
+            f"{path} cannot be loaded: it is damaged, truncated, or holds more than weights ({reason(error)})."
         ) from None
     state: Any = loaded.get("state_dict", loaded.get("model", loaded)) if isinstance(loaded, dict) else {}
     state = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
