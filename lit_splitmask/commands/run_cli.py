@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_splitmask import modules
+from lit_splitmask.commands.config_classes import check_classes
 from lit_splitmask.commands.parser import CONFIG_MODE, Parser
 from lit_splitmask.commands.request import names_budget
 from lit_splitmask.commands.run_folder import RunFolder
@@ -78,8 +79,10 @@ def instantiate(parser: LightningArgumentParser, config: Any) -> Any:
     """Builds the objects that a configuration describes.
 
     Raises:
-        UserError: A constructor raised it; jsonargparse's report around it is left out.
+        UserError: The configuration names a function or a class of a kind that is not for it; or a constructor raised it, then
+            jsonargparse's report around it is left out.
     """
+    check_classes(config)
     try:
         return parser.instantiate(config)
     except Exception as error:

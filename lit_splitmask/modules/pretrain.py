@@ -156,10 +156,7 @@ class Pretrain(TrainModule):
     def _views_of(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         more = [batch[name] for name in batch if name.startswith("image_")]
         known = {"labels": "label", "index": "index"}
-        return {
-            **self.views(batch["image"], *more),
-            **{view: batch[name] for view, name in known.items() if name in batch},
-        }
+        return {**self.views(batch["image"], *more), **{view: batch[name] for view, name in known.items() if name in batch}}
 
     def on_fit_start(self) -> None:
         """Fits the tokenizer if needed (process zero does, and sends it to the others), and measures its words."""
