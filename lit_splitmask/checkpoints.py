@@ -14,9 +14,9 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import write_atomically
+from lit_splitmask.files import is_file, write_atomically
 from lit_splitmask.models.vit import ViT, ViTConfig, sincos_positions
-from lit_splitmask.pickles import load_tensors, oversized, reason
+from lit_splitmask.pickles import load_tensors, reason
 
 FORMAT = "lit_splitmask"
 """Key of this project's entry in a safetensors file's metadata and in a Lightning checkpoint."""
@@ -231,7 +231,7 @@ def _from_pickle(path: str | Path) -> Weights:
 
 
 def _check_exists(path: str | Path) -> None:
-    if not Path(path).is_file():
+    if not is_file(path):
         raise UserError(f"The file {path} does not exist: check the path.")
 
 

@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.resources import as_file, files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_splitmask.config_files import read_settings
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import is_file
 
 if TYPE_CHECKING:
     from lit_splitmask.commands.request import Request
@@ -65,7 +65,7 @@ def read(name: str) -> dict[str, Any]:
         UserError: There is no such recipe, or the file is not valid YAML.
     """
     builtin = files("lit_splitmask.recipes") / f"{name}.yaml"
-    if not builtin.is_file() and not Path(name).is_file():
+    if not builtin.is_file() and not is_file(name):
         close = get_close_matches(name, available(), n=5, cutoff=0.4)
         hint = f" Similar names: {', '.join(close)}." if close else ""
         raise UserError(

@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import is_file
 from lit_splitmask.pickles import load_tensors, reason
 
 INHERITED = "LIT_SPLITMASK_RUN_FOLDER"
@@ -125,7 +126,7 @@ def check_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: The file is missing, damaged, or not a Lightning checkpoint.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"There is no checkpoint {path}: check the path.")
     try:
         checkpoint = load_tensors(path)

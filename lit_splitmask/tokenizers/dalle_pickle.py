@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import is_file
 from lit_splitmask.pickles import NotPlainError, check_archive, oversized
 from lit_splitmask.tokenizers.dalle import URL, check_shapes
 
@@ -109,7 +110,7 @@ def read_encoder(path: str | Path) -> dict[str, Tensor]:
         UserError: The file does not exist, cannot be read, asks for a name that is not allowed, is a TorchScript program, or does
             not hold the encoder.
     """
-    if not Path(path).is_file():
+    if not is_file(path):
         raise UserError(f"The file {path} does not exist: check the path.")
     if Path(path).stat().st_size > _LARGEST:
         raise UserError(f"{path} is larger than 1 GiB, so it is not the encoder of DALL-E. Give the file of {URL}.")
