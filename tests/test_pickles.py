@@ -91,10 +91,10 @@ def test_what_torch_save_writes_passes(zipped: bool, tmp_path: Path) -> None:
 def test_an_archive_that_unpacks_to_more_than_it_takes_is_refused() -> None:
     """1 MB of a compressed archive may be 1 GB of zeros."""
     packed = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(saved({"a": torch.zeros(100)}))) as plain:
-        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-            for entry in plain.infolist():
-                archive.writestr(entry.filename, plain.read(entry.filename))
+    plain = zipfile.ZipFile(io.BytesIO(saved({"a": torch.zeros(100)})))
+    with plain, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for entry in plain.infolist():
+            archive.writestr(entry.filename, plain.read(entry.filename))
     packed.seek(0)
     assert torch.equal(torch.load(packed, weights_only=True)["a"], torch.zeros(100))  # torch itself takes it
     with pytest.raises(NotPlainError, match="compressed"):

@@ -59,7 +59,8 @@ def read_file(path: Path) -> Stored:
     try:
         stored = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:  # damaged text, too long numbers, too deep nesting
-        raise UserError(f"{path} is not valid JSON ({error}): it is damaged or another kind of file.") from None
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path} is not valid JSON ({why}): it is damaged or another kind of file.") from None
     for part, keys in _KEYS.items():
         entries = stored.get(part) if isinstance(stored, dict) else None
         if not isinstance(entries, list):

@@ -62,8 +62,8 @@ def check_classes(settings: Any) -> None:
         if not (is_ours or issubclass(found, KINDS) or _is_meant(found, hint)):
             raise UserError(
                 f"{name} names {path}, which is of no kind that a configuration builds (modules, datamodules, callbacks, loggers "
-                "and the like, or what the type of a setting names), so that a file from elsewhere cannot run commands. Name such "
-                "a class, or build this object in a class of your own."
+                "and the like, or what the type of a setting names), so that a file from elsewhere cannot run commands. Name "
+                "such a class, or build this object in a class of your own."
             )
 
 

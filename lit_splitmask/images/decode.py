@@ -31,6 +31,10 @@ _SIDEWAYS = (5, 6, 7, 8)
 _STRIP_PIXELS = 2**23
 """Pixels that are converted at a time, so that a huge image is in memory once as stored and once as RGB."""
 
+_HUNGRY = ("JPEG2000", "WEBP", "AVIF")
+_MOST_PIXELS_OF_HUNGRY = 2**26
+"""Pixels of formats whose decoders take up to 20 bytes for each: a JPEG 2000 of 6 kB would take 3.4 GB."""
+
 _MOST_SCANS = 200
 """Scans of a JPEG; programs write up to about ten, and a small file with thousands takes minutes to decode."""
 
@@ -93,6 +97,11 @@ def decode(path: str | Path, draft_size: int | None = None) -> np.ndarray:
             size = image.size
             if draft_size is not None:
                 image.draft(None, (draft_size, draft_size))
+            if image.format in _HUNGRY and image.width * image.height > _MOST_PIXELS_OF_HUNGRY:
+                raise ValueError(
+                    f"{image.format} is read up to {_MOST_PIXELS_OF_HUNGRY / 1e6:.0f} megapixels, since it takes much memory: save "
+                    "it as TIFF or PNG, or cut it into tiles"
+                )
             hold(image.width * image.height)
             turn = orientation(image)  # loads a PNG
             if image.format in ("JPEG", "MPO"):
@@ -127,8 +136,8 @@ def _no_memory(path: str | Path) -> UserError:
             f"The image {path} cannot be decoded: {why}. Replace it by a readable copy, or take it out.", why
         )
     return UserError(
-        f"Memory ran out while the image {path} of {height * width / 1e6:,.0f} megapixels was decoded: make it smaller, cut it into "
-        "tiles, or end other programs."
+        f"Memory ran out while the image {path} of {height * width / 1e6:,.0f} megapixels was decoded: make it smaller, cut it "
+        "into tiles, or end other programs."
     )
 
 
