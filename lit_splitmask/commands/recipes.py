@@ -67,7 +67,7 @@ def read(name: str, from_: tuple[str, ...] = ()) -> dict[str, Any]:
     """
     if name in from_:
         raise UserError(
-            f"The recipes {' and '.join(dict.fromkeys(from_))} start from each other in a circle: let one of them start from another."
+            f"The recipes {' and '.join(from_)} start from each other in a circle: let one of them start from another."
             if len(from_) > 1
             else f"The recipe {name} starts from itself: let it start from another, or leave out its `recipe`."
         )

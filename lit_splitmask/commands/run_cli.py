@@ -12,6 +12,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_splitmask import modules
@@ -162,13 +163,30 @@ class RunCLI(LightningCLI):
                 TensorBoardLogger(str(folder.path), name="tensorboard", version=""),
             ]
         settings["default_root_dir"] = str(folder.path)
-        return Trainer(**settings), self.config_init["model"], self.config_init["data"]
+        return build_trainer(settings), self.config_init["model"], self.config_init["data"]
 
     def save_resolved(self, folder: RunFolder) -> None:
         """Writes the resolved settings, from which the run can be repeated or resumed."""
         folder.path.mkdir(parents=True, exist_ok=True)
         text = self.parser.dump(self.config, skip_none=False, skip_link_targets=True)
         write_atomically(folder.config, text.encode())
+
+
+def build_trainer(settings: dict[str, Any]) -> Trainer:
+    """Builds the trainer.
+
+    Raises:
+        UserError: Weights would be in float16, which does not train; or Lightning refuses the settings.
+    """
+    if settings.get("precision") in ("16-true", "fp16-true"):
+        raise UserError(
+            "trainer.precision is 16-true, but weights in float16 do not train: their small updates are lost. Give 16-mixed, "
+            "bf16-mixed or 32-true."
+        )
+    try:
+        return Trainer(**settings)
+    except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
+        raise UserError(f"Lightning's Trainer refuses its settings: {error}") from error
 
 
 def _without_budget(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -99,8 +99,8 @@ def decode(path: str | Path, draft_size: int | None = None) -> np.ndarray:
                 image.draft(None, (draft_size, draft_size))
             if image.format in _HUNGRY and image.width * image.height > _MOST_PIXELS_OF_HUNGRY:
                 raise ValueError(
-                    f"{image.format} is read up to {_MOST_PIXELS_OF_HUNGRY / 1e6:.0f} megapixels, since it takes much memory: save "
-                    "it as TIFF or PNG, or cut it into tiles"
+                    f"{image.format} is read up to {_MOST_PIXELS_OF_HUNGRY / 1e6:.0f} megapixels, since it takes much memory: "
+                    "save it as TIFF or PNG, or cut it into tiles"
                 )
             hold(image.width * image.height)
             turn = orientation(image)  # loads a PNG
