@@ -14,6 +14,8 @@ from lit_splitmask.files import is_file, read_text
 MOST_CHARACTERS = 2**17
 """Of a configuration; those of runs have about 5,000."""
 
+_MOST_DIGITS = 100
+
 MOST_NODES = 100_000
 """Values of a configuration with its aliases written out: nine short lines can stand for a billion."""
 
@@ -77,6 +79,8 @@ def _num_nodes(node: yaml.Node, known: dict[int, int]) -> int:
         known: The numbers of nodes that are counted already, by identity; 0 for those being counted.
     """
     if not isinstance(node, yaml.CollectionNode):
+        if len(node.value) > _MOST_DIGITS and node.tag.endswith((":int", ":float")):
+            raise yaml.YAMLError(f"a number in it has {len(node.value):,} characters")
         return 1
     if id(node) in known:
         if known[id(node)] == 0:

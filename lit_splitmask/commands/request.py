@@ -193,13 +193,14 @@ def names_budget(argument: str) -> bool:
 
 
 def is_recipe(config: str) -> bool:
-    """Whether a configuration is the name of a recipe, or a file that starts from one; the saved one of a run is not."""
+    """Whether a configuration is the name of a recipe, or a file that starts from one; the saved one of a run is not.
+
+    Raises:
+        UserError: It is a file that cannot be read.
+    """
     if config in recipes.available():
         return True
-    try:
-        settings = settings_in(config)
-    except UserError:
-        return False  # the parser of all settings reports what is wrong
+    settings = settings_in(config)
     return bool(settings.get("recipe")) and "runs_dir" not in settings
 
 

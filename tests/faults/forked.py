@@ -61,7 +61,7 @@ def _child(connection: Connection, call: Callable[..., object], arguments: Seque
 
     def note(event: str, details: object) -> None:
         if event in STARTS:
-            started.append(event)
+            started.append(f"{event} {str(details)[:300]}")
 
     os.chdir(folder)
     with open(os.devnull, "w") as nowhere:
@@ -82,7 +82,7 @@ def _child(connection: Connection, call: Callable[..., object], arguments: Seque
         problem = traceback.format_exc()[-1500:]
     seconds = time.process_time() - begin
     if started:
-        problem = f"it started a program ({', '.join(started)}). {problem}"
+        problem = f"it started {'; '.join(started)}. {problem}"
     if len(said) > 2_000 or "Traceback" in said:
         problem = f"the error is no paragraph: {said[:300]}"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
