@@ -185,8 +185,8 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
         )
     try:
         return Trainer(**settings)
-    except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
-        raise UserError(f"Lightning's Trainer refuses its settings: {error}") from error
+    except (ValueError, TypeError, ImportError, MemoryError, RuntimeError, MisconfigurationException) as error:
+        raise UserError(f"Lightning's Trainer refuses its settings: {error or type(error).__name__}") from error
 
 
 def _without_budget(recipe: dict[str, Any]) -> dict[str, Any]:

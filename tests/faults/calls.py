@@ -47,14 +47,14 @@ def recipe(path: Path) -> None:
     """Reads a recipe, parses it with all settings and builds what it describes, as ``pretrain`` and ``plan`` do."""
     settings = recipes.read(str(path))
     Request.read("pretrain", ["--config", str(path)])
-    run = _parsed(["--data.root", "."], settings)
+    run = _parsed(["--data.root", "."], {**recipes.read("splitmask_cpu"), **settings})
     run.build(RunFolder(Path("runs")), [])
 
 
 def config(path: Path) -> None:
     """Reads a file as ``--config`` does."""
     request = Request.read("pretrain", ["--config", str(path), "--data.root", "."])
-    run = _parsed(request.settings(), {"model": {"objective": {"class_path": "MAE"}}})
+    run = _parsed(request.settings(), recipes.read("splitmask_cpu"))
     run.build(RunFolder(Path("runs")), [])
 
 

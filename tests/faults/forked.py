@@ -30,6 +30,8 @@ STARTS = (
 )
 """Events of Python that tell of another program."""
 
+_ASKS_FOR_PATHS = "import sys, json; print(json.dumps(sys.path))"  # jsonargparse's stubs, in Python itself
+
 _ROOM = 6 * 2**30  # of address space, so that a file that would fill the memory fails instead
 
 
@@ -60,7 +62,7 @@ def _child(connection: Connection, call: Callable[..., object], arguments: Seque
     started: list[str] = []
 
     def note(event: str, details: object) -> None:
-        if event in STARTS:
+        if event in STARTS and _ASKS_FOR_PATHS not in str(details):
             started.append(f"{event} {str(details)[:300]}")
 
     os.chdir(folder)
