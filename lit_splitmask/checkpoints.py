@@ -233,7 +233,11 @@ def _from_pickle(path: str | Path) -> Weights:
             f"{path} cannot be loaded: it is damaged, truncated, or holds more than weights ({reason(error)})."
         ) from None
     state: Any = loaded.get("state_dict", loaded.get("model", loaded)) if isinstance(loaded, dict) else {}
-    state = {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)} if isinstance(state, dict) else {}
+    state = (
+        {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
+        if isinstance(state, dict)
+        else {}
+    )
     info = loaded.get(FORMAT) if isinstance(loaded, dict) else None
     info = dict(info) if isinstance(info, dict) else {}
     known = (str(info.pop("prefix", "")), "objective.backbone.", "backbone.")

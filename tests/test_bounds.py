@@ -22,8 +22,8 @@ from lit_splitmask.models import ViTConfig
 from lit_splitmask.models.description import disagreement, wrong_entry
 
 LAUGHS = "\n".join(
-    ["a: &a [1, 1, 1]", *(f"{n}: &{n} [*{p}, *{p}, *{p}]" for p, n in zip("abcdefghijkl", "bcdefghijklm"))]
-)  # noqa: B905
+    ["a: &a [1, 1, 1]", *(f"{n}: &{n} [*{p}, *{p}, *{p}]" for p, n in zip("abcdefghijkl", "bcdefghijklm", strict=True))]
+)
 
 
 @pytest.mark.parametrize(

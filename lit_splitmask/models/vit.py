@@ -75,10 +75,13 @@ class ViTConfig:
                 f"An image size of {self.image_size} cannot be cut into patches of {self.patch_size}: choose a multiple "
                 f"of the patch size, such as {lower} or {lower + self.patch_size}."
             )
-        if min(full.embed_dim, full.depth or 0, full.num_heads) < 1 or 12 * full.embed_dim**2 * (full.depth or 0) > MOST_WEIGHTS:
+        if (
+            min(full.embed_dim, full.depth or 0, full.num_heads) < 1
+            or 12 * full.embed_dim**2 * (full.depth or 0) > MOST_WEIGHTS
+        ):
             raise UserError(
-                f"A network with a width of {full.embed_dim}, {full.depth} blocks and {full.num_heads} heads is impossible or larger "
-                f"than any: choose positive numbers, of at most {MOST_WEIGHTS:,} weights."
+                f"A network with a width of {full.embed_dim}, {full.depth} blocks and {full.num_heads} heads is impossible or "
+                f"larger than any: choose positive numbers, of at most {MOST_WEIGHTS:,} weights."
             )
         if full.embed_dim % full.num_heads:
             raise UserError(f"A width of {full.embed_dim} cannot be divided among {full.num_heads} attention heads.")

@@ -200,7 +200,9 @@ class Codebook(Tokenizer):
             )
         codebook = tensors.get("codebook")
         if codebook is None or codebook.shape != self.codebook.shape or not codebook.is_floating_point():
-            raise UserError(f"{path} holds no codebook of its own settings: give a file written by a tokenizer's save().")
+            raise UserError(
+                f"{path} holds no codebook of its own settings: give a file written by a tokenizer's save()."
+            )
         self.set_codebook(codebook)
 
     def _settings(self) -> dict[str, int | str]:
