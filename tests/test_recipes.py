@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's ad
 ALL = recipes.available()
 COMPARISONS = [name for name in ALL if name.startswith("compare")]
 PRETRAINING = recipes.pretraining_recipes()
-FINETUNING = [name for name in ALL if name.startswith("finetune")]
+FINETUNING = [name for name in ALL if name.startswith(("finetune", "joint"))]
 SEGMENTING = [name for name in ALL if name.startswith("segment")]
 DETECTION = [name for name in ALL if name.startswith("detect")]  # trained in test_detection_recipes.py
 
@@ -149,7 +149,7 @@ def test_a_recipe_keeps_what_its_base_says(name: str, dataset: str) -> None:
     assert given == ({changed} if changed else set())
 
 
-@pytest.mark.parametrize("name", FINETUNING)
+@pytest.mark.parametrize("name", [name for name in FINETUNING if name.startswith("finetune")])
 def test_a_fine_tuning_recipe_goes_with_a_pre_training_one(name: str) -> None:
     partner = name.replace("finetune", "splitmask", 1)
     assert partner in PRETRAINING
