@@ -176,7 +176,12 @@ class Request:
 
         Args:
             weights_option: What that parser calls ``--weights``.
+
+        Raises:
+            UserError: A configuration file cannot be read; jsonargparse would wait for a pipe, or raise what Python does.
         """
+        for config in self.configs:
+            settings_in(config)
         names = {"--weights": weights_option, "--layout": "--data.splits.layout"}
         renamed = [Option(names.get(option.name, option.name), option.value) for option in self.options]
         return [str(option) for option in renamed if option.name != "--task" and not _is_task_layout(option)]
@@ -198,14 +203,13 @@ def names_budget(argument: str) -> bool:
 
 
 def is_recipe(config: str) -> bool:
-    """Whether a configuration is the name of a recipe, or a file that starts from one; the saved one of a run is not.
-
-    Raises:
-        UserError: It is a file that cannot be read.
-    """
+    """Whether a configuration is the name of a recipe, or a file that starts from one; the saved one of a run is not."""
     if config in recipes.available():
         return True
-    settings = settings_in(config)
+    try:
+        settings = settings_in(config)
+    except UserError:
+        return False  # Request.settings reports what is wrong
     return bool(settings.get("recipe")) and "runs_dir" not in settings
 
 

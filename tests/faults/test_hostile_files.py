@@ -20,6 +20,7 @@ SLOW_IMAGES = {
     "a JPEG 2000 of 120 megapixels",
 }
 SLOW_IMAGES |= {name for name in IMAGES if "200 MB" in name} | {"30000 x 30000 of one bit", "a JPEG of 20,000 scans"}
+SLOW_NAMES = SLOW_IMAGES | {"30,000 labels of words", "30,000 labels", "10,000 columns"}
 FAST = 4
 """Every fourth of the other files is in the fast part."""
 
@@ -38,7 +39,7 @@ def cases() -> list[object]:
     found = []
     for kind, (writers, _, _) in KINDS.items():
         for number, name in enumerate(writers):
-            marks = [] if number % FAST == 0 and name not in SLOW_IMAGES else [pytest.mark.slow]
+            marks = [] if number % FAST == 0 and name not in SLOW_NAMES else [pytest.mark.slow]
             found.append(pytest.param(kind, name, marks=marks, id=f"{kind}: {name}"))
     return found
 
