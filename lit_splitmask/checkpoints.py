@@ -14,8 +14,10 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import write_atomically
+from lit_splitmask.files import is_file, write_atomically
+from lit_splitmask.models.description import disagreement, wrong_entry
 from lit_splitmask.models.vit import ViT, ViTConfig, sincos_positions
+from lit_splitmask.pickles import load_tensors, oversized, reason
 
 FORMAT = "lit_splitmask"
 """Key of this project's entry in a safetensors file's metadata and in a Lightning checkpoint."""
@@ -100,20 +102,30 @@ def load_weights(path: str | Path) -> Weights:
         raise UserError(
             f"{path} holds no Vision Transformer with timm's names (it holds {names}, …): give the weights of a ViT."
         )
+    if oversized(weights.state.values()):
+        raise UserError(f"{path} holds tensors that are larger than what is stored of them: give an unmodified file.")
     try:
-        config_of(weights)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path} does not describe the shape of its network ({type(error).__name__}: {error}): give an unmodified file."
-        ) from None
+        problem = _wrong_description(weights)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    if problem is not None:
+        raise UserError(f"{path} does not describe the shape of its network ({problem}): give an unmodified file.")
     return weights
+
+
+def _wrong_description(weights: Weights) -> str | None:
+    """What is wrong with what a file says about its network; None if nothing is."""
+    shown, described = _config_from_tensors(weights.state), config_of(weights)
+    num_positions = weights.state["pos_embed"].shape[1] - int(shown.class_token)
+    problem = disagreement(described, shown, num_positions) if "timm" in weights.info else None
+    return problem or wrong_entry(weights.info, shown.in_chans)
 
 
 def _read_info(metadata: Mapping[str, str], path: str | Path) -> dict[str, Any]:
     """This project's entry in a file's metadata; empty for files from elsewhere."""
     try:
         return dict(json.loads(metadata.get(FORMAT, "{}")))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"The metadata of {path} cannot be read ({error}): give an unmodified file.") from None
 
 
@@ -215,14 +227,17 @@ def _from_pickle(path: str | Path) -> Weights:
     """Reads a backbone from a pickled state dict or a Lightning checkpoint, which holds the prefix of the backbone's names."""
     _check_exists(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = load_tensors(path)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, … for damaged and foreign files
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"{path} cannot be loaded: it is damaged, truncated, or holds more than weights ({reason})."
+            f"{path} cannot be loaded: it is damaged, truncated, or holds more than weights ({reason(error)})."
         ) from None
     state: Any = loaded.get("state_dict", loaded.get("model", loaded)) if isinstance(loaded, dict) else {}
-    state = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
+    state = (
+        {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
+        if isinstance(state, dict)
+        else {}
+    )
     info = loaded.get(FORMAT) if isinstance(loaded, dict) else None
     info = dict(info) if isinstance(info, dict) else {}
     known = (str(info.pop("prefix", "")), "objective.backbone.", "backbone.")
@@ -231,7 +246,7 @@ def _from_pickle(path: str | Path) -> Weights:
 
 
 def _check_exists(path: str | Path) -> None:
-    if not Path(path).is_file():
+    if not is_file(path):
         raise UserError(f"The file {path} does not exist: check the path.")
 
 

@@ -1,5 +1,6 @@
 """The command ``lit-splitmask``. Light: torch and Lightning are imported only by the commands that need them."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -77,8 +78,8 @@ def check_root(root: str | None) -> None:
     Raises:
         UserError: It does not exist, or is a file.
     """
-    if root is not None and not Path(root).expanduser().is_dir():
-        kind = "is a file" if Path(root).expanduser().exists() else "does not exist"
+    if root is not None and not os.path.isdir(Path(root).expanduser()):
+        kind = "is a file" if os.path.exists(Path(root).expanduser()) else "does not exist"
         raise UserError(f"The data folder {root} {kind} (from {Path.cwd()}). Give the folder that holds the images.")
 
 

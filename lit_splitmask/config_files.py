@@ -9,6 +9,15 @@ from typing import Any
 import yaml
 
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import is_file, read_text
+
+MOST_CHARACTERS = 2**17
+"""Of a configuration; those of runs have about 5,000."""
+
+_MOST_DIGITS = 100
+
+MOST_NODES = 100_000
+"""Values of a configuration with its aliases written out: nine short lines can stand for a billion."""
 
 _PRIVATE_DATAMODULE = re.compile(r"^lit_splitmask\.datamodules\.[a-z_]+\.(\w+)$")
 """Class paths in ``predict.yaml`` files of earlier versions: they name modules that have moved since."""
@@ -31,19 +40,60 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     """Reads the settings in a YAML file, brought up to date.
 
     Raises:
-        UserError: The file does not exist, is not UTF-8 text or valid YAML, or holds no settings.
+        UserError: The file does not exist, is no regular file, is not UTF-8 text or valid YAML, is too large, or holds no
+            settings.
     """
     try:
-        settings = up_to_date(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+        text = read_text(path)
+        check_yaml(text)
+        settings = up_to_date(yaml.safe_load(text))
     except OSError as error:
         raise UserError(f"The configuration {path} cannot be read ({error}). Check the path.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"The configuration {path} is not UTF-8 text ({error}). Give a YAML file.") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2001-99-99
         raise UserError(f"The configuration {path} is not valid YAML: {error}") from None
-    if not isinstance(settings, dict):
+    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         raise UserError(f"The configuration {path} holds no settings. Give a YAML file of names and values.")
     return settings
+
+
+def check_yaml(text: str) -> None:
+    """Checks that a YAML text is of a size that configurations have, before anything is made of it.
+
+    Raises:
+        yaml.YAMLError: It is too long, is nested too deeply, contains itself, its aliases stand for too many values, or it is not
+            valid.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise yaml.YAMLError(f"it has {len(text):,} characters, and configurations have {MOST_CHARACTERS:,} at most")
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is not None and _num_nodes(node, {}) > MOST_NODES:
+            raise yaml.YAMLError(f"its aliases (*name) stand for more than {MOST_NODES:,} values: write them out")
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+
+
+def _num_nodes(node: yaml.Node, known: dict[int, int]) -> int:
+    """The number of values in a YAML node, those of an alias counted each time.
+
+    Args:
+        node: The node.
+        known: The numbers of nodes that are counted already, by identity; 0 for those being counted.
+    """
+    if not isinstance(node, yaml.CollectionNode):
+        if len(node.value) > _MOST_DIGITS and node.tag.endswith((":int", ":float")):
+            raise yaml.YAMLError(f"a number in it has {len(node.value):,} characters")
+        return 1
+    if id(node) in known:
+        if known[id(node)] == 0:
+            raise yaml.YAMLError("an alias (*name) in it stands for something that contains itself")
+        return known[id(node)]
+    known[id(node)] = 0
+    parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
+    known[id(node)] = number = 1 + sum(_num_nodes(part, known) for part in parts)
+    return number
 
 
 def settings_in(config: str) -> dict[str, Any]:
@@ -52,7 +102,9 @@ def settings_in(config: str) -> dict[str, Any]:
     Raises:
         UserError: The file is not UTF-8 text or valid YAML, or holds no settings.
     """
-    return read_settings(config) if os.path.isfile(config) else {}  # Path.is_file raises for a text that is too long
+    if not is_file(config) and os.path.exists(config) and not os.path.isdir(config):
+        raise UserError(f"The configuration {config} is a pipe or a device, but must be a file: save it as one.")
+    return read_settings(config) if is_file(config) else {}
 
 
 def up_to_date(config: Any) -> Any:

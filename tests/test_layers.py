@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "lit_splitmask"
 
 FLOORS = [
     {"errors", "units", "allocator", "seeding", "distributed", "contract"},
-    {"files", "views", "masking", "losses"},
+    {"files", "pickles", "views", "masking", "losses"},
     {"images", "models", "optim"},
     {"annotations", "checkpoints", "mixing", "probing", "config_files"},
     {"augment", "tokenizers", "selection"},

@@ -10,6 +10,7 @@ from typing import Any
 
 from lit_splitmask.annotations.coco_files import WAYS
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import is_file, read_bytes
 
 _KEYS = {
     "images": ("id", "file_name", "height", "width"),
@@ -53,12 +54,13 @@ def read_file(path: Path) -> Stored:
     Raises:
         UserError: It is missing, is no JSON, or lacks something; says what.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"There is no annotation file {path}. Layouts that are read: {WAYS}.")
     try:
-        stored = json.loads(path.read_bytes())
+        stored = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:  # damaged text, too long numbers, too deep nesting
-        raise UserError(f"{path} is not valid JSON ({error}): it is damaged or another kind of file.") from None
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path} is not valid JSON ({why}): it is damaged or another kind of file.") from None
     for part, keys in _KEYS.items():
         entries = stored.get(part) if isinstance(stored, dict) else None
         if not isinstance(entries, list):
@@ -85,7 +87,7 @@ def read_ids(path: Path) -> tuple[dict[str, int], dict[str, int]]:
         UserError: It is no JSON, or has no such ids.
     """
     try:
-        stored = json.loads(path.read_bytes())
+        stored = json.loads(read_bytes(path))
         images = {str(image["file_name"]): int(image["id"]) for image in stored["images"]}
         return images, {str(category["name"]): int(category["id"]) for category in stored["categories"]}
     except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:

@@ -23,6 +23,7 @@ NEARLY_ALL = 0.99
 
 _MOST_COMPARED = 5_000  # boxes of a file
 _TOLERANCE = 2.0  # pixels
+_MOST_SIDE = 2**31
 _WAY = "COCO's are left, top, width, height: "
 
 Corners = tuple[float, float, float, float]
@@ -151,6 +152,8 @@ def _outline(entry: Mapping[str, Any]) -> Corners | None:
 def _outline_of_runs(segmentation: Mapping[str, Any]) -> Corners | None:
     try:
         height, width = segmentation["size"]
+        if not all(isinstance(side, int) and 0 < side < _MOST_SIDE for side in (height, width)):
+            return None
         counts = segmentation["counts"]
         runs = rle.run_lengths(counts) if isinstance(counts, str) else counts
         if sum(runs) != height * width or min(runs) < 0:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import is_file
 from lit_splitmask.images.folder_names import SPLITS, split_in, split_of
 from lit_splitmask.images.tree import Tree
 
@@ -81,7 +82,7 @@ def _given(root: Path, files: Mapping[str, str]) -> dict[str, Path]:
 
 def _existing(root: Path, path: str) -> Path:
     candidates = (Path(path).expanduser(), root / path)
-    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    found = next((candidate for candidate in candidates if is_file(candidate)), None)
     if found is None:
         raise UserError(
             f"There is no annotation file {path} (from {Path.cwd()}, or in {root}): check --data.annotations."

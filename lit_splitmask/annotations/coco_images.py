@@ -8,6 +8,7 @@ from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import is_file
 from lit_splitmask.images.decode import IMAGE_EXTENSIONS
 from lit_splitmask.images.folder_names import SPLITS, means_images, same_name, split_of
 from lit_splitmask.images.tree import IGNORED_FOLDERS, Tree
@@ -161,7 +162,7 @@ class _Finder:
         plain = name.replace("\\", "/")
         for prefix in self.prefixes:
             below = plain.removeprefix(prefix)
-            if below != plain and (self.present.root / below).is_file():
+            if below != plain and is_file(self.present.root / below):
                 return below
         return self._likeliest(name, parts_of(name)) or self._of_other_extension(parts_of(name))
 
@@ -229,7 +230,7 @@ class _Finder:
         for folder in self.present.with_other_files:
             rank = self._rank(folder)
             file = f"{folder}/{tail}" if folder else tail
-            if rank is not None and (self.present.root / file).is_file():
+            if rank is not None and is_file(self.present.root / file):
                 ranked.append((rank, file))
         return min(ranked)[1] if ranked else None
 

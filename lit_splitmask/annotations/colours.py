@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import read_lines
+from lit_splitmask.files import is_file, read_lines
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ def find_table(root: Path, given: str | None, files: Sequence[str] = USUAL_FILES
     """
     if given is not None:
         path = Path(given).expanduser()
-        return read_table(path if path.exists() or not (root / given).is_file() else root / given)
+        return read_table(path if os.path.exists(path) or not is_file(root / given) else root / given)
     usual = [root / file for file in files if file.rpartition("/")[2].lower() in USUAL_FILES]
     found = [_read_usual(path) for path in usual if path.is_file()]
     tables = [table for table in found if table is not None]

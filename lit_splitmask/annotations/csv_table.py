@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import read_bytes
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 """The separators that are tried, with their names for messages."""
@@ -79,7 +80,7 @@ def read_table(path: Path) -> Table:
 def _decode(path: Path) -> tuple[str, str]:
     """The text of a file, and its encoding."""
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except FileNotFoundError:
         raise UserError(f"The file {path} does not exist (from {Path.cwd()}). Check the path.") from None
     except IsADirectoryError:

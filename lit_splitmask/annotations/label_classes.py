@@ -1,5 +1,6 @@
 """The classes of label maps: how many, what they are called, and whether the maps can mean them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ def read_names(root: Path, given: str | None) -> list[str]:
         lines = [line.split("\t")[-1].strip() for line in lines[1:]]
     elif path.suffix.lower() == ".csv":
         lines = _numbered(path, lines)
-    twice = sorted({name for name in lines if lines.count(name) > 1})
+    twice = sorted(name for name, count in Counter(lines).items() if count > 1)
     if twice or not lines:
         raise UserError(f"{path} names the class {twice[0]} more than once" if twice else f"{path} names no class")
     return lines

@@ -10,6 +10,7 @@ import numpy as np
 from lit_splitmask.annotations.colours import FORMS, ColourTable
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.decode import DecodeError, open_image, orientation, reason
+from lit_splitmask.images.in_flight import hold
 from lit_splitmask.losses import IGNORED
 
 MOST_VALUES = 2**15
@@ -60,6 +61,7 @@ def open_map(path: str | Path) -> MapPixels:
     """
     try:
         with open_image(path) as image:
+            hold(image.width * image.height)
             image.load()
             if image.format in ("JPEG", "MPO"):
                 raise WrongMapError(_is_jpeg(path))

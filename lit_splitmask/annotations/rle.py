@@ -9,6 +9,8 @@ from torch import Tensor
 
 from lit_splitmask.errors import UserError
 
+_MOST_BITS = 60
+
 Rle = dict[str, Any]
 """``size`` (height, width) and ``counts``, compressed (bytes)."""
 
@@ -51,7 +53,7 @@ def run_lengths(counts: str | bytes) -> list[int]:
     differences to the run before the last.
 
     Raises:
-        ValueError: They are cut, or hold other characters.
+        ValueError: They are cut, or hold other characters or too large numbers.
     """
     runs: list[int] = []
     value = shift = 0
@@ -59,6 +61,8 @@ def run_lengths(counts: str | bytes) -> list[int]:
         bits = code - 48
         if not 0 <= bits < 64:
             raise ValueError(f"the character {chr(code)!r}")
+        if shift > _MOST_BITS:  # each further character would make the number longer, in quadratic time
+            raise ValueError("a number of more than 60 bits")
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:

@@ -6,6 +6,7 @@ from typing import Any
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from lit_splitmask.commands.config_classes import check_classes
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import new_parser, quiet, trainer_defaults
 from lit_splitmask.commands.run_folder import check_checkpoint
@@ -28,6 +29,14 @@ class AnyCLI(LightningCLI):
             default=None,
             help="output of predict: a CSV file, a folder of PNGs, or a JSON file",
         )
+
+    def before_instantiate_classes(self) -> None:
+        """Checks what the configuration would build.
+
+        Raises:
+            UserError: It names a function, or a class of a kind that is not for it.
+        """
+        check_classes(self.config[str(self.subcommand)])
 
     def before_predict(self) -> None:
         """Adds the callback that writes the predictions of the module's task; the images are neither split nor stored."""

@@ -9,14 +9,18 @@ import yaml
 from jsonargparse import get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lit_splitmask.config_files import up_to_date
+from lit_splitmask.config_files import check_yaml, up_to_date
 
 CONFIG_MODE = "lit_splitmask"
 """The parser mode in which configuration files are read."""
 
 
 def _load(text: str) -> Any:
-    return up_to_date(get_loader("yaml")(text))
+    check_yaml(text)
+    try:
+        return up_to_date(get_loader("yaml")(text))
+    except ValueError as error:  # a whole number of thousands of digits
+        raise yaml.YAMLError(str(error)) from None
 
 
 set_loader(CONFIG_MODE, _load, exceptions=(yaml.YAMLError,))

@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib.resources import as_file, files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_splitmask.config_files import read_settings
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import is_file
 
 if TYPE_CHECKING:
     from lit_splitmask.commands.request import Request
@@ -58,24 +58,31 @@ def available() -> list[str]:
     )
 
 
-def read(name: str) -> dict[str, Any]:
+def read(name: str, from_: tuple[str, ...] = ()) -> dict[str, Any]:
     """The settings of a built-in recipe or of a YAML file, merged over those of the ``recipe`` that it starts from, if any.
 
     Args:
         name: Name of the built-in recipe, or path of the file.
+        from_: The recipes that lead to it, the first one first.
 
     Raises:
-        UserError: There is no such recipe, or the file is not valid YAML.
+        UserError: There is no such recipe, the file is not valid YAML, or recipes start from each other in a circle.
     """
+    if name in from_:
+        raise UserError(
+            f"The recipes {' and '.join(from_)} start from each other in a circle: let one of them start from another."
+            if len(from_) > 1
+            else f"The recipe {name} starts from itself: let it start from another, or leave out its `recipe`."
+        )
     builtin = files("lit_splitmask.recipes") / f"{name}.yaml"
-    if not builtin.is_file() and not Path(name).is_file():
+    if not builtin.is_file() and not is_file(name):
         close = get_close_matches(name, available(), n=5, cutoff=0.4)
         hint = f" Similar names: {', '.join(close)}." if close else ""
         raise UserError(
             f"There is no recipe {name!r}: give the path of a file, or a name that lit-splitmask recipes lists.{hint}"
         )
     with as_file(builtin) as path:
-        return _with_base(read_settings(path if path.is_file() else name))
+        return _with_base(read_settings(path if path.is_file() else name), (*from_, name))
 
 
 def check_command(name: str, settings: dict[str, Any], command: str) -> None:
@@ -101,11 +108,13 @@ def check_command(name: str, settings: dict[str, Any], command: str) -> None:
         )
 
 
-def _with_base(settings: dict[str, Any]) -> dict[str, Any]:
+def _with_base(settings: dict[str, Any], from_: tuple[str, ...] = ()) -> dict[str, Any]:
     """Settings merged over those of the ``recipe`` that they name, if any."""
     base = settings.get("recipe")
     own = {key: value for key, value in settings.items() if key != "recipe"}
-    return _merged(read(base), own) if base else own
+    if base and not isinstance(base, str):
+        raise UserError(f"The setting recipe is {base!r}, but must be the name of a recipe or the path of a file.")
+    return _merged(read(base, from_), own) if base else own
 
 
 def choose(num_images: int, median_side: int, gpu: bool) -> Choice:

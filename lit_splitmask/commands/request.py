@@ -184,7 +184,12 @@ class Request:
 
         Args:
             weights_option: What that parser calls ``--weights``.
+
+        Raises:
+            UserError: A configuration file cannot be read; jsonargparse would wait for a pipe, or raise what Python does.
         """
+        for config in self.configs:
+            settings_in(config)
         names = {"--weights": weights_option, "--layout": "--data.splits.layout"}
         renamed = [Option(names.get(option.name, option.name), option.value) for option in self.options]
         return [str(option) for option in renamed if option.name != "--task" and not _is_task_layout(option)]
@@ -212,7 +217,7 @@ def is_recipe(config: str) -> bool:
     try:
         settings = settings_in(config)
     except UserError:
-        return False  # the parser of all settings reports what is wrong
+        return False  # Request.settings reports what is wrong
     return bool(settings.get("recipe")) and "runs_dir" not in settings
 
 

@@ -12,9 +12,11 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_splitmask import modules
+from lit_splitmask.commands.config_classes import check_classes
 from lit_splitmask.commands.parser import CONFIG_MODE, Parser
 from lit_splitmask.commands.request import names_budget
 from lit_splitmask.commands.run_folder import RunFolder
@@ -78,8 +80,10 @@ def instantiate(parser: LightningArgumentParser, config: Any) -> Any:
     """Builds the objects that a configuration describes.
 
     Raises:
-        UserError: A constructor raised it; jsonargparse's report around it is left out.
+        UserError: The configuration names a function or a class of a kind that is not for it; or a constructor raised it, then
+            jsonargparse's report around it is left out.
     """
+    check_classes(config)
     try:
         return parser.instantiate(config)
     except Exception as error:
@@ -159,13 +163,30 @@ class RunCLI(LightningCLI):
                 TensorBoardLogger(str(folder.path), name="tensorboard", version=""),
             ]
         settings["default_root_dir"] = str(folder.path)
-        return Trainer(**settings), self.config_init["model"], self.config_init["data"]
+        return build_trainer(settings), self.config_init["model"], self.config_init["data"]
 
     def save_resolved(self, folder: RunFolder) -> None:
         """Writes the resolved settings, from which the run can be repeated or resumed."""
         folder.path.mkdir(parents=True, exist_ok=True)
         text = self.parser.dump(self.config, skip_none=False, skip_link_targets=True)
         write_atomically(folder.config, text.encode())
+
+
+def build_trainer(settings: dict[str, Any]) -> Trainer:
+    """Builds the trainer.
+
+    Raises:
+        UserError: Weights would be in float16, which does not train; or Lightning refuses the settings.
+    """
+    if settings.get("precision") in ("16-true", "fp16-true"):
+        raise UserError(
+            "trainer.precision is 16-true, but weights in float16 do not train: their small updates are lost. Give 16-mixed, "
+            "bf16-mixed or 32-true."
+        )
+    try:
+        return Trainer(**settings)
+    except (ValueError, TypeError, ImportError, MemoryError, RuntimeError, MisconfigurationException) as error:
+        raise UserError(f"Lightning's Trainer refuses its settings: {error or type(error).__name__}") from error
 
 
 def _without_budget(recipe: dict[str, Any]) -> dict[str, Any]:

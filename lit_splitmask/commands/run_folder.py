@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import is_file
+from lit_splitmask.pickles import load_tensors, reason
 
 INHERITED = "LIT_SPLITMASK_RUN_FOLDER"
 """The environment variable from which other processes of a run learn its folder."""
@@ -125,13 +126,14 @@ def check_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: The file is missing, damaged, or not a Lightning checkpoint.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"There is no checkpoint {path}: check the path.")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = load_tensors(path)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, … for damaged files
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"The checkpoint {path} is damaged or truncated ({reason}): use another checkpoint.") from None
+        raise UserError(
+            f"The checkpoint {path} is damaged or truncated ({reason(error)}): use another checkpoint."
+        ) from None
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise UserError(f"{path} is not a Lightning checkpoint: it has no state_dict.")
     return checkpoint

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import read_lines
+from lit_splitmask.files import read_lines, read_text
 from lit_splitmask.images.tree import IGNORED_FOLDERS, list_images
 
 DEPTH = 2
@@ -132,11 +132,11 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
     Raises:
-        UserError: It is not valid JSON.
+        UserError: It cannot be read, or is not valid JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): unpack it again.") from error
 
 

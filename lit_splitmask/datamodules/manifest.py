@@ -91,8 +91,7 @@ class Manifest(OwnData):
 
     def _make(self, rows: Rows, found: ListedFiles, storing: Storing | None) -> FolderIndex:
         rows.report()
-        if (differing := found.describe()) is not None:
-            log.info("%s", differing)
+        self._report(found)
         if rows.unlabelled:
             held_out = sum(rows.splits.get(file) in ("val", "test") for file in rows.unlabelled)
             log.info(
@@ -124,6 +123,12 @@ class Manifest(OwnData):
             storing=storing,
         )
 
+    def _report(self, found: ListedFiles) -> None:
+        """Logs where images are found, if that is not where the manifest and its folder suggest."""
+        for line in (found.describe(), found.describe_outside(self.manifest.parent)):
+            if line is not None:
+                log.info("%s", line)
+
     def prediction_files(self) -> list[str]:
         """The images to predict: all that the manifest lists.
 
@@ -134,8 +139,7 @@ class Manifest(OwnData):
         found = find_listed(self.root, rows.files)
         if found.folders or not found.names:
             check_listed(found, self.manifest, rows.lines)
-        if (differing := found.describe()) is not None:
-            log.info("%s", differing)
+        self._report(found)
         return sorted({*found.names.values(), *found.missing})
 
     def unread_files(self) -> Mapping[str, str]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from lit_splitmask.files import partial_name, write_atomically
 from lit_splitmask.images.cache import FINISHED_MTIME, cache_of, choose_store_size, num_bytes, read_shrunk, shrink
-from lit_splitmask.images.decode import DecodeError, read_shape
+from lit_splitmask.images.decode import DecodeError, has_reduced_sizes, read_shape
 from lit_splitmask.images.index import FolderIndex
 from lit_splitmask.images.scan import in_threads
 
@@ -204,7 +204,8 @@ class StoreWhileScanning:
         if self._partial is None or not self._partial.is_open:
             return None
         shape, store_size = (image.shape[0], image.shape[1]), self._partial.store_size
-        if min(shape) >= 2 * store_size:  # read_shrunk decodes a JPEG at a reduced size, which gives other pixels
+        # read_shrunk decodes a JPEG at a reduced size, which gives other pixels; others would be decoded twice for nothing
+        if min(shape) >= 2 * store_size and has_reduced_sizes(path):
             return read_shrunk(path, shape, store_size)
         return shrink(image, shape, store_size)
 

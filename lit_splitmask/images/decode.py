@@ -3,6 +3,7 @@
 import os
 import re
 import threading
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import check_regular
+from lit_splitmask.images.in_flight import hold
 
 IMAGE_EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"}
@@ -24,15 +27,16 @@ FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JP
 
 _WIDTH_TAG, _HEIGHT_TAG, _ORIENTATION_TAG = 0x0100, 0x0101, 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+
+_STRIP_PIXELS = 2**23
+"""Pixels that are converted at a time, so that a huge image is in memory once as stored and once as RGB."""
+
+_HUNGRY = ("JPEG2000", "WEBP", "AVIF")
+_MOST_PIXELS_OF_HUNGRY = 2**26
+"""Pixels of formats whose decoders take up to 20 bytes for each: a JPEG 2000 of 6 kB would take 3.4 GB."""
+
+_MOST_SCANS = 200
+"""Scans of a JPEG; programs write up to about ten, and a small file with thousands takes minutes to decode."""
 
 
 class DecodeError(UserError):
@@ -52,7 +56,8 @@ _plugins = threading.Lock()
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """Opens an image file of one of :data:`FORMATS`; the pixels are not read yet."""
+    """Opens an image file of one of :data:`FORMATS`; the pixels are not read yet. Not a pipe, which may wait for ever."""
+    check_regular(path)
     image = Image.open(path, formats=_known_formats())
     if isinstance(image, TiffImageFile) and image.tag_v2.get(_ORIENTATION_TAG) in _SIDEWAYS:
         image.filename = (
@@ -85,27 +90,61 @@ def decode(path: str | Path, draft_size: int | None = None) -> np.ndarray:
 
     Raises:
         DecodeError: The file is missing, truncated or no image.
+        UserError: Memory ran out on a large image.
     """
     try:
         with open_image(path) as image:
-            size, turn = image.size, orientation(image)
+            size = image.size
             if draft_size is not None:
                 image.draft(None, (draft_size, draft_size))
-            if image.format == "JPEG" and image.mode == "RGB" and image.size == size and turn == 1:
-                pixels = _decode_jpeg(Path(path))
-                if pixels is not None:
-                    return pixels
+            if image.format in _HUNGRY and image.width * image.height > _MOST_PIXELS_OF_HUNGRY:
+                raise ValueError(
+                    f"{image.format} is read up to {_MOST_PIXELS_OF_HUNGRY / 1e6:.0f} megapixels, since it takes much memory: "
+                    "save it as TIFF or PNG, or cut it into tiles"
+                )
+            hold(image.width * image.height)
+            turn = orientation(image)  # loads a PNG
+            if image.format in ("JPEG", "MPO"):
+                data = Path(path).read_bytes()
+                if data.count(b"\xff\xda") > _MOST_SCANS:
+                    raise ValueError(f"a JPEG of more than {_MOST_SCANS} scans, which would take very long")
+                if image.format == "JPEG" and image.mode == "RGB" and image.size == size and turn == 1:
+                    pixels = _decode_jpeg(data)
+                    if pixels is not None:
+                        return pixels
             image.load()
-            rgb = _to_rgb(image)
-            return np.array(rgb.transpose(_UPRIGHT[turn]) if turn in _UPRIGHT else rgb)
+            return _upright_rgb(image, turn)
     except FileNotFoundError:
         raise _missing(path) from None
+    except MemoryError:
+        raise _no_memory(path) from None
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
         why = reason(error, path)
         raise DecodeError(
             f"The image {path} cannot be decoded: {why}. Replace it by a readable copy, or take it out of the folder.",
             why,
         ) from error
+
+
+def _no_memory(path: str | Path) -> UserError:
+    """The error for an image that does not fit into memory. A large one is not left out: which images are used must not depend on
+    what else the machine does. A small one is damaged: it claims more than it has."""
+    height, width = read_shape(path)
+    if height * width <= _STRIP_PIXELS:
+        why = "it claims to need more memory than there is"
+        return DecodeError(
+            f"The image {path} cannot be decoded: {why}. Replace it by a readable copy, or take it out.", why
+        )
+    return UserError(
+        f"Memory ran out while the image {path} of {height * width / 1e6:,.0f} megapixels was decoded: make it smaller, cut it "
+        "into tiles, or end other programs."
+    )
+
+
+def has_reduced_sizes(path: str | Path) -> bool:
+    """Whether an image can be decoded at a reduced size: only JPEGs can."""
+    with open_image(path) as image:
+        return image.format in ("JPEG", "MPO")
 
 
 def _missing(path: str | Path) -> DecodeError:
@@ -173,14 +212,14 @@ def is_heic(head: bytes) -> bool:
     return head[4:8] == b"ftyp" and b"avi" not in brands and any(brand in brands for brand in (b"hei", b"hev", b"mif1"))
 
 
-def _decode_jpeg(path: Path) -> np.ndarray | None:
+def _decode_jpeg(data: bytes) -> np.ndarray | None:
     """The same pixels as Pillow's, faster; None where Pillow should try."""
     import torch
     from torchvision.io import ImageReadMode, decode_jpeg
 
-    data = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
     try:
-        return decode_jpeg(data, mode=ImageReadMode.RGB).permute(1, 2, 0).contiguous().numpy()
+        encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        return decode_jpeg(encoded, mode=ImageReadMode.RGB).permute(1, 2, 0).contiguous().numpy()
     except RuntimeError:
         return None
 
@@ -212,22 +251,57 @@ def _upright_shape(image: Image.Image) -> tuple[int, int]:
     return (width, height) if is_turned else (height, width)
 
 
+def _upright_rgb(image: Image.Image, turn: int) -> np.ndarray:
+    """A loaded image as RGB, turned as its orientation says: (H, W, 3) uint8."""
+    width, height = image.size
+    rgb = np.empty((width, height, 3) if turn in _SIDEWAYS else (height, width, 3), dtype=np.uint8)
+    view = _turned_back(rgb, turn)
+    is_scaled = image.mode in ("I", "F") or image.mode.startswith("I;")
+    low, high = _range(image) if is_scaled else (0.0, 0.0)
+    for rows, strip in _strips(image):
+        view[rows] = _scaled(strip, low, high) if is_scaled else np.asarray(_to_rgb(strip))
+    return rgb
+
+
+def _turned_back(upright: np.ndarray, turn: int) -> np.ndarray:
+    """A view of upright pixels in the order in which a file of an orientation stores them."""
+    mirrored = upright[:: -1 if turn in (3, 4, 7, 8) else 1, :: -1 if turn in (2, 3, 6, 7) else 1]
+    return mirrored.swapaxes(0, 1) if turn in _SIDEWAYS else mirrored
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """A loaded image in parts of whole rows."""
+    width, height = image.size
+    step = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        yield slice(top, bottom), image if bottom - top == height else image.crop((0, top, width, bottom))
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        return _scale_range(image)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _scale_range(image: Image.Image) -> Image.Image:
-    """Maps the smallest value to 0 and the largest to 255; NaN and infinities count as 0, a constant image as grey."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
+def _values(strip: Image.Image) -> np.ndarray:
+    """Values of 16 bits or more, or floats; NaN and infinities count as 0."""
+    return np.nan_to_num(np.asarray(strip, dtype=np.float64), posinf=0.0, neginf=0.0)
+
+
+def _range(image: Image.Image) -> tuple[float, float]:
+    """The smallest and the largest value."""
+    ends = [(float(values.min()), float(values.max())) for _, strip in _strips(image) for values in (_values(strip),)]
+    return min(low for low, _ in ends), max(high for _, high in ends)
+
+
+def _scaled(strip: Image.Image, low: float, high: float) -> np.ndarray:
+    """Maps the smallest value of an image to 0 and the largest to 255; a constant image becomes grey: (h, w, 1) uint8."""
+    values = _values(strip)
     scaled = (values - low) / (high - low) * 255 if high > low else np.full_like(values, 128)
-    return Image.fromarray(scaled.round().astype(np.uint8)).convert("RGB")
+    return scaled.round().astype(np.uint8)[..., None]
 
 
 def orientation(image: Image.Image) -> int:

@@ -41,6 +41,20 @@ class ListedFiles:
         where = self.root.resolve()
         return f"{len(differing):,} of the listed paths do not exist as written and were found below {where}: {shown}."
 
+    def describe_outside(self, folder: Path) -> str | None:
+        """How many files lie outside a folder and the root, in one line; None if none does. A list may name any file."""
+        inside = {f"{os.path.abspath(part)}{os.sep}".replace(2 * os.sep, os.sep) for part in (folder, self.root)}
+        outside = [
+            file
+            for file in self.names.values()
+            if (os.path.isabs(file) or ".." in file.split("/"))
+            and not os.path.abspath(self.root / file).startswith(tuple(inside))
+        ]
+        if not outside:
+            return None
+        shown = ", ".join(outside[:_SHOWN]) + (", …" if len(outside) > _SHOWN else "")
+        return f"{len(outside):,} of the {len(self.names):,} listed images lie outside {folder.resolve()}: {shown}."
+
 
 def find_listed(root: Path, files: Sequence[str]) -> ListedFiles:
     """Finds the files that a list means.

@@ -16,6 +16,7 @@ import numpy as np
 
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.decode import DecodeError, decode
+from lit_splitmask.images.in_flight import bounded, num_cores
 
 log = logging.getLogger(__name__)
 
@@ -141,9 +142,12 @@ def _examine(
 
 
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item], title: str) -> Iterator[Result]:
-    """Maps a function in a thread pool, in order; with 1,000 items or more, shows a progress bar on a terminal."""
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
-        results = _in_order(pool, function, items)
+    """Maps a function in a thread pool, in order. What the threads decode at the same time is bounded.
+
+    With 1,000 items or more, shows a progress bar on a terminal.
+    """
+    with ThreadPoolExecutor(num_cores()) as pool:
+        results = _in_order(pool, bounded(function), items)
         if len(items) >= PROGRESS_FROM and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import track

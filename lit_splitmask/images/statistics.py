@@ -22,6 +22,7 @@ FIXED: dict[str, tuple[Colour, Colour]] = {
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
 _MAX_IMAGES = 2_000
+_CHUNK = 2**20  # pixels
 _MIN_STD = 1 / 255
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow converts
 
@@ -71,5 +72,12 @@ def _colour(values: list[float]) -> Colour:
 
 def _moments(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(3,) mean and (3,) mean square of an image's pixels, scaled to [0, 1]."""
-    pixels = image.reshape(-1, 3) / 255.0
-    return pixels.mean(axis=0), (pixels**2).mean(axis=0)
+    pixels = image.reshape(-1, 3)
+    first, second = np.zeros(3), np.zeros(3)
+    for start in range(
+        0, len(pixels), _CHUNK
+    ):  # as floats, all pixels of a huge image would take sixteen times its memory
+        some = pixels[start : start + _CHUNK] / 255.0
+        first += some.sum(axis=0)
+        second += (some**2).sum(axis=0)
+    return first / len(pixels), second / len(pixels)

@@ -18,6 +18,9 @@ from lit_splitmask.masking import put, take
 SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
 """Width, depth and heads (DeiT's ViT-Ti/S/B and ViT-L; ViT-S has 6 heads, not MoCo v3's 12)."""
 
+MOST_WEIGHTS = 3 * 10**10
+"""Of a network's blocks; the largest ViT that was published has 22 billion."""
+
 
 @dataclass(frozen=True)
 class ViTConfig:
@@ -50,7 +53,8 @@ class ViTConfig:
 
         Raises:
             UserError: ``size`` is unknown; ``patch_size`` is not positive; ``image_size`` is not a positive multiple of it; the
-                width is not divisible by the heads, or, with sin-cos positions, by 4.
+                width, depth or heads are not positive, or too many; the width is not divisible by the heads, or, with sin-cos
+                positions, by 4.
         """
         if self.size not in SIZES:
             raise UserError(f"There is no backbone size {self.size!r}: choose one of {', '.join(SIZES)}.")
@@ -70,6 +74,14 @@ class ViTConfig:
             raise UserError(
                 f"An image size of {self.image_size} cannot be cut into patches of {self.patch_size}: choose a multiple "
                 f"of the patch size, such as {lower} or {lower + self.patch_size}."
+            )
+        if (
+            min(full.embed_dim, full.depth or 0, full.num_heads) < 1
+            or 12 * full.embed_dim**2 * (full.depth or 0) > MOST_WEIGHTS
+        ):
+            raise UserError(
+                f"A network with a width of {full.embed_dim}, {full.depth} blocks and {full.num_heads} heads is impossible or "
+                f"larger than any: choose positive numbers, of at most {MOST_WEIGHTS:,} weights."
             )
         if full.embed_dim % full.num_heads:
             raise UserError(f"A width of {full.embed_dim} cannot be divided among {full.num_heads} attention heads.")

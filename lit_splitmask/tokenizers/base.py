@@ -185,7 +185,7 @@ class Codebook(Tokenizer):
         tensors, metadata = read_safetensors(path)
         try:
             saved: dict[str, Any] = dict(json.loads(metadata["tokenizer"]))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             raise UserError(f"{path} holds no codebook: give a file written by a tokenizer's save().") from None
         expected = self._settings()
         different = [
@@ -198,7 +198,12 @@ class Codebook(Tokenizer):
                 f"The codebook {path} was fitted for other settings: {', '.join(different)}. Fit a new one (leave out "
                 "codebook_file), or use the settings that it was fitted for."
             )
-        self.set_codebook(tensors["codebook"])
+        codebook = tensors.get("codebook")
+        if codebook is None or codebook.shape != self.codebook.shape or not codebook.is_floating_point():
+            raise UserError(
+                f"{path} holds no codebook of its own settings: give a file written by a tokenizer's save()."
+            )
+        self.set_codebook(codebook)
 
     def _settings(self) -> dict[str, int | str]:
         """The settings that a codebook is fitted for, as JSON values."""

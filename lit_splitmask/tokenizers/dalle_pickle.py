@@ -6,8 +6,8 @@ name.
 """
 
 import collections
+import io
 import pickle
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +17,12 @@ import torch
 from torch import Tensor
 
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import is_file
+from lit_splitmask.pickles import NotPlainError, check_archive, oversized
 from lit_splitmask.tokenizers.dalle import URL, check_shapes
+
+_LARGEST = 2**30
+"""Bytes; the encoder takes 215 MB."""
 
 
 class _Shell:
@@ -63,8 +68,11 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Gives a pickle the allowed names only."""
+class _Unpickler(pickle._Unpickler):
+    """Gives a pickle the allowed names only.
+
+    It is Python's own: the one in C makes room for 2 billion objects if a pickle of a few bytes numbers one so.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _SHELLS:
@@ -102,30 +110,25 @@ def read_encoder(path: str | Path) -> dict[str, Tensor]:
         UserError: The file does not exist, cannot be read, asks for a name that is not allowed, is a TorchScript program, or does
             not hold the encoder.
     """
-    if not Path(path).is_file():
+    if not is_file(path):
         raise UserError(f"The file {path} does not exist: check the path.")
-    _refuse_torchscript(path)
+    if Path(path).stat().st_size > _LARGEST:
+        raise UserError(f"{path} is larger than 1 GiB, so it is not the encoder of DALL-E. Give the file of {URL}.")
+    file = io.BytesIO(Path(path).read_bytes())  # what is checked is what is loaded, also if the file changes meanwhile
     try:
-        state = _state_of(torch.load(path, map_location="cpu", weights_only=False, pickle_module=_pickle_module()))
+        check_archive(file)
+        state = _state_of(torch.load(file, map_location="cpu", weights_only=False, pickle_module=_pickle_module()))
     except UserError:
         raise
+    except NotPlainError as error:
+        raise UserError(
+            f"{path} is {error}, which the encoder of DALL-E is not: it is refused, and none of its code was run. Give the file "
+            f"of {URL}."
+        ) from None
     except Exception as error:  # a damaged or foreign file can raise anything
         raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}). Give the file of {URL}.") from None
     check_shapes(state, path)
-    return state
-
-
-def _refuse_torchscript(path: str | Path) -> None:
-    """Refuses TorchScript programs, which ``torch.load`` would run without asking the unpickler."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    if any(name.endswith("constants.pkl") or "/code/" in f"/{name}" for name in names):
-        raise UserError(
-            f"{path} is a TorchScript program, which the encoder of DALL-E is not: it is refused, and none of its code was run. "
-            f"Give the file of {URL}."
-        )
+    return {name: value.float() for name, value in state.items()}
 
 
 def _state_of(loaded: Any) -> dict[str, Tensor]:
@@ -134,7 +137,9 @@ def _state_of(loaded: Any) -> dict[str, Tensor]:
     if isinstance(state, dict) and "state_dict" in state:
         state = state["state_dict"]
     plain = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
-    return {name.removeprefix("encoder."): value.detach().float() for name, value in state.items()} if plain else {}
+    if not plain or oversized(state.values()):
+        return {}
+    return {name.removeprefix("encoder."): value.detach() for name, value in state.items()}
 
 
 def _tensors(shell: _Shell, prefix: str) -> Iterator[tuple[str, Tensor]]:

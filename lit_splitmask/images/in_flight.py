@@ -1,0 +1,78 @@
+"""A bound on the pixels that threads decode at the same time: a few huge images would else fill the memory, once per thread."""
+
+import os
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+PIXELS_PER_CORE = 2**25
+"""34 megapixels: most cameras' photos are decoded on all cores at once."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def num_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _InFlight:
+    """Counts the pixels of the images that threads hold.
+
+    Args:
+        most: Largest number of pixels at the same time; an image with more is held alone.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self.held = most, 0
+        self._changed = threading.Condition()
+
+    def take(self, number: int) -> int:
+        """Waits until so many pixels fit, and counts them; returns the number to give back."""
+        number = min(number, self.most)
+        with self._changed:
+            self._changed.wait_for(lambda: self.held + number <= self.most)
+            self.held += number
+        return number
+
+    def give_back(self, number: int) -> None:
+        """Ends the count of pixels."""
+        with self._changed:
+            self.held -= number
+            self._changed.notify_all()
+
+
+class _Thread(threading.local):
+    """What one thread of a pool holds; ``pool`` is None in other threads."""
+
+    pool: _InFlight | None = None
+    held: int = 0
+
+
+_thread = _Thread()
+
+
+def bounded(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    """A function for the threads of a pool: what it decodes counts from :func:`hold` until it returns."""
+    pool = _InFlight(PIXELS_PER_CORE * num_cores())
+
+    def run(item: Item) -> Result:
+        _thread.pool, _thread.held = pool, 0
+        try:
+            return function(item)
+        finally:
+            pool.give_back(_thread.held)
+            _thread.pool, _thread.held = None, 0
+
+    return run
+
+
+def hold(pixels: int) -> None:
+    """Waits until an image of so many pixels may be decoded; does nothing outside of :func:`bounded` functions."""
+    pool = _thread.pool
+    if pool is None or min(pixels, pool.most) <= _thread.held:
+        return
+    pool.give_back(_thread.held)  # nobody waits while holding pixels, so that two can't wait for each other
+    _thread.held = 0
+    _thread.held = pool.take(pixels)
