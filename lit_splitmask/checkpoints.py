@@ -16,6 +16,7 @@ from torch import Tensor
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import write_atomically
 from lit_splitmask.models.vit import ViT, ViTConfig, sincos_positions
+from lit_splitmask.weight_values import check_values, in_fixed_order, why_unreadable
 
 FORMAT = "lit_splitmask"
 """Key of this project's entry in a safetensors file's metadata and in a Lightning checkpoint."""
@@ -47,7 +48,8 @@ class Weights:
 
 def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """Writes tensors and text metadata as one safetensors file, atomically."""
-    write_atomically(path, to_safetensors({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata))
+    saved = to_safetensors({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
+    write_atomically(path, in_fixed_order(saved))
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -88,7 +90,8 @@ def load_weights(path: str | Path) -> Weights:
     """Reads a backbone from a safetensors file, timm's weights, or a Lightning checkpoint of this project.
 
     Raises:
-        UserError: The file does not exist, is damaged, holds more than weights or no ViT, or does not describe a valid shape.
+        UserError: The file does not exist, is damaged, holds more than weights or no ViT, does not describe a valid shape, or
+            holds values that a network cannot compute with.
     """
     if str(path).endswith(".safetensors"):
         state, metadata = read_safetensors(path)
@@ -106,6 +109,7 @@ def load_weights(path: str | Path) -> Weights:
         raise UserError(
             f"{path} does not describe the shape of its network ({type(error).__name__}: {error}): give an unmodified file."
         ) from None
+    check_values(weights.state, weights.info, weights.source)
     return weights
 
 
@@ -217,9 +221,8 @@ def _from_pickle(path: str | Path) -> Weights:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, … for damaged and foreign files
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"{path} cannot be loaded: it is damaged, truncated, or holds more than weights ({reason})."
+            f"{path} cannot be loaded: it is damaged, truncated, or holds more than weights ({why_unreadable(error)})."
         ) from None
     state: Any = loaded.get("state_dict", loaded.get("model", loaded)) if isinstance(loaded, dict) else {}
     state = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_splitmask import modules
+from lit_splitmask.callbacks.whole_checkpoints import write_whole_checkpoints
 from lit_splitmask.commands.parser import CONFIG_MODE, Parser
 from lit_splitmask.commands.request import names_budget
 from lit_splitmask.commands.run_folder import RunFolder
@@ -117,6 +118,11 @@ class RunCLI(LightningCLI):
                 auto_configure_optimizers=False,
             )
 
+    @property
+    def command(self) -> str:
+        """The command that trains this module."""
+        return "pretrain" if self.model_class is modules.Pretrain else "finetune"
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return new_parser(kwargs)
 
@@ -159,11 +165,12 @@ class RunCLI(LightningCLI):
                 TensorBoardLogger(str(folder.path), name="tensorboard", version=""),
             ]
         settings["default_root_dir"] = str(folder.path)
-        return Trainer(**settings), self.config_init["model"], self.config_init["data"]
+        trainer = Trainer(**settings)
+        write_whole_checkpoints(trainer)
+        return trainer, self.config_init["model"], self.config_init["data"]
 
     def save_resolved(self, folder: RunFolder) -> None:
         """Writes the resolved settings, from which the run can be repeated or resumed."""
-        folder.path.mkdir(parents=True, exist_ok=True)
         text = self.parser.dump(self.config, skip_none=False, skip_link_targets=True)
         write_atomically(folder.config, text.encode())
 

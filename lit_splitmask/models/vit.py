@@ -49,13 +49,18 @@ class ViTConfig:
         """The same configuration with width, depth and heads filled in.
 
         Raises:
-            UserError: ``size`` is unknown; ``patch_size`` is not positive; ``image_size`` is not a positive multiple of it; the
-                width is not divisible by the heads, or, with sin-cos positions, by 4.
+            UserError: ``size`` is unknown; ``patch_size``, a width, a depth or a number of heads is not positive; ``image_size``
+                is not a positive multiple of ``patch_size``; the width is not divisible by the heads, or, with sin-cos positions,
+                by 4.
         """
         if self.size not in SIZES:
             raise UserError(f"There is no backbone size {self.size!r}: choose one of {', '.join(SIZES)}.")
         if self.patch_size <= 0:
             raise UserError(f"A patch size of {self.patch_size} is impossible: choose a positive one, such as 16.")
+        for name in ("embed_dim", "depth", "num_heads"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise UserError(f"A backbone with {name}={number} is impossible: choose at least 1, or leave it out.")
         dim, depth, heads = SIZES[self.size]
         full = replace(
             self,

@@ -126,15 +126,14 @@ class Classify(DownstreamModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         images, targets = self.mix(self.normalise(batch["image"]), batch["label"])
         tokens = self.vit.forward_features(images)
-        loss = F.cross_entropy(self.vit.forward_head(tokens), targets)
+        loss, losses = F.cross_entropy(self.vit.forward_head(tokens), targets), {}
         if self.auxiliary is not None:
             generator = generator_for(self.seed, "pairs", *self.step_key(batch_idx))
             progress = self.trainer.global_step / self.trainer.estimated_stepping_batches
             localise, weight = self.auxiliary(tokens[:, self.vit.num_prefix_tokens :], generator, progress)
-            self.log("train/localise", localise.detach(), batch_size=len(images))
             loss = loss + weight * localise
-        self.check_finite(loss)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(images))
+            losses["localise"] = localise
+        self.log_training({**losses, "loss": loss}, len(images), shown=["loss"])
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:

@@ -156,7 +156,10 @@ class Pretrain(TrainModule):
     def _views_of(self, batch: dict[str, Tensor]) -> dict[str, Any]:
         more = [batch[name] for name in batch if name.startswith("image_")]
         known = {"labels": "label", "index": "index"}
-        return {**self.views(batch["image"], *more), **{view: batch[name] for view, name in known.items() if name in batch}}
+        return {
+            **self.views(batch["image"], *more),
+            **{view: batch[name] for view, name in known.items() if name in batch},
+        }
 
     def on_fit_start(self) -> None:
         """Fits the tokenizer if needed (process zero does, and sends it to the others), and measures its words."""
@@ -230,10 +233,7 @@ class Pretrain(TrainModule):
         generator = generator_for(self.seed, "objective", *self.step_key(batch_idx))
         self.objective.progress = self.trainer.global_step / self.trainer.estimated_stepping_batches
         losses = self.objective(self._views_of(batch), generator)
-        self.check_finite(losses["loss"])
-        self.log_dict(
-            {f"train/{k}": v.detach() for k, v in losses.items()}, prog_bar=True, batch_size=len(batch["image"])
-        )
+        self.log_training(losses, len(batch["image"]))
         return losses["loss"]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
