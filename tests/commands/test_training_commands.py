@@ -13,7 +13,6 @@ from tiny_runs import FINETUNE, recipe, same_tensors
 from lit_splitmask.callbacks import EstimateTime
 from lit_splitmask.checkpoints import load_weights, read_safetensors
 from lit_splitmask.cli import main
-from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.modules import Classify, Pretrain
 from lit_splitmask.tokenizers import KMeans
 
@@ -169,22 +168,6 @@ def test_a_run_longer_than_a_day_is_resumed(work: Path, monkeypatch: pytest.Monk
         assert main([*PRETRAIN_COMMAND, "p", "--data.budget.steps", "6"]) == 130
     monkeypatch.setattr(EstimateTime, "_time_steps", lambda self, trainer, module: 1e6)
     assert main(["pretrain", "--name", "p", "--resume"]) == 0
-
-
-def test_the_second_of_two_simultaneous_runs_in_one_folder_is_refused(
-    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    claim = RunFolder.claim
-
-    def later(self: RunFolder) -> None:
-        claim(self)
-        (self.path / "config.yaml").write_text("the first one's")
-        claim(self)
-
-    monkeypatch.setattr(RunFolder, "claim", later)
-    assert main([*PRETRAIN_COMMAND, "p"]) == 1
-    assert "has just started in runs/p" in capsys.readouterr().err
-    assert [file.read_text() for file in Path("runs/p").iterdir()] == ["the first one's"]
 
 
 def test_a_finished_run_can_be_made_longer(work: Path) -> None:
