@@ -1,5 +1,6 @@
 """Folders to run the commands in, with uninterrupted runs to compare with."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def expected(place: Path) -> Expected:
-    """The outcome of an uninterrupted run of a command, made once."""
+    """The outcome of an uninterrupted run of a command, made once; its time is written to ``seconds-<command>``."""
     known: dict[str, Any] = {}
 
     def get(command: str) -> Any:
         if command not in known:
+            started = time.monotonic()
             assert call(first_command(command, f"whole-{command}"), place) == 0, (place / "log.txt").read_text()
+            (place / f"seconds-{command}").write_text(str(time.monotonic() - started))
             known[command] = outcome(command, place / "runs" / f"whole-{command}")
         return known[command]
 

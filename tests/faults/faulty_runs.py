@@ -126,8 +126,8 @@ def write_images(root: Path) -> None:
 
 
 def write_recipes(folder: Path) -> None:
-    """Writes ``pretrain.yaml`` and ``finetune.yaml`` of 24 steps in eight epochs, and ``compare.yaml`` of a few steps."""
-    longer: dict[str, Any] = {"budget": {"steps": 24}, "num_epochs": 8, "index_dir": "data"}
+    """Writes ``pretrain.yaml`` and ``finetune.yaml`` of 12 steps in four epochs, and ``compare.yaml`` of a few steps."""
+    longer: dict[str, Any] = {"budget": {"steps": 12}, "num_epochs": 4, "index_dir": "data"}
     recipe(folder / "pretrain.yaml", PRETRAIN, **longer)
     recipe(folder / "finetune.yaml", FINETUNE, **longer)
     grid = [{"model.optim.lr": 1e-3}]

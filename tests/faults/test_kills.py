@@ -1,7 +1,6 @@
 """Runs that are killed at any moment go on to the same weights, the same choice of a checkpoint and the same table."""
 
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from faulty_runs import Fault, broken_checkpoints, call, first_command, kill_aft
 COMMANDS = ["pretrain", "finetune", "compare"]
 
 
-@pytest.mark.parametrize("event", [2, 25, 60])
+@pytest.mark.parametrize("event", [2, 30])
 def test_a_pretraining_killed_at_a_file_event_goes_on_to_the_same_files(
     event: int, place: Path, other_disk: Path, expected: Callable[[str], Any]
 ) -> None:
@@ -35,9 +34,7 @@ def test_a_run_killed_at_a_random_moment_goes_on_to_the_same_files(
     whole = expected(command)
     temporary = request.getfixturevalue("other_disk") if disk == "other" else None
     generator, name = random.Random(f"{command} {seed} {disk}"), f"{command}-{seed}-{disk}"
-    started = time.monotonic()
-    assert call(first_command(command, f"{name}-timed"), place, Fault(temporary=temporary)) == 0
-    seconds = time.monotonic() - started
+    seconds = float((place / f"seconds-{command}").read_text())  # of the uninterrupted run
     for kill in range(generator.choice([1, 1, 1, 2, 3])):  # some several times
         words = first_command(command, name) if kill == 0 else next_command(command, name, place)
         kill_after(start(words, place, Fault(temporary=temporary)), generator.uniform(0.05, 1) * seconds)
