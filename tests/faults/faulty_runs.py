@@ -80,7 +80,7 @@ def _kill_at(event: int) -> None:
     sys.addaudithook(count)
 
 
-def start(arguments: list[str], folder: Path, fault: Fault = Fault()) -> Any:  # noqa: B008 (frozen)
+def start(arguments: list[str], folder: Path, fault: Fault = Fault()) -> Any:
     """Starts a command; its output is added to ``log.txt``."""
     process = PROCESSES.Process(target=run, args=(arguments, folder, folder / "log.txt", fault))
     process.start()
@@ -94,7 +94,7 @@ def finish(process: Any, seconds: float = 300) -> int:
     return int(process.exitcode)
 
 
-def call(arguments: list[str], folder: Path, fault: Fault = Fault()) -> int:  # noqa: B008 (frozen)
+def call(arguments: list[str], folder: Path, fault: Fault = Fault()) -> int:
     """Runs a command to its end."""
     return finish(start(arguments, folder, fault))
 

@@ -38,7 +38,7 @@ def disk(place: Path, request: pytest.FixtureRequest) -> Iterator[Mount]:
 
 
 def size_of(folder: Path) -> int:
-    """The space that the files of a folder take, in whole pages, with one more checkpoint, which is written beside the old one."""
+    """The space that the files of a folder take, in whole pages, and one more checkpoint, written beside the old one."""
     sizes = [-(-path.stat().st_size // 4096) * 4096 for path in folder.rglob("*") if path.is_file()]
     return sum(sizes) + max(sizes)
 
