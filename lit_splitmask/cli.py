@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lit_splitmask import __version__
 from lit_splitmask.commands.help import USAGE, help_of
+from lit_splitmask.commands.processes import has_lost_the_others, leave_the_others
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.terminal import outlive_the_terminal
 from lit_splitmask.errors import UserError
@@ -45,9 +46,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 for a :class:`UserError` or a disk that fails, 2 for an unknown command or wrong options, 130 for
         Ctrl-C, 143 for SIGTERM.
     """
-    if argv is None:
-        outlive_the_terminal()
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is not None:
+        return _run(list(argv))
+    outlive_the_terminal()
+    code = _run(sys.argv[1:])
+    if code:
+        leave_the_others(code)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    """Runs one command; the exit code."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0
@@ -74,6 +83,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         place = f" ({error.filename})" if error.filename else ""
         print(f"error: The disk failed: {error.strerror}{place}. {DISK_ADVICE}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        if not has_lost_the_others(error):
+            raise
+        print(
+            "error: Another process of this run has ended, so this one ends too: see what that one said.",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -105,7 +105,9 @@ time.sleep(60)
 
 
 def test_files_and_locks_of_a_process_are_its_own_until_it_is_killed(tmp_path: Path) -> None:
-    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "file.bin")], stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "file.bin")], stdout=subprocess.PIPE, text=True
+    )
     assert other.stdout is not None
     with other:
         assert other.stdout.readline() == "held\n"

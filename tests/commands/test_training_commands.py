@@ -190,6 +190,7 @@ def test_a_loss_of_nan_ends_a_run_and_leaves_its_checkpoint_intact(
     assert "Traceback" not in error
     assert "optim.lr" in error
     assert "warmup" in error
+    assert "its last checkpoint is intact" in error
     checkpoint = torch.load("runs/p/checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 3
     assert all(torch.isfinite(value).all() for value in checkpoint["state_dict"].values())
@@ -200,7 +201,10 @@ def test_a_loss_of_nan_ends_a_run_and_leaves_its_checkpoint_intact(
 
 def test_a_loss_of_nan_in_the_first_step_leaves_no_run_behind(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*PRETRAIN_COMMAND, "p", "--model.optim.lr", "1e30"]) == 1
-    assert "Lower the learning rate" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "Lower the learning rate" in error
+    assert "no checkpoint had been written" in error
+    assert "then start again" in error
     assert not Path("runs/p").exists()
 
 

@@ -41,13 +41,10 @@ def logged(self, losses, *arguments, **settings):
 TrainModule.log_training = logged
 with open("pids", "a") as file:
     file.write(f"{rank} {os.getpid()}\\n")
-sys.argv = ["lit-splitmask", *sys.argv[2:]]
-sys.argv[0] = __file__
-from lit_splitmask.cli import main
-arguments = sys.argv[1:]
-sys.argv[1:1] = [fault]  # what Lightning starts again for the other process
-from lit_splitmask.commands.terminal import outlive_the_terminal
-sys.exit(main(arguments))
+from lit_splitmask import cli
+run = cli._run
+cli._run = lambda arguments: run(arguments[1:])  # Lightning starts the other process with the same arguments
+sys.exit(cli.main())
 """
 
 
