@@ -109,8 +109,3 @@ def test_equal_weights_are_equal_files_in_every_process(tmp_path: Path) -> None:
     assert torch.equal(tensors["b"], torch.arange(6.0).reshape(2, 3))
     assert metadata["q"] == "éq"
     assert from_bytes(files[0]).keys() == {"a", "b"}
-
-
-def test_a_file_without_metadata_or_tensors_is_read_again(tmp_path: Path) -> None:
-    write_safetensors(tmp_path / "w.safetensors", {}, {})
-    assert read_safetensors(tmp_path / "w.safetensors") == ({}, {})

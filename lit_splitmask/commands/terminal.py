@@ -41,6 +41,7 @@ def _lasting(stream: TextIO | None, descriptor: int) -> TextIO:
     stream.flush()
     raw = _Output(stream.fileno(), "w", closefd=False)
     buffered = stream.isatty() or getattr(stream, "line_buffering", False)
+    errors = "replace" if stream.errors == "strict" else stream.errors  # a terminal without × or √ ends no run
     return io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding=stream.encoding, errors=stream.errors, line_buffering=bool(buffered)
+        io.BufferedWriter(raw), encoding=stream.encoding, errors=errors, line_buffering=bool(buffered)
     )

@@ -1,5 +1,6 @@
 """Folders to run the commands in, with uninterrupted runs to compare with."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,6 +46,4 @@ def other_disk() -> Iterator[Path]:
     folder = OTHER_DISK / f"lit-splitmask-{uuid4().hex[:8]}"
     folder.mkdir()
     yield folder
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
+    shutil.rmtree(folder)

@@ -56,8 +56,9 @@ def run(arguments: list[str], folder: Path, log: Path, fault: Fault) -> None:
     if fault.temporary is not None:
         tempfile.tempdir = str(fault.temporary)
     if fault.plain:
+        ours = whole_checkpoints.write_whole_checkpoints
         for module in list(sys.modules.values()):
-            if getattr(module, "write_whole_checkpoints", None) is whole_checkpoints.write_whole_checkpoints:
+            if getattr(module, "write_whole_checkpoints", None) is ours:
                 module.write_whole_checkpoints = lambda trainer: None  # type: ignore[attr-defined]
     callbacks.OverfitAwareCheckpoint.__init__.__kwdefaults__["most_cost"] = 1e9  # measures in a short run too
     if fault.event is not None:

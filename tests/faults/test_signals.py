@@ -131,6 +131,20 @@ def test_a_run_goes_on_if_its_output_is_closed_from_the_start(place: Path) -> No
     assert (place / "runs" / "closed" / "backbone.safetensors").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "setting", ["PYTHONIOENCODING=ascii", "PYTHONIOENCODING=latin-1", "LC_ALL=C", "TMPDIR=/nowhere"]
+)
+def test_other_encodings_and_no_temporary_folder_end_no_run(setting: str, place: Path) -> None:
+    name, _, value = setting.partition("=")
+    run = "läuft-" + setting.replace("/", "-")
+    command = [sys.executable, "-m", "lit_splitmask.cli", *first_command("finetune", run)]
+    short = ["--data.budget.steps=3", "--data.num_epochs=1"]
+    done = subprocess.run([*command, *short], cwd=place, env={**_here(), name: value}, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
+    assert (place / "runs" / run / "classifier.safetensors").is_file()
+
+
 def _here() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
 
