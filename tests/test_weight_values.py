@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load as from_bytes
 
-from lit_splitmask.checkpoints import load_weights, read_safetensors, save_backbone, write_safetensors
+from lit_splitmask.checkpoints import load_weights, read_safetensors, save_backbone
 from lit_splitmask.errors import UserError
 from lit_splitmask.models import ViT, ViTConfig
 from lit_splitmask.weight_values import why_unreadable

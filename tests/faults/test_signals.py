@@ -33,7 +33,7 @@ def test_sigterm_ends_training_with_143_a_checkpoint_and_the_command_that_goes_o
     name, log = f"term-{command}", place / "log.txt"
     log.unlink(missing_ok=True)
     process = start([*first_command(command, name), *LONG], place)
-    wait_for(lambda: steps_done(place / "runs" / name) > 2)
+    wait_for(lambda: steps_done(place / "runs" / name) > 4)
     process.terminate()
     assert finish(process) == 143
     last = place / "runs" / name / "checkpoints" / "last.ckpt"
@@ -49,7 +49,7 @@ def test_a_run_that_sigterm_stopped_within_an_epoch_goes_on_to_the_same_files(
 ) -> None:
     whole = expected("finetune")
     process = start(first_command("finetune", "within"), place)
-    wait_for(lambda: steps_done(place / "runs" / "within") > 1)
+    wait_for(lambda: steps_done(place / "runs" / "within") > 3)
     process.terminate()
     code = finish(process)
     assert code in (0, 143)
@@ -88,7 +88,7 @@ def test_a_job_that_slurm_requeues_goes_on_to_the_same_files(place: Path, expect
     command = [sys.executable, "-m", "lit_splitmask.cli", *first_command("pretrain", "job")]
     run = place / "runs" / "job"
     with subprocess.Popen(command, cwd=place, env=surroundings, stderr=subprocess.PIPE, text=True) as job:
-        wait_for(lambda: steps_done(run) > 2, 120)
+        wait_for(lambda: steps_done(run) > 4, 120)
         job.send_signal(signal.SIGUSR1)
         wait_for((tools / "asked").is_file)
         job.terminate()
@@ -117,7 +117,7 @@ def test_a_run_goes_on_if_nobody_reads_its_output_and_its_terminal_goes_away(pla
     command = [sys.executable, "-m", "lit_splitmask.cli", *first_command("pretrain", "alone")]
     with subprocess.Popen(command, cwd=place, stdout=writing, stderr=writing, env=_here()) as process:
         os.close(writing)
-        wait_for(lambda: steps_done(place / "runs" / "alone") > 1, 120)
+        wait_for(lambda: steps_done(place / "runs" / "alone") > 3, 120)
         process.send_signal(signal.SIGHUP)
         assert process.wait(120) == 0
     assert (place / "runs" / "alone" / "backbone.safetensors").is_file()
