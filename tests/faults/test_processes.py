@@ -16,6 +16,12 @@ from test_signals import LONG, steps_done
 
 pytestmark = pytest.mark.slow
 
+EARLY = (
+    '--trainer.callbacks+={"class_path": "EarlyStopping", '
+    '"init_args": {"monitor": "val/loss", "patience": 1, "min_delta": 10}}'
+)
+"""Lightning's own callback, which stops after a validation."""
+
 TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
 
 SCRIPT = """
@@ -127,7 +133,7 @@ def test_the_full_disk_of_one_process_ends_both(place: Path) -> None:
         ("pretrain", "--trainer.callbacks+=OverfitAwareEarlyStopping"),
         (
             "finetune",
-            '--trainer.callbacks+={"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss", "patience": 1, "min_delta": 10}}',
+            EARLY,
         ),
     ],
 )
