@@ -18,6 +18,7 @@ from lit_splitmask.files import is_file, write_atomically
 from lit_splitmask.models.description import disagreement, wrong_entry
 from lit_splitmask.models.vit import ViT, ViTConfig, sincos_positions
 from lit_splitmask.pickles import load_tensors, oversized, reason
+from lit_splitmask.weight_values import check_values, in_fixed_order
 
 FORMAT = "lit_splitmask"
 """Key of this project's entry in a safetensors file's metadata and in a Lightning checkpoint."""
@@ -49,7 +50,8 @@ class Weights:
 
 def write_safetensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """Writes tensors and text metadata as one safetensors file, atomically."""
-    write_atomically(path, to_safetensors({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata))
+    saved = to_safetensors({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata)
+    write_atomically(path, in_fixed_order(saved))
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -90,7 +92,8 @@ def load_weights(path: str | Path) -> Weights:
     """Reads a backbone from a safetensors file, timm's weights, or a Lightning checkpoint of this project.
 
     Raises:
-        UserError: The file does not exist, is damaged, holds more than weights or no ViT, or does not describe a valid shape.
+        UserError: The file does not exist, is damaged, holds more than weights or no ViT, does not describe a valid shape, or
+            holds values that a network cannot compute with.
     """
     if str(path).endswith(".safetensors"):
         state, metadata = read_safetensors(path)
@@ -110,6 +113,7 @@ def load_weights(path: str | Path) -> Weights:
         problem = f"{type(error).__name__}: {error}"
     if problem is not None:
         raise UserError(f"{path} does not describe the shape of its network ({problem}): give an unmodified file.")
+    check_values(weights.state, weights.info, weights.source)
     return weights
 
 

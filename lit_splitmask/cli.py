@@ -8,8 +8,11 @@ from pathlib import Path
 
 from lit_splitmask import __version__
 from lit_splitmask.commands.help import USAGE, help_of
+from lit_splitmask.commands.processes import has_lost_the_others, leave_the_others
 from lit_splitmask.commands.request import Request
+from lit_splitmask.commands.terminal import outlive_the_terminal
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import is_disk_error
 
 COMMANDS = {
     "plan": "plan.command:plan",
@@ -28,6 +31,12 @@ COMMANDS = {
 """Commands by name: the module in ``commands``, and its function from a :class:`Request` to the exit code."""
 
 
+DISK_ADVICE = (
+    "Free some space or give folders that you may write to, and run the command again; continue a run that has begun with "
+    "--name NAME --resume."
+)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
@@ -35,9 +44,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The command and its arguments; None for those of the process.
 
     Returns:
-        The exit code: 0, 1 for a :class:`UserError`, 2 for an unknown command or wrong options, 130 for Ctrl-C.
+        The exit code: 0, 1 for a :class:`UserError` or a disk that fails, 2 for an unknown command or wrong options, 130 for
+        Ctrl-C, 143 for SIGTERM.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is not None:
+        return _run(list(argv))
+    outlive_the_terminal()
+    code = _run(sys.argv[1:])
+    if code:
+        leave_the_others(code)
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    """Runs one command; the exit code."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
         return 0
@@ -59,6 +79,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if not is_disk_error(error):
+            raise
+        place = f" ({error.filename})" if error.filename else ""
+        print(f"error: The disk failed: {error.strerror}{place}. {DISK_ADVICE}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        if not has_lost_the_others(error):
+            raise
+        print(
+            "error: Another process of this run has ended, so this one ends too: see what that one said.",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -66,6 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into exit(1)
             print("interrupted", file=sys.stderr)
             return 130
+        if type(error).__name__ == "SIGTERMException":  # Lightning's, in a validation, test or prediction
+            print("stopped by SIGTERM", file=sys.stderr)
+            return 143
         if error.code is None or isinstance(error.code, int):
             return error.code or 0
         print(error.code, file=sys.stderr)

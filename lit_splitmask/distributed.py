@@ -3,7 +3,7 @@
 W processes, B rows per process.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -90,6 +90,16 @@ def sum_over_processes(tensor: Tensor) -> None:
     """Overwrites a tensor in place with the sum over all processes."""
     if world_size() > 1:
         dist.all_reduce(tensor)
+
+
+def mean_over_processes(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Named scalars as means over all processes, without gradient, in one message: NaN anywhere is NaN everywhere."""
+    detached = {name: value.detach() for name, value in values.items()}
+    if world_size() == 1:
+        return detached
+    means = torch.stack([value.float() for value in detached.values()])
+    sum_over_processes(means)
+    return dict(zip(detached, means / world_size(), strict=True))
 
 
 class _Sum(torch.autograd.Function):

@@ -1,16 +1,30 @@
-"""Files that are written completely or not at all; only regular ones are read; lists are read with clear errors."""
+"""Files that are written whole or not at all, locks that end with their process, and regular files read with clear errors."""
 
 import errno
 import json
 import math
 import os
+import re
 import shutil
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 from lit_splitmask.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows, which does not delete files that a process has open
+    fcntl = None  # type: ignore[assignment]
+
+_PARTIAL = re.compile(r"\.[0-9a-f]{12}\.tmp$")
+"""How the names of :func:`partial_name` end."""
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def check_regular(path: str | Path) -> None:
@@ -54,19 +68,121 @@ def partial_name(path: Path) -> Path:
     return path.with_name(f"{path.name}.{uuid4().hex[:12]}.tmp")
 
 
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Writes a file by renaming a temporary one, so that readers never see a partial file. Makes missing folders."""
-    path = Path(path)
+def open_partial(path: Path) -> tuple[Path, BinaryIO]:
+    """Opens a new file under a temporary name, which :func:`remove_abandoned` leaves alone while this process has it open.
+
+    Returns:
+        The temporary name in the folder of ``path``, and the file to write.
+    """
+    while True:
+        partial = partial_name(path)
+        file = partial.open("xb")
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks: there, abandoned files stay
+                fcntl.flock(file, fcntl.LOCK_EX)
+        if partial.exists():  # else it was taken for an abandoned file before it was locked
+            return partial, file
+        file.close()
+
+
+def remove_abandoned(folder: Path, start: str = "") -> None:
+    """Removes temporary files whose process was killed; never those of a process that lives, on this machine or another.
+
+    Args:
+        folder: The folder; it may be missing.
+        start: What the names of the files begin with.
+    """
+    for partial in folder.glob(f"{start}*.tmp"):
+        if not _PARTIAL.search(partial.name):
+            continue
+        with suppress(OSError), partial.open("r+b") as file:  # in use, gone, or of another user
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            partial.unlink()
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file that appears under its name when it is complete and on disk. Makes missing folders.
+
+    A file that had the name keeps its contents under its other names (hard links).
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_name(path)
+    partial, file = open_partial(path)
     try:
-        with partial.open("wb") as file:
-            file.write(data)
+        with file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+            os.replace(partial, path)
+        _sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes new names in a folder survive a power cut."""
+    if fcntl is None:
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems cannot do this for folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: str | Path, data: bytes | memoryview) -> None:
+    """Writes a file by renaming a temporary one, so that readers never see a partial file. Makes missing folders.
+
+    Raises:
+        UserError: The disk is full or fails, or the folder cannot be written to.
+    """
+    path = Path(path)
+    try:
+        with whole_file(path) as file:
+            file.write(data)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: str | Path, error: OSError) -> UserError:
+    """What to tell the user if a file cannot be written."""
+    if error.errno in _NO_SPACE:
+        advice = "free some space, or choose another disk"
+    elif error.errno in _NOT_ALLOWED:
+        advice = "choose a folder that you may write to"
+    else:
+        advice = "check the folder and its disk"
+    return UserError(f"{path} cannot be written ({error.strerror or error}), and nothing of it was: {advice}.")
+
+
+def is_disk_error(error: OSError) -> bool:
+    """Whether the disk or its permissions are the reason, not the program."""
+    return error.errno in (*_NO_SPACE, *_NOT_ALLOWED, errno.EIO, errno.ESTALE)
+
+
+def lock(path: Path) -> BinaryIO | None:
+    """Makes and locks a file until it is closed or its process ends, however it ends.
+
+    Returns:
+        The open file; None if another process holds the lock.
+    """
+    while True:
+        file = path.open("ab")
+        try:
+            if fcntl is not None:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock, not inherited by loader processes
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                file.close()
+                return None
+            return file  # a file system without locks
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            return file
+        file.close()  # the process that held the lock has just removed the file
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -74,7 +190,11 @@ def link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        shutil.copyfile(source, target)
+        with (
+            source.open("rb") as original,
+            whole_file(target) as copy,
+        ):  # never into an existing file, which may be a link
+            shutil.copyfileobj(original, copy)
 
 
 def write_json(path: str | Path, value: Any) -> None:

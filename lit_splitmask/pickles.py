@@ -67,11 +67,12 @@ def _check_sizes(file: BinaryIO, num_records: int, size: int) -> None:
         raise NotPlainError("a compressed archive, which torch.save does not write")
 
 
-def load_tensors(path: str | Path) -> Any:
+def load_tensors(path: str | Path, *, mmap: bool = False) -> Any:
     """Loads what ``torch.save`` has written, without running code in it.
 
     Args:
         path: The file.
+        mmap: Whether to read tensors only when their values are used.
 
     Returns:
         Tensors and plain values, nested.
@@ -82,7 +83,7 @@ def load_tensors(path: str | Path) -> Any:
     """
     with open(path, "rb") as file:
         check_archive(file)
-        return torch.load(file, map_location="cpu", weights_only=True)
+        return torch.load(path if mmap else file, map_location="cpu", weights_only=True, mmap=mmap)
 
 
 def oversized(tensors: Iterable[Tensor]) -> bool:
@@ -102,7 +103,8 @@ def reason(error: BaseException) -> str:
         return f"it is {error}"
     text = str(error)
     if "weights_only" in text or "WeightsUnpickler" in text:
-        return "it asks for code to be run, which weights do not need"
+        named = re.search(r"GLOBAL (\S{1,200})", text)
+        return f"it asks for code to be run{f' ({named[1]})' if named else ''}, which weights do not need"
     return _first_line(error)
 
 

@@ -3,13 +3,25 @@
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import link_or_copy, partial_name, read_lines, without_nan, write_atomically, write_json
+from lit_splitmask.files import (
+    link_or_copy,
+    lock,
+    open_partial,
+    partial_name,
+    read_lines,
+    remove_abandoned,
+    without_nan,
+    write_atomically,
+    write_json,
+)
 
 
 def test_a_file_is_written_with_its_folders_and_the_usual_permissions(tmp_path: Path) -> None:
@@ -35,7 +47,7 @@ def test_a_failed_write_leaves_the_folder_unchanged(
         raise OSError("no space left on device")
 
     monkeypatch.setattr(os, failing, fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match="no space"):
         write_atomically(path, b"new")
     assert [file.read_bytes() for file in tmp_path.iterdir()] == ([] if old is None else [old])
 
@@ -70,6 +82,63 @@ def test_a_second_name_survives_the_replacement_of_the_first(
     link_or_copy(first, second)
     write_atomically(first, b"new")
     assert (first.read_bytes(), second.read_bytes()) == (b"new", b"old")
+
+
+def test_a_copy_is_never_written_into_a_file_that_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target, other_name = tmp_path / "source", tmp_path / "target", tmp_path / "other"
+    source.write_bytes(b"new")
+    target.write_bytes(b"old")
+    os.link(target, other_name)
+    link_or_copy(source, target)
+    assert (target.read_bytes(), other_name.read_bytes()) == (b"new", b"old")
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from lit_splitmask.files import lock, open_partial
+path = Path(sys.argv[1])
+held = open_partial(path), lock(path.with_name("lock"))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_files_and_locks_of_a_process_are_its_own_until_it_is_killed(tmp_path: Path) -> None:
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "file.bin")], stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    with other:
+        assert other.stdout.readline() == "held\n"
+        remove_abandoned(tmp_path)
+        assert len(list(tmp_path.glob("file.bin.*.tmp"))) == 1
+        assert lock(tmp_path / "lock") is None
+        other.kill()
+    held = lock(tmp_path / "lock")
+    assert held is not None
+    held.close()
+    remove_abandoned(tmp_path, "other")
+    assert len(list(tmp_path.glob("*.tmp"))) == 1
+    remove_abandoned(tmp_path, "file")
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_only_files_with_temporary_names_are_removed(tmp_path: Path) -> None:
+    mine = [tmp_path / name for name in ("notes.tmp", "file.0123456789ab.tmp.txt", "file.0123456789AB.tmp")]
+    for path in mine:
+        path.write_bytes(b"")
+    partial, file = open_partial(tmp_path / "file")
+    file.close()
+    remove_abandoned(tmp_path)
+    assert not partial.exists()
+    assert all(path.exists() for path in mine)
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError, match=r"file/new\.bin cannot be written"):
+        write_atomically(tmp_path / "file" / "new.bin", b"new")
 
 
 def test_nan_and_infinities_become_none_at_any_depth() -> None:

@@ -10,7 +10,9 @@ from lit_splitmask.callbacks.pretraining_pictures import HalvesPicture
 from lit_splitmask.callbacks.progress import RunProgress
 from lit_splitmask.callbacks.segmentation_pictures import SegmentationPictures
 from lit_splitmask.callbacks.selection import OverfitAwareCheckpoint
+from lit_splitmask.callbacks.stop_on_signal import StopOnSignal
 from lit_splitmask.callbacks.training_clock import TrainingClock
+from lit_splitmask.callbacks.whole_checkpoints import WholeCheckpointIO
 from lit_splitmask.selection.signals import KNN, HeldOutLoss, Linear, LossGap, RankMe, ShortFinetune
 
 __all__ = [
@@ -32,5 +34,7 @@ __all__ = [
     "RunProgress",
     "SegmentationPictures",
     "ShortFinetune",
+    "StopOnSignal",
     "TrainingClock",
+    "WholeCheckpointIO",
 ]

@@ -138,9 +138,9 @@ class EstimateTime(Callback):
 
 @contextmanager
 def _without_logging(module: LightningModule) -> Iterator[None]:
-    """Switches off a module's logging."""
-    module.log = module.log_dict = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    """Switches off a module's logging, and the check that must stop all processes in the same step."""
+    module.log = module.log_dict = module.check_finite = lambda *_, **__: None  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        del module.log, module.log_dict
+        del module.log, module.log_dict, module.check_finite

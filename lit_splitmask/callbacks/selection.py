@@ -15,9 +15,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from rich.console import Console
 
 from lit_splitmask.callbacks.evaluation_plan import EvaluationPlan
+from lit_splitmask.callbacks.whole_checkpoints import newest_whole, write_whole_checkpoints
 from lit_splitmask.contract import training_data
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import write_json
+from lit_splitmask.files import remove_abandoned, write_json
 from lit_splitmask.optim import OptimConfig
 from lit_splitmask.selection.curves import draw_signals, signals_table
 from lit_splitmask.selection.earlier_bests import keep_earlier_best
@@ -129,12 +130,13 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
             UserError: The folder holds the checkpoints of another run, the images cannot be used, ``features`` fails or returns
                 another shape, or labels are missing or outside ``num_classes``.
         """
+        write_whole_checkpoints(trainer)
         folder = Path(str(self.dirpath))
-        if trainer.ckpt_path is None and (folder / "last.ckpt").exists():
-            raise UserError(
-                f"{folder} holds checkpoints of another run: choose another dirpath, resume that run "
-                '(ckpt_path="last"), or delete them.'
-            )
+        if trainer.is_global_zero:
+            remove_abandoned(folder)
+        if trainer.ckpt_path is None and newest_whole(folder / "last.ckpt") is not None:
+            way = 'choose another dirpath, resume that run (ckpt_path="last"), or delete them'
+            raise UserError(f"{folder} holds checkpoints of another run: {way}.")
         self._plan = EvaluationPlan(
             self.signals,
             self.rule,
@@ -257,14 +259,12 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         self.last_model_path = self._path("last")
 
     def _save(self, trainer: Trainer, name: str) -> None:
-        """Writes a checkpoint completely or not at all."""
-        try:
-            trainer.save_checkpoint(self._path(name))
-        except OSError as error:
-            raise UserError(
-                f"The checkpoint {self._path(name)} cannot be written ({error}). Earlier checkpoints are intact: free some "
-                "space and resume the run."
-            ) from error
+        trainer.save_checkpoint(self._path(name))
+
+    def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
+        """What ``ckpt_path="last"`` means: the newest whole checkpoint."""
+        found = newest_whole(Path(self._path("last")), sorted(Path(str(self.dirpath)).glob("*.ckpt")))
+        return set() if found is None else {str(found)}
 
     def _write(self, trainer: Trainer, decision: Decision) -> None:
         """Writes ``selection.json``."""

@@ -7,14 +7,15 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_splitmask import callbacks
+from lit_splitmask.callbacks.whole_checkpoints import read_checkpoint
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.commands import recipes
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import RunCLI, last_checkpoint, quiet
-from lit_splitmask.commands.run_folder import RunFolder, check_checkpoint
+from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.commands.tasks.registry import Task, choose_task
 from lit_splitmask.commands.tasks.report import TaskReport
-from lit_splitmask.commands.training import fit, run_folder, starting_settings
+from lit_splitmask.commands.training import after_requeue, fit, run_folder, starting_settings
 from lit_splitmask.config_files import public_path
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.files import write_atomically
@@ -28,6 +29,7 @@ def finetune(request: Request) -> int:
         UserError: The images, the weights or the settings cannot be used, or training failed.
     """
     quiet()
+    request = after_requeue(request)
     task = choose_task(request)
     chosen = request.root is not None and not request.names_settings
     choice = task.default_recipe(request) if chosen else None
@@ -41,14 +43,15 @@ def finetune(request: Request) -> int:
         if "timm" in info:
             recipes.fit_to_weights(settings, info["timm"], task.usual_datamodule, size=task.crops_follow_weights)
     cli = RunCLI(task.module, request.settings(weights_option="--model.weights"), settings)
-    folder = run_folder(cli, "finetune")
-    best = ModelCheckpoint(
-        str(folder.checkpoints), filename="best", monitor=task.monitor, mode="max", enable_version_counter=False
-    )
-    extra = [callbacks.RunProgress(), best, last_checkpoint(folder), callbacks.EstimateTime()]
-    trainer, module, data = cli.build(folder, extra)
-    fit(cli, folder, trainer, module, data)
-    _report(task, folder, trainer, module, data, Path(best.best_model_path or folder.last))
+    with run_folder(cli, "finetune") as folder:
+        best = ModelCheckpoint(
+            str(folder.checkpoints), filename="best", monitor=task.monitor, mode="max", enable_version_counter=False
+        )
+        stop = callbacks.StopOnSignal(str(folder.last))
+        extra = [callbacks.RunProgress(), stop, best, last_checkpoint(folder), callbacks.EstimateTime()]
+        trainer, module, data = cli.build(folder, extra)
+        fit(cli, folder, trainer, module, data)
+        _report(task, folder, trainer, module, data, Path(best.best_model_path or folder.last))
     return 0
 
 
@@ -57,7 +60,7 @@ def _report(
 ) -> None:
     """Exports the best weights, evaluates them, and prints the command that predicts with them."""
     assert isinstance(module, TrainModule)
-    best = check_checkpoint(checkpoint)
+    best = read_checkpoint(checkpoint)
     module.load_state_dict(best["state_dict"])
     weights = folder.path / task.weights
     if trainer.is_global_zero:

@@ -1,23 +1,37 @@
 """``lit-splitmask fit | validate | test | predict``: LightningCLI with any module and datamodule."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from lit_splitmask.callbacks import StopOnSignal
+from lit_splitmask.callbacks.whole_checkpoints import read_checkpoint, write_whole_checkpoints
 from lit_splitmask.commands.config_classes import check_classes
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import new_parser, quiet, trainer_defaults
-from lit_splitmask.commands.run_folder import check_checkpoint
 from lit_splitmask.commands.tasks.registry import task_of
+from lit_splitmask.commands.training import ends_with_143
 from lit_splitmask.config_files import settings_in
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
 
 
 class AnyCLI(LightningCLI):
-    """LightningCLI with any module and datamodule."""
+    """LightningCLI with any module and datamodule.
+
+    Args:
+        request: The command.
+        **settings: Arguments of LightningCLI.
+    """
+
+    def __init__(self, request: Request, **settings: Any) -> None:
+        self.request = request
+        super().__init__(
+            LightningModule, LightningDataModule, subclass_mode_model=True, subclass_mode_data=True, **settings
+        )
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return new_parser(kwargs)
@@ -37,6 +51,18 @@ class AnyCLI(LightningCLI):
             UserError: It names a function, or a class of a kind that is not for it.
         """
         check_classes(self.config[str(self.subcommand)])
+
+    def instantiate_classes(self) -> None:
+        """Builds everything; checkpoints are written whole, and SIGTERM ends a training with one."""
+        super().instantiate_classes()
+        write_whole_checkpoints(self.trainer)
+        self.trainer.callbacks.insert(0, StopOnSignal())  # type: ignore[attr-defined]
+
+    def fit(self, model: LightningModule, **kwargs: Any) -> None:
+        """Trains."""
+        given = [word for option in self.request.given if option.key != "--ckpt_path" for word in option.words()]
+        with ends_with_143(self.trainer, shlex.join(["lit-splitmask", "fit", *given, "--ckpt_path"])):
+            self.trainer.fit(model, **kwargs)
 
     def before_predict(self) -> None:
         """Adds the callback that writes the predictions of the module's task; the images are neither split nor stored."""
@@ -59,7 +85,7 @@ def lightning(request: Request) -> int:
             "--ckpt_path last guesses the file, and trains from scratch if it finds none: give the path of the checkpoint."
         )
     if checkpoint not in (None, "best", "hpc", "null"):
-        check_checkpoint(Path(str(checkpoint)))
+        read_checkpoint(Path(str(checkpoint)))
     for path in request.configs:
         _refuse_run_config(path)
     predicts = request.command == "predict"
@@ -67,10 +93,7 @@ def lightning(request: Request) -> int:
     if predicts and request.value("--return_predictions") is None:
         arguments.append("--return_predictions=false")  # they are written to a file; in memory there may be too many
     AnyCLI(
-        LightningModule,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
+        request,
         args=arguments,
         seed_everything_default=False,
         auto_configure_optimizers=False,

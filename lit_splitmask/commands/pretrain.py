@@ -1,6 +1,7 @@
 """``lit-splitmask pretrain``: pre-trains a backbone on the images of a folder."""
 
 import shlex
+from pathlib import Path
 
 import torch
 
@@ -11,7 +12,7 @@ from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import RunCLI, quiet
 from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.commands.tasks.registry import TASKS, Task, root_for_finetuning, task_for_folder, task_for_recipe
-from lit_splitmask.commands.training import fit, run_folder, starting_settings
+from lit_splitmask.commands.training import after_requeue, fit, run_folder, starting_settings
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.glance import glance
 from lit_splitmask.tokenizers import Codebook
@@ -24,15 +25,26 @@ def pretrain(request: Request) -> int:
         UserError: The images or the settings cannot be used, or training failed.
     """
     quiet()
+    request = after_requeue(request)
     cli = RunCLI(modules.Pretrain, request.settings(), starting_settings(request, _choice(request)))
-    folder = run_folder(cli, "pretrain")
-    finetune_options = _finetune_options(request)
-    command = shlex.join(["lit-splitmask", "pretrain", *request.arguments()])
+    with run_folder(cli, "pretrain") as folder:
+        weights = _train(request, cli, folder)
+    if weights is not None:
+        next_command = ["lit-splitmask", "finetune", "--weights", str(weights), *_finetune_options(request)]
+        written = ", ".join(_other_files(folder))
+        print(f"Wrote {weights}, and {written} in the same folder. Next:\n  {shlex.join(next_command)}")
+    return 0
+
+
+def _train(request: Request, cli: RunCLI, folder: RunFolder) -> Path | None:
+    """Trains and writes the files of a run; the weights on process zero, None on the others."""
     weights = folder.path / "backbone.safetensors"
+    command = shlex.join(["lit-splitmask", "pretrain", *request.arguments()])
     trainer, module, data = cli.build(
         folder,
         [
             callbacks.RunProgress(),
+            callbacks.StopOnSignal(str(folder.last)),
             callbacks.OverfitAwareCheckpoint(str(folder.checkpoints)),
             callbacks.EstimateTime(stop_above=0.0 if request.gives_length or request.resume else DAY, command=command),
             callbacks.HalvesPicture(str(folder.path)),
@@ -41,16 +53,12 @@ def pretrain(request: Request) -> int:
     )
     fit(cli, folder, trainer, module, data)
     if not trainer.is_global_zero:
-        return 0
+        return None
     assert isinstance(module, modules.Pretrain)
     tokenizer = module.objective.tokenizer_to_fit
     if isinstance(tokenizer, Codebook):
         tokenizer.save(folder.path / "codebook.safetensors")
-    next_command = ["lit-splitmask", "finetune", "--weights", str(weights), *finetune_options]
-    print(
-        f"Wrote {weights}, and {', '.join(_other_files(folder))} in the same folder. Next:\n  {shlex.join(next_command)}"
-    )
-    return 0
+    return weights
 
 
 def _choice(request: Request) -> recipes.Choice | None:

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_splitmask import modules
+from lit_splitmask.callbacks.whole_checkpoints import write_whole_checkpoints
 from lit_splitmask.commands.config_classes import check_classes
 from lit_splitmask.commands.parser import CONFIG_MODE, Parser
 from lit_splitmask.commands.request import names_budget
@@ -121,6 +122,11 @@ class RunCLI(LightningCLI):
                 auto_configure_optimizers=False,
             )
 
+    @property
+    def command(self) -> str:
+        """The command that trains this module."""
+        return "pretrain" if self.model_class is modules.Pretrain else "finetune"
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         return new_parser(kwargs)
 
@@ -163,11 +169,12 @@ class RunCLI(LightningCLI):
                 TensorBoardLogger(str(folder.path), name="tensorboard", version=""),
             ]
         settings["default_root_dir"] = str(folder.path)
-        return build_trainer(settings), self.config_init["model"], self.config_init["data"]
+        trainer = build_trainer(settings)
+        write_whole_checkpoints(trainer)
+        return trainer, self.config_init["model"], self.config_init["data"]
 
     def save_resolved(self, folder: RunFolder) -> None:
         """Writes the resolved settings, from which the run can be repeated or resumed."""
-        folder.path.mkdir(parents=True, exist_ok=True)
         text = self.parser.dump(self.config, skip_none=False, skip_link_targets=True)
         write_atomically(folder.config, text.encode())
 

@@ -2,18 +2,27 @@
 
 import itertools
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from lit_splitmask.callbacks.whole_checkpoints import newest_whole, read_checkpoint
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import is_file
-from lit_splitmask.pickles import load_tensors, reason
+from lit_splitmask.files import cannot_write, lock, remove_abandoned
 
 INHERITED = "LIT_SPLITMASK_RUN_FOLDER"
 """The environment variable from which other processes of a run learn its folder."""
+
+LOCK = ".lock"
+"""File of a run's folder that its process holds locked."""
+
+STARTED = {"config.yaml", "metrics.csv", "hparams.yaml", "tensorboard", "checkpoints", "words.png", LOCK}
+"""What a run may have written before its first checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -38,67 +47,22 @@ class RunFolder:
 
     @property
     def last(self) -> Path:
-        """The checkpoint to resume from."""
+        """The checkpoint that is written after every epoch."""
         return self.checkpoints / "last.ckpt"
 
-    @classmethod
-    def new(cls, runs_dir: str, name: str | None, default: str) -> "RunFolder":
-        """A folder for a new run; an existing run is never overwritten.
-
-        Process zero chooses; the processes that Lightning starts for the other devices inherit its choice.
-
-        Args:
-            runs_dir: The folder of all runs.
-            name: Name of the run; None for a free name.
-            default: The name, with a number if it is taken, of a run without a name.
-
-        Raises:
-            UserError: A run of this name exists, or an externally started process has no name for it.
-        """
-        base = Path(runs_dir)
-        if getattr(rank_zero_only, "rank", 0):
-            if INHERITED in os.environ:
-                return cls(Path(os.environ[INHERITED]))
-            if name is None:
-                raise UserError(
-                    "A run on externally started processes (torchrun, SLURM) needs a name: give --name NAME."
-                )
-            return cls(base / name)
-        folder = cls._unused(base, name, default)
-        os.environ[INHERITED] = str(folder.path)
-        return folder
-
-    def claim(self) -> None:
-        """Makes the folder.
-
-        Raises:
-            UserError: A run that was started at the same time has made it.
-        """
-        try:
-            self.path.mkdir(parents=True)
-        except FileExistsError:
-            raise UserError(
-                f"Another run has just started in {self.path}: run this command again, or choose another --name."
-            ) from None
-
-    @classmethod
-    def _unused(cls, base: Path, name: str | None, default: str) -> "RunFolder":
-        if name is None:
-            names = (_numbered(default, number) for number in itertools.count(1))
-            return cls(next(base / name for name in names if not (base / name).exists()))
-        folder = cls(base / name)
-        if folder.path.exists():
-            raise UserError(
-                f"The run {folder.path} already exists: choose another --name, continue it with --resume, or delete it."
-            )
-        return folder
+    def newest_checkpoint(self) -> Path | None:
+        """The checkpoint to go on from: the last, or the newest whole one if that is damaged; None if there is none."""
+        # SLURM's requeueing writes hpc_ckpt_1.ckpt, … into the run's folder.
+        return newest_whole(
+            self.last, [*sorted(self.checkpoints.glob("*.ckpt")), *sorted(self.path.glob("hpc_*.ckpt"))]
+        )
 
     @classmethod
     def existing(cls, runs_dir: str, name: str | None) -> "RunFolder":
         """The folder of a run to resume.
 
         Raises:
-            UserError: No name is given, there is no such run, or it has no intact checkpoint.
+            UserError: No name is given, or there is no such run.
         """
         if name is None:
             raise UserError("--resume needs the name of the run: add --name NAME.")
@@ -107,43 +71,153 @@ class RunFolder:
             raise UserError(
                 f"There is no run {folder.path} to resume: check --name, or leave out --resume to start it."
             )
-        if not folder.last.is_file():
-            raise UserError(
-                f"The run {folder.path} has no checkpoint yet ({folder.last} is missing), so it cannot be resumed: "
-                "delete the folder and start the run again."
-            )
-        check_checkpoint(folder.last)
         return folder
+
+
+@contextmanager
+def new_run(runs_dir: str, name: str | None, default: str) -> Iterator[RunFolder]:
+    """Makes and locks the folder of a new run; an existing run is never overwritten.
+
+    Process zero chooses; the processes that Lightning starts for the other devices inherit its choice. A run that fails before
+    its first checkpoint leaves no folder. One that was killed before it is started again under the same name.
+
+    Args:
+        runs_dir: The folder of all runs.
+        name: Name of the run; None for a free name.
+        default: The name, with a number if it is taken, of a run without a name.
+
+    Raises:
+        UserError: A run of this name exists, the folder cannot be made, or an externally started process has no name for it.
+    """
+    base = Path(runs_dir)
+    if getattr(rank_zero_only, "rank", 0):
+        yield _inherited(base, name)
+        return
+    is_first = not base.exists()
+    folder, held = _claim(base, name, default)
+    os.environ[INHERITED] = str(folder.path)
+    try:
+        with _released(folder, held):
+            try:
+                yield folder
+            except BaseException as error:
+                is_kept = any(folder.checkpoints.glob("*.ckpt"))
+                if not is_kept and (isinstance(error, UserError) or not folder.config.exists()):
+                    shutil.rmtree(folder.path, ignore_errors=True)  # frees the name
+                raise
+    finally:
+        if is_first:
+            with suppress(OSError):  # unless it holds anything
+                base.rmdir()
+
+
+@contextmanager
+def resumed_run(runs_dir: str, name: str | None) -> Iterator[RunFolder]:
+    """Locks the folder of a run to resume.
+
+    Raises:
+        UserError: No name is given, there is no such run, or another process is running it.
+    """
+    folder = RunFolder.existing(runs_dir, name)
+    if getattr(rank_zero_only, "rank", 0):
+        yield folder
+        return
+    held = _lock(folder)
+    if held is None:
+        raise UserError(f"The run {folder.path} is running already, in another process: wait for it, or stop that one.")
+    with _released(folder, held):
+        for path in (folder.path, folder.checkpoints):
+            remove_abandoned(path)
+        yield folder
+
+
+def _inherited(base: Path, name: str | None) -> RunFolder:
+    """The folder that process zero chose."""
+    if INHERITED in os.environ:
+        return RunFolder(Path(os.environ[INHERITED]))
+    if name is None:
+        raise UserError("A run on externally started processes (torchrun, SLURM) needs a name: give --name NAME.")
+    return RunFolder(base / name)
+
+
+def _claim(base: Path, name: str | None, default: str) -> tuple[RunFolder, BinaryIO]:
+    """Makes and locks the folder of the given name, or the first that is free."""
+    names = [name] if name is not None else (_numbered(default, number) for number in itertools.count(1))
+    for each in names:
+        folder = RunFolder(base / each)
+        is_new = _make(folder.path)
+        if not is_new and not (name is not None and _is_unfinished_start(folder.path)):
+            continue
+        held = _lock(folder)
+        if held is not None:
+            if not is_new:
+                _empty(folder.path)
+            return folder, held
+        if name is not None:
+            raise UserError(f"Another run has just started in {folder.path}: choose another --name.")
+    raise UserError(
+        f"The run {base / str(name)} already exists: choose another --name, continue it with --resume, or delete it."
+    )
+
+
+def _make(path: Path) -> bool:
+    """Makes a folder; False if it exists."""
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return True
+
+
+def _is_unfinished_start(path: Path) -> bool:
+    """Whether a folder holds no more than a run that was killed before its first checkpoint."""
+    if not path.is_dir() or any(path.rglob("*.ckpt")):
+        return False
+    return {entry.name for entry in path.iterdir() if not entry.name.endswith(".tmp")} <= STARTED
+
+
+def _empty(path: Path) -> None:
+    """Removes what is in a folder but the lock."""
+    for entry in path.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()
+
+
+def _lock(folder: RunFolder) -> BinaryIO | None:
+    try:
+        return lock(folder.path / LOCK)
+    except OSError as error:
+        raise cannot_write(folder.path, error) from error
+
+
+@contextmanager
+def _released(folder: RunFolder, held: BinaryIO) -> Iterator[None]:
+    """Removes the lock at the end."""
+    try:
+        yield
+    finally:
+        (folder.path / LOCK).unlink(missing_ok=True)
+        held.close()
 
 
 def _numbered(name: str, number: int) -> str:
     return name if number == 1 else f"{name}-{number}"
 
 
-def check_checkpoint(path: Path) -> dict[str, Any]:
-    """Loads a Lightning checkpoint without running any code in it.
+def keep_metrics(folder: RunFolder, checkpoint: Path | None) -> None:
+    """Renames the metrics.csv of a run to be resumed, which the CSV logger would delete.
 
-    Raises:
-        UserError: The file is missing, damaged, or not a Lightning checkpoint.
+    Args:
+        folder: The run.
+        checkpoint: What it goes on from; None for its beginning.
     """
-    if not is_file(path):
-        raise UserError(f"There is no checkpoint {path}: check the path.")
-    try:
-        checkpoint = load_tensors(path)
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, … for damaged files
-        raise UserError(
-            f"The checkpoint {path} is damaged or truncated ({reason(error)}): use another checkpoint."
-        ) from None
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise UserError(f"{path} is not a Lightning checkpoint: it has no state_dict.")
-    return checkpoint
-
-
-def keep_metrics(folder: RunFolder) -> None:
-    """Renames the metrics.csv of a run to be resumed, which the CSV logger would delete."""
     metrics = folder.path / "metrics.csv"
     if metrics.exists():
-        step = check_checkpoint(folder.last)["global_step"]
+        step = 0 if checkpoint is None else read_checkpoint(checkpoint)["global_step"]
         renamed, number = folder.path / f"metrics-until-step-{step}.csv", 2
         while renamed.exists():  # resumed from the same step before
             renamed, number = folder.path / f"metrics-until-step-{step}-{number}.csv", number + 1

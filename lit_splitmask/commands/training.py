@@ -1,18 +1,24 @@
 """What ``pretrain`` and ``finetune`` share: the settings to start from, the folder of the run, and the training."""
 
-import shutil
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lit_splitmask.callbacks import StopOnSignal
 from lit_splitmask.commands import recipes
-from lit_splitmask.commands.request import Request
+from lit_splitmask.commands.request import Option, Request
 from lit_splitmask.commands.run_cli import RunCLI, is_process_zero, trainer_defaults
-from lit_splitmask.commands.run_folder import RunFolder, keep_metrics
+from lit_splitmask.commands.run_folder import RunFolder, keep_metrics, new_run, resumed_run
 from lit_splitmask.config_files import read_settings
 from lit_splitmask.datamodules.image_data import ImageData
-from lit_splitmask.errors import UserError
 
 
 def starting_settings(request: Request, choice: recipes.Choice | None) -> dict[str, Any]:
@@ -35,37 +41,75 @@ def starting_settings(request: Request, choice: recipes.Choice | None) -> dict[s
     return settings
 
 
-def run_folder(cli: RunCLI, command: str) -> RunFolder:
-    """The folder of a new run, or of the run to resume.
+def after_requeue(request: Request) -> Request:
+    """The request, with ``--resume`` if SLURM started the job again and its run exists."""
+    if os.environ.get("SLURM_RESTART_COUNT", "0") == "0" or request.name is None or request.resume:
+        return request
+    if not RunFolder(Path(request.runs_dir) / request.name).config.is_file():
+        return request
+    return Request(request.command, (*request.given, Option("--resume", "true")))
+
+
+@contextmanager
+def run_folder(cli: RunCLI, command: str) -> Iterator[RunFolder]:
+    """Locks the folder of a new run, or of the run to resume.
 
     Raises:
-        UserError: The new run already exists, or the run to resume does not.
+        UserError: The new run already exists, the run to resume does not, or another process is running it.
     """
     config = cli.config
     if config.resume:
-        return RunFolder.existing(config.runs_dir, config.name)
+        with resumed_run(config.runs_dir, config.name) as folder:
+            yield folder
+        return
     settings = config.data.init_args
     images = Path(settings.get("manifest") or settings.root).resolve().stem
-    return RunFolder.new(config.runs_dir, config.name, f"{command}-{images}")
+    with new_run(config.runs_dir, config.name, f"{command}-{images}") as folder:
+        yield folder
 
 
 def fit(cli: RunCLI, folder: RunFolder, trainer: Trainer, module: LightningModule, data: ImageData) -> None:
-    """Trains; a resumed run continues from its last checkpoint. A failed run without a checkpoint leaves no folder.
+    """Trains; a resumed run continues from its newest whole checkpoint, or from its beginning if there is none.
 
     Raises:
         UserError: The images or the settings cannot be used, or training failed.
+        SystemExit: SIGTERM stopped the training.
     """
+    checkpoint = folder.newest_checkpoint() if cli.config.resume else None
     if is_process_zero():
         data.prepare_data()  # errors in the images appear before anything is written
         if cli.config.resume:
-            keep_metrics(folder)
+            if checkpoint is None:
+                print(f"The run {folder.path} has no whole checkpoint, so it starts from its beginning.")
+            keep_metrics(folder, checkpoint)
         else:
-            folder.claim()
             cli.save_resolved(folder)
-    checkpoint = str(folder.last) if cli.config.resume else None
-    try:
+    continuing = ["lit-splitmask", cli.command, "--name", folder.path.name, "--resume"]
+    if cli.config.runs_dir != "runs":
+        continuing[2:2] = ["--runs_dir", cli.config.runs_dir]
+    with ends_with_143(trainer, shlex.join(continuing)):
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except UserError:
-        if not folder.last.exists():
-            shutil.rmtree(folder.path, ignore_errors=True)  # frees the name
-        raise
+
+
+@contextmanager
+def ends_with_143(trainer: Trainer, command: str) -> Iterator[None]:
+    """Gives a training that SIGTERM stopped the exit code of one, and prints the command that goes on.
+
+    Args:
+        trainer: Its :class:`StopOnSignal` knows whether a signal came.
+        command: The command; the path of the checkpoint is added to one that ends in ``--ckpt_path``.
+    """
+    stops = [callback for callback in trainer.callbacks if isinstance(callback, StopOnSignal)]  # type: ignore[attr-defined]
+    try:
+        yield
+    except SIGTERMException:
+        if not any(stop.stopped for stop in stops):
+            raise
+    if not any(stop.stopped for stop in stops):
+        return
+    if trainer.is_global_zero:
+        saved = next((stop.saved for stop in stops if stop.saved is not None), None)
+        kept = f", after writing {saved}" if saved is not None else ""
+        go_on = f"{command} {saved}" if command.endswith(" --ckpt_path") else command
+        print(f"stopped by SIGTERM at step {trainer.global_step:,}{kept}. To go on:\n  {go_on}", file=sys.stderr)
+    raise SystemExit(128 + signal.SIGTERM)

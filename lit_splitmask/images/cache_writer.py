@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from lit_splitmask.files import partial_name, write_atomically
+from lit_splitmask.errors import UserError
+from lit_splitmask.files import open_partial, remove_abandoned, write_atomically
 from lit_splitmask.images.cache import FINISHED_MTIME, cache_of, choose_store_size, num_bytes, read_shrunk, shrink
 from lit_splitmask.images.decode import DecodeError, has_reduced_sizes, read_shape
 from lit_splitmask.images.index import FolderIndex
@@ -31,6 +32,7 @@ def build(index: FolderIndex, store_size: int) -> None:
         DecodeError: An image is missing or damaged.
     """
     cache = cache_of(index, store_size)
+    remove_abandoned(cache.path.parent, "pixels-")
     if cache.is_whole:
         return
     if cache.path.exists():
@@ -67,13 +69,15 @@ class PartialCache:
         self._pool = ThreadPoolExecutor(1)  # flushes the file to disk while more is being written
         self._synced_to = 0
         self._syncing: Future[None] | None = None
-        self._path = partial_name(folder / f"pixels-{store_size}")
+        self._folder = folder
+        self._path: Path | None = None
         self._stream: BinaryIO | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(folder, "pixels-")  # of runs that were killed
             free = shutil.disk_usage(folder).free
             if num_bytes <= free / 2:
-                self._stream = self._path.open("wb")
+                self._path, self._stream = open_partial(folder / f"pixels-{store_size}")
         except OSError as error:
             self._give_up(error)
             return
@@ -113,19 +117,19 @@ class PartialCache:
     def keep(self, index: FolderIndex) -> None:
         """Publishes the file under its final name if it holds all images of the folder, and removes outdated caches."""
         cache = cache_of(index, self.store_size)
-        if self._stream is None or self._num_written != cache.num_bytes:
+        if self._stream is None or self._path is None or self._num_written != cache.num_bytes:
             return
         about = {"store_size": self.store_size, "record": index.path.name, "images": len(index.files)}
         try:
             self._stream.flush()
             self._wait_for_disk()
             os.fsync(self._stream.fileno())
-            self._stream.close()
             os.utime(self._path, (FINISHED_MTIME, FINISHED_MTIME))
-            os.replace(self._path, cache.path)
+            os.replace(self._path, cache.path)  # before it is closed: until then no other process removes it
+            self._stream.close()
             write_atomically(cache.path.with_suffix(".json"), json.dumps(about).encode())
             _remove_outdated(cache.path, about)
-        except OSError as error:
+        except (OSError, UserError) as error:
             self._give_up(error)
             return
         log.info(
@@ -142,15 +146,16 @@ class PartialCache:
             with suppress(OSError):  # a full disk refuses the rest of the buffer
                 self._stream.close()
             self._stream = None
-        self._path.unlink(missing_ok=True)
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
 
     def _wait_for_disk(self) -> None:
         if self._syncing is not None:
             self._syncing.result()
 
-    def _give_up(self, error: OSError) -> None:
+    def _give_up(self, error: OSError | UserError) -> None:
         log.warning(
-            "The pixel cache in %s cannot be written (%s), so images are decoded each time.", self._path.parent, error
+            "The pixel cache in %s cannot be written (%s), so images are decoded each time.", self._folder, error
         )
         self.close()
 

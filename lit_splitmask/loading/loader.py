@@ -1,6 +1,7 @@
 """Data loaders that do not affect the random state or the threads of the process."""
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,9 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.loading.samples import NUM_BUFFERS
 
 _MAX_WORKERS = 8
+
+GRACE_SECONDS = 10
+"""How long a process that reads images lives on after SIGTERM."""
 
 
 def default_num_workers() -> int:
@@ -101,6 +105,8 @@ def _identity(batch: Any) -> Any:  # the dataset makes whole batches
 def _init_worker(worker: int) -> None:
     import cv2
 
+    # The end of a container or a job signals every process: the training needs its batches until it has stopped in order.
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_SECONDS))
     drop_freed_memory()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

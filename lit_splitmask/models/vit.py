@@ -60,6 +60,10 @@ class ViTConfig:
             raise UserError(f"There is no backbone size {self.size!r}: choose one of {', '.join(SIZES)}.")
         if self.patch_size <= 0:
             raise UserError(f"A patch size of {self.patch_size} is impossible: choose a positive one, such as 16.")
+        for name in ("embed_dim", "depth", "num_heads"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise UserError(f"A backbone with {name}={number} is impossible: choose at least 1, or leave it out.")
         dim, depth, heads = SIZES[self.size]
         full = replace(
             self,

@@ -1,6 +1,7 @@
 """Shared by pre-training and fine-tuning: optimizer, pixel statistics, keyed randomness, stop at a loss of NaN."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from lit_splitmask.allocator import keep_freed_memory
 from lit_splitmask.checkpoints import FORMAT, describe
 from lit_splitmask.contract import TrainingData, training_data
+from lit_splitmask.distributed import mean_over_processes
 from lit_splitmask.errors import UserError
 from lit_splitmask.models.vit import ViT, use_fused_attention
 from lit_splitmask.optim import OptimConfig, batch_scale, build_optimizer, half_cosine
@@ -196,16 +198,48 @@ class TrainModule(LightningModule):
             if group["weight_decay"] > 0:
                 group["weight_decay"] = half_cosine(start, end, progress)
 
+    def log_training(
+        self,
+        losses: Mapping[str, Tensor],
+        num_images: int,
+        *,
+        shown: Collection[str] | None = None,
+        checked: str = "loss",
+    ) -> None:
+        """Logs a step's losses as means over all processes, and stops the run, on all of them, if the loss is not finite.
+
+        Args:
+            losses: Scalars by name; logged as ``train/<name>``.
+            num_images: Images of this process.
+            shown: Names on the progress bar; by default all.
+            checked: Name of the one that must be finite.
+
+        Raises:
+            UserError: The loss is not finite on some process.
+        """
+        means = mean_over_processes(losses)
+        self.check_finite(means[checked])
+        for name, mean in means.items():
+            self.log(f"train/{name}", mean, prog_bar=shown is None or name in shown, batch_size=num_images)
+
     def check_finite(self, loss: Tensor) -> None:
         """Stops the run at a loss that is not finite, before it reaches the weights.
 
         Raises:
             UserError: The loss is not finite.
         """
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"The training loss became {loss.item()} at step {self.trainer.global_step}, so the run was stopped; its last "
-                f"checkpoint is intact. Lower the learning rate (optim.lr is {self.optim.lr:g}), lengthen the warm-up "
-                f"(optim.warmup is {self.optim.warmup:g} of the steps), set trainer.gradient_clip_val to 1.0 or less, or "
-                "train with trainer.precision=32-true; then resume, or start again."
-            )
+        if torch.isfinite(loss):
+            return
+        checkpoints = [
+            path
+            for callback in self.trainer.checkpoint_callbacks
+            for path in (getattr(callback, "last_model_path", ""), getattr(callback, "best_model_path", ""))
+        ]
+        kept, then = "no checkpoint had been written", "start again"
+        if any(path and os.path.isfile(path) for path in checkpoints):
+            kept, then = "its last checkpoint is intact", "resume, or start again"
+        raise UserError(
+            f"The training loss became {loss.item()} at step {self.trainer.global_step}, so the run was stopped; {kept}. Lower "
+            f"the learning rate (optim.lr is {self.optim.lr:g}), lengthen the warm-up (optim.warmup is {self.optim.warmup:g} of "
+            f"the steps), set trainer.gradient_clip_val to 1.0 or less, or train with trainer.precision=32-true; then {then}."
+        )

@@ -212,9 +212,7 @@ class Classify(TrainsObjective, DownstreamModule):
             auxiliary = losses.pop("loss")
             loss = classify + self.auxiliary_weight * auxiliary
             losses |= {"auxiliary": auxiliary, "classify": classify}
-        self.check_finite(loss)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["image"]))
-        self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()}, batch_size=len(batch["image"]))
+        self.log_training({**losses, "loss": loss}, len(batch["image"]), shown=["loss"])
         return loss
 
     def _classify(self, batch: dict[str, Tensor], shares_features: bool) -> tuple[Tensor, dict[str, Any]]:

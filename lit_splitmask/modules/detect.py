@@ -185,10 +185,7 @@ class Detect(DownstreamModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         losses = self.rcnn.losses([self.normalise(image) for image in batch["image"]], batch["target"])
         loss = torch.stack(list(losses.values())).sum()
-        self.check_finite(loss)
-        values = {f"train/{name}": value.detach() for name, value in losses.items()}
-        self.log_dict(values, batch_size=len(batch["image"]))
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["image"]))
+        self.log_training({**losses, "loss": loss}, len(batch["image"]), shown=["loss"])
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:

@@ -70,10 +70,7 @@ class Pretrain(TrainsObjective):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         generator = generator_for(self.seed, "objective", *self.step_key(batch_idx))
         losses = self.objective_losses(self.training_views(batch), generator)
-        self.check_finite(losses["loss"])
-        self.log_dict(
-            {f"train/{k}": v.detach() for k, v in losses.items()}, prog_bar=True, batch_size=len(batch["image"])
-        )
+        self.log_training(losses, len(batch["image"]))
         return losses["loss"]
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:

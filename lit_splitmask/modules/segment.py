@@ -163,10 +163,9 @@ class Segment(DownstreamModule):
         logits, auxiliary = self.segmenter.with_auxiliary(self.normalise(batch["image"]))
         target = batch["map"].long()
         main = pixel_loss(logits, target)
-        loss = main + self.auxiliary_weight * pixel_loss(auxiliary, target)
-        self.check_finite(loss)
-        self.log("train/loss", main.detach(), prog_bar=True, batch_size=len(target))
-        return loss
+        total = main + self.auxiliary_weight * pixel_loss(auxiliary, target)
+        self.log_training({"loss": main, "total": total}, len(target), shown=["loss"], checked="total")
+        return total
 
     def logits_at(self, batch: dict[str, Tensor]) -> Tensor:
         """Logits at the size of the image on disk, which is that of its map: (1, K, H, W) float32."""

@@ -189,19 +189,18 @@ def test_missing_values_are_skipped_and_written_as_null(root: Path, tmp_path: Pa
 def test_a_full_disk_is_reported_and_the_earlier_checkpoints_stay(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lightning import Trainer
+    class Full(Callback):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            if trainer.global_step == 2:
+                monkeypatch.setattr(os, "fsync", fail)
 
-    save = Trainer.save_checkpoint
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
 
-    def full(self: Any, path: Any, *args: Any, **settings: Any) -> None:
-        if self.global_step == 3:
-            raise OSError(28, "No space left on device")
-        save(self, path, *args, **settings)
-
-    monkeypatch.setattr(Trainer, "save_checkpoint", full)
-    with pytest.raises(UserError, match=r"No space left on device.*Earlier checkpoints are intact"):
-        train(root, choosing(tmp_path / "c", 0.1, 0.2, 0.3))
+    with pytest.raises(UserError, match=r"No space left on device.*before it is whole: then resume"):
+        train(root, choosing(tmp_path / "c", 0.1, 0.2, 0.3), Full())
     assert (step_of(tmp_path / "c" / "best.ckpt"), step_of(tmp_path / "c" / "last.ckpt")) == (2, 2)
+    assert not list((tmp_path / "c").glob("*.tmp"))
 
 
 def test_there_are_as_many_evaluations_as_their_cost_allows(root: Path, tmp_path: Path) -> None:

@@ -156,26 +156,6 @@ def test_resuming_without_a_name(refused: Refused) -> None:
     refused("pretrain", "--resume", says=("--name",))
 
 
-def test_resuming_a_run_without_a_checkpoint(refused: Refused) -> None:
-    Path("runs/x").mkdir(parents=True)
-    Path("runs/x/config.yaml").write_text("{}")
-    refused("pretrain", "--name", "x", "--resume", says=("no checkpoint yet",))
-
-
-def test_resuming_from_a_truncated_checkpoint(refused: Refused) -> None:
-    assert main([*PRETRAIN, "--data.budget.steps", "1"]) == 0
-    last = Path("runs/x/checkpoints/last.ckpt")
-    last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
-    refused("pretrain", "--name", "x", "--resume", says=("last.ckpt", "damaged or truncated"))
-
-
-def test_resuming_from_a_file_that_is_no_checkpoint(refused: Refused) -> None:
-    Path("runs/x/checkpoints").mkdir(parents=True)
-    Path("runs/x/config.yaml").write_text("{}")
-    torch.save({"weights": torch.zeros(2)}, "runs/x/checkpoints/last.ckpt")
-    refused("pretrain", "--name", "x", "--resume", says=("not a Lightning checkpoint",))
-
-
 def test_lightnings_commands_check_their_checkpoint_too(refused: Refused) -> None:
     Path("broken.ckpt").write_bytes(b"nothing")
     for path in ("broken.ckpt", "missing.ckpt"):

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from lit_splitmask.datamodules import ImageFolder
+from lit_splitmask.files import open_partial
 from lit_splitmask.images import cache, cache_writer, scan
 from lit_splitmask.images.build_index import load_or_make
 from lit_splitmask.images.cache import Reader, cache_of, choose_store_size, read_shrunk, stored_shape
@@ -210,3 +211,17 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(
     build(index, 24)
     assert "No space left" in caplog.text
     assert not list(index.path.parent.glob("pixels-*"))
+
+
+def test_what_a_killed_run_left_is_removed_and_what_a_live_one_writes_is_not(index: FolderIndex) -> None:
+    folder = index.path.parent
+    abandoned = folder / "pixels-32.0123456789ab.tmp"
+    abandoned.write_bytes(b"half")
+    live, stream = open_partial(folder / "pixels-24")
+    build(index, 24)
+    assert not abandoned.exists()
+    assert live.exists()
+    stream.close()
+    build(index, 24)  # also if the cache is there already
+    assert not live.exists()
+    assert cache_of(index, 24).is_whole

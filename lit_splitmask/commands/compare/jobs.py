@@ -13,10 +13,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lit_splitmask import callbacks, modules
 from lit_splitmask.commands.run_cli import RunCLI
 from lit_splitmask.commands.run_folder import RunFolder, keep_metrics
+from lit_splitmask.commands.training import ends_with_143
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import write_json
+from lit_splitmask.files import remove_abandoned, write_json
 from lit_splitmask.units import duration
+
+GO_ON = "the same command again, which skips finished trainings"
+"""What goes on after SIGTERM."""
 
 Settings = dict[str, Any]
 """Settings, or the result of a training, as in YAML or JSON."""
@@ -157,17 +161,21 @@ def run_pretraining(job: Job) -> Backbone:
             folder,
             [
                 callbacks.RunProgress(),
+                callbacks.StopOnSignal(str(folder.last)),
                 clock,
                 callbacks.OverfitAwareCheckpoint(str(folder.checkpoints)),
                 callbacks.HalvesPicture(str(folder.path)),
                 callbacks.ExportWeights(str(weights)),
             ],
         )
+        for path in (folder.path, folder.checkpoints):
+            remove_abandoned(path)
         cli.save_resolved(folder)
-        checkpoint = str(folder.last) if folder.last.is_file() else None
-        if checkpoint:
-            keep_metrics(folder)
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        checkpoint = folder.newest_checkpoint()
+        if checkpoint is not None:
+            keep_metrics(folder, checkpoint)
+        with ends_with_143(trainer, GO_ON):
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         return {"weights": str(weights), "seconds": clock.seconds}
 
     result = job.result(train)
@@ -200,7 +208,9 @@ def run_finetuning(job: Job, *, stretch: float, share: float, test: bool) -> Fin
 
     def train() -> Settings:
         run = _build_finetuning(job, stretch, share)
-        run.trainer.fit(run.module, datamodule=run.data)
+        remove_abandoned(job.folder.checkpoints)
+        with ends_with_143(run.trainer, GO_ON):
+            run.trainer.fit(run.module, datamodule=run.data)
         assert run.best.best_model_score is not None
         return {"val_accuracy": float(run.best.best_model_score), "seconds": run.clock.seconds}
 
@@ -222,7 +232,8 @@ def _build_finetuning(job: Job, stretch: float, share: float, *more: str) -> _Fi
         str(job.folder.checkpoints), filename="best", monitor="val/accuracy", mode="max", enable_version_counter=False
     )
     clock = callbacks.TrainingClock()
-    return _Finetuning(*cli.build(job.folder, [callbacks.RunProgress(), clock, best]), best, clock)
+    stop = callbacks.StopOnSignal(saves=False)  # an interrupted fine-tuning starts again
+    return _Finetuning(*cli.build(job.folder, [callbacks.RunProgress(), stop, clock, best]), best, clock)
 
 
 def passes_of(cli: RunCLI) -> float:

@@ -1,0 +1,38 @@
+"""How one of several processes of a run ends when the run fails or is stopped."""
+
+import os
+import sys
+import time
+
+WAIT = 3.0
+"""Seconds that the process that started the others has to end before them; Lightning looks after them every five seconds."""
+
+
+def leave_the_others(code: int) -> None:
+    """Ends this process at once if it is one of several; does nothing otherwise.
+
+    An ordinary end may wait for ever for processes that have gone. One that Lightning started waits for the one that started it,
+    which Lightning would kill otherwise, with another exit code.
+    """
+    if not _is_one_of_several():
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent, until = os.getppid(), time.monotonic() + WAIT
+    while os.environ.get("LOCAL_RANK", "0") != "0" and os.getppid() == parent and time.monotonic() < until:
+        time.sleep(0.05)
+    os._exit(code)
+
+
+def has_lost_the_others(error: RuntimeError) -> bool:
+    """Whether an error says that another process of this run has ended."""
+    text = str(error)
+    lost = any(part in text for part in ("closed by peer", "reset by peer", "Broken pipe", "remote process exited"))
+    return lost and _is_one_of_several()
+
+
+def _is_one_of_several() -> bool:
+    torch = sys.modules.get("torch")  # imported only by commands that need it
+    if torch is None or not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return False
+    return bool(torch.distributed.get_world_size() > 1)

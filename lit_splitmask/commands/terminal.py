@@ -1,0 +1,47 @@
+"""A run outlives its terminal: it goes on, and writes its files, when nobody reads its output any more."""
+
+import errno
+import io
+import os
+import signal
+import sys
+from typing import Any, TextIO
+
+_NOBODY_READS = (errno.EPIPE, errno.EIO, errno.ENXIO, errno.EBADF)
+
+
+class _Output(io.FileIO):
+    """A file descriptor to which writing succeeds even if its other end is gone."""
+
+    def write(self, data: Any) -> int:  # type: ignore[override]
+        try:
+            return super().write(data) or 0
+        except OSError as error:
+            if error.errno not in _NOBODY_READS:
+                raise
+            return len(data)
+
+
+def outlive_the_terminal() -> None:
+    """Makes this process go on after a closed pipe (``| head -1``), a closed output, and a terminal that goes away (SIGHUP)."""
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    sys.stdout = _lasting(sys.stdout, 1)
+    sys.stderr = _lasting(sys.stderr, 2)
+
+
+def _lasting(stream: TextIO | None, descriptor: int) -> TextIO:
+    """A stream like the given one that never fails; it leads nowhere if the output was closed from the start."""
+    if stream is None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        if nowhere != descriptor:  # else a file that is opened later would get the number, and what libraries print
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
+        return open(descriptor, "w", encoding="utf-8", closefd=False)
+    stream.flush()
+    raw = _Output(stream.fileno(), "w", closefd=False)
+    buffered = stream.isatty() or getattr(stream, "line_buffering", False)
+    errors = "replace" if stream.errors == "strict" else stream.errors  # a terminal without × or √ ends no run
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding=stream.encoding, errors=errors, line_buffering=bool(buffered)
+    )
