@@ -6,11 +6,12 @@ import torch
 
 from lit_splitmask.annotations.coco_set import read_set
 from lit_splitmask.annotations.manifest_rows import read_manifest
+from lit_splitmask.callbacks.whole_checkpoints import read_checkpoint
 from lit_splitmask.checkpoints import load_into, load_weights
 from lit_splitmask.commands import recipes
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import RunCLI
-from lit_splitmask.commands.run_folder import RunFolder, check_checkpoint
+from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.datamodules import CocoDetection, Manifest, glance
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.scan import scan
@@ -40,7 +41,7 @@ def encoder(path: Path) -> None:
 
 def checkpoint(path: Path) -> None:
     """As ``--resume`` and ``--ckpt_path`` do."""
-    check_checkpoint(path)
+    read_checkpoint(path)
 
 
 def recipe(path: Path) -> None:

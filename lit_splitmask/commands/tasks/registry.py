@@ -83,7 +83,11 @@ def _classification_recipe(request: Request) -> recipes.Choice:
     root = _folder_of(request)
     found = datamodules.glance(root)
     pretraining = recipes.choose(found.num_images, found.median_side, torch.cuda.is_available())
-    return replace(classifier_recipe(pretraining.name, root, request), num_images=found.num_images)
+    if request.weights is None:  # few labels were measured after a pre-training only
+        choice = recipes.finetuning(pretraining.name)
+    else:
+        choice = classifier_recipe(pretraining.name, root, request)
+    return replace(choice, num_images=found.num_images)
 
 
 TASKS = {
