@@ -25,6 +25,9 @@ from lit_splitmask.cli import main
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["lit_splitmask.commands.pretrain", "lit_splitmask.commands.compare.command"])
 
+LONG = ["--data.budget.steps=100000", "--data.num_epochs=1"]
+"""More steps than a test waits for, in one epoch, at whose end a checkpoint would be written."""
+
 OTHER_DISK = Path("/dev/shm")
 """Another file system than that of the runs, on Linux."""
 
@@ -177,3 +180,9 @@ def broken_checkpoints(folder: Path) -> list[str]:
         except Exception:  # whatever torch raises for a damaged file
             broken.append(path.name)
     return broken
+
+
+def steps_done(run: Path) -> int:
+    """The steps in a run's metrics."""
+    metrics = run / "metrics.csv"
+    return len(metrics.read_text().splitlines()) if metrics.is_file() else 0

@@ -12,17 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from faulty_runs import call, finish, first_command, outcome, start, wait_for
+from faulty_runs import LONG, call, finish, first_command, outcome, start, steps_done, wait_for
 from tiny_runs import same_tensors
-
-LONG = ["--data.budget.steps=100000", "--data.num_epochs=1"]
-"""More steps than a test waits for, in one epoch, at whose end a checkpoint would be written."""
-
-
-def steps_done(run: Path) -> int:
-    """The steps in a run's metrics."""
-    metrics = run / "metrics.csv"
-    return len(metrics.read_text().splitlines()) if metrics.is_file() else 0
 
 
 def step_of(path: Path) -> int:

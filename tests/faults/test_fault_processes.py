@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from faulty_runs import broken_checkpoints, first_command, wait_for
-from test_signals import LONG, steps_done
+from faulty_runs import LONG, broken_checkpoints, first_command, steps_done, wait_for
 
 pytestmark = pytest.mark.slow
 
