@@ -2,9 +2,9 @@
 
 All do forward, backward, AdamW and the teacher's average on the same batch of images. SplitMask and BEiT have their defaults:
 block masks and 8,192 words by random projection; "DALL-E" has the words of a random encoder of that architecture. DINO has two
-global crops and eight of 96 px, MoCo v3 two crops. Multiply-adds are counted over forward and backward passes, including the
-tokenizer; the time of each method should be at most 1.1 times its ratio of multiply-adds. The peak is the memory that two steps
-add to a process.
+global crops and eight of 96 px, MoCo v3 two crops, instance discrimination one crop and a class for each of ``--images``.
+Multiply-adds are counted over forward and backward passes, including the tokenizer; the time of each method should be at most
+1.1 times its ratio of multiply-adds. The peak is the memory that two steps add to a process.
 
     python benchmarks/step_time.py --batch 8 --precision bf16
     python benchmarks/step_time.py --batch 8 --against transformers       # needs the extra "bench"
@@ -31,7 +31,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from lit_splitmask.allocator import keep_freed_memory
 from lit_splitmask.masking import BlockMasking, take
 from lit_splitmask.models import ViT, ViTConfig, use_fused_attention
-from lit_splitmask.objectives import DINO, MAE, BEiT, MoCoV3, Objective, SplitMask, Supervised
+from lit_splitmask.objectives import (
+    DINO,
+    MAE,
+    BEiT,
+    InstanceDiscrimination,
+    MoCoV3,
+    Objective,
+    SplitMask,
+    Supervised,
+)
 from lit_splitmask.tokenizers import Tokenizer, dalle
 
 WORDS = 8192
@@ -69,6 +78,7 @@ METHODS: dict[str, Callable[[ViT], Objective]] = {
     "BEiT": BEiT,
     "BEiT, DALL-E": partial(BEiT, tokenizer=RandomDallE),
     "MAE": MAE,
+    "instance": InstanceDiscrimination,
     "MoCo v3": MoCoV3,
     "DINO": partial(DINO, norm_last_layer=False),
 }
@@ -84,7 +94,8 @@ def make_batch(args: argparse.Namespace) -> dict[str, Any]:
     crops = [noise(args.image_size), noise(args.image_size), *(noise(local) for _ in range(8))]
     view = torch.rand(args.batch, 3, args.image_size // 2, args.image_size // 2, device=args.device)
     labels = torch.randint(1000, (args.batch,), device=args.device)
-    return {"images": crops[0], "crops": crops, "token_view": view, "labels": labels}
+    index = torch.randint(args.images, (args.batch,), device=args.device)
+    return {"images": crops[0], "crops": crops, "token_view": view, "labels": labels, "index": index}
 
 
 def training_step(model: nn.Module, loss: Callable[[], Tensor], args: argparse.Namespace) -> Callable[[], None]:
@@ -115,7 +126,7 @@ def step_of(name: str, args: argparse.Namespace, batch: dict[str, Any]) -> Calla
     torch.manual_seed(0)
     config = ViTConfig(size=args.size, image_size=args.image_size, patch_size=args.patch_size)
     model = METHODS[name](ViT(config))
-    model.attach(1000, 1_281_167)
+    model.attach(1000, args.images)
     model.progress = 0.5
     generator = torch.Generator().manual_seed(0)
     seen = {**batch, "crops": batch["crops"][:2]} if name == "MoCo v3" else batch
@@ -211,6 +222,9 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--patch-size", type=int, default=16)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument(
+        "--images", type=int, default=2040, help="training images, the classes of instance discrimination"
+    )
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=0, help="threads on a CPU; 0 for torch's default")

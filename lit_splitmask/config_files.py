@@ -23,6 +23,10 @@ _TAKE_A_POOL = ("ImageFolder", "Manifest")
 """Earlier versions wrote ``pool: []`` for the published datasets too, which refused any other value."""
 
 
+_RENAMED = {"relative_localisation": "auxiliary"}
+"""Settings that have another name now. Classify took this one auxiliary loss alone."""
+
+
 def read_settings(path: str | Path) -> dict[str, Any]:
     """Reads the settings in a YAML file, brought up to date.
 
@@ -52,7 +56,8 @@ def settings_in(config: str) -> dict[str, Any]:
 
 
 def up_to_date(config: Any) -> Any:
-    """Brings a configuration of an earlier version up to date: class paths that moved, settings that were removed.
+    """Brings a configuration of an earlier version up to date: class paths that moved, settings that were
+    removed or have another name.
 
     Args:
         config: Dicts, lists and plain values, nested, as YAML gives them; not changed.
@@ -61,7 +66,7 @@ def up_to_date(config: Any) -> Any:
         return [up_to_date(entry) for entry in config]
     if not isinstance(config, dict):
         return config
-    settings = {key: up_to_date(entry) for key, entry in config.items()}
+    settings = {_RENAMED.get(key, key): up_to_date(entry) for key, entry in config.items()}
     class_path, arguments = settings.get("class_path"), settings.get("init_args")
     if not isinstance(class_path, str):
         return settings

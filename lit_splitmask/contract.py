@@ -1,8 +1,9 @@
 """The contract between data and training: what modules and callbacks ask the trainer's datamodule for.
 
 The datamodules of this project meet :class:`TrainingData`. Your own may meet all of it, part of it or none: what it does not
-offer is unknown, and the checks that need it are skipped. Batches are dicts with ``image`` (B, C, H, W) uint8 and, for labelled
-images, ``label`` (B,) int64. An example with ``num_classes`` alone::
+offer is unknown, and the checks that need it are skipped. Batches are dicts with ``image`` (B, C, H, W) uint8; for labelled
+images, ``label`` (B,) int64; and for methods that tell training images apart, ``index`` (B,) int64 in [0, ``num_train_images``).
+An example with ``num_classes`` alone::
 
     import torch
     from lightning import LightningDataModule, Trainer
@@ -75,6 +76,10 @@ class TrainingData(Protocol):
     @property
     def all_labelled(self) -> bool | None:
         """Whether every training image has a class as ``label``; label maps and boxes do not count."""
+
+    @property
+    def unlabelled_share(self) -> float | None:
+        """Share of each training batch that is images without labels, beside those with labels."""
 
     @property
     def pool(self) -> Sequence[Path]:

@@ -1,8 +1,9 @@
-"""The losses: cross-entropy over visual words in bounded memory, InfoNCE, and cross-entropy over labelled pixels.
+"""The losses: cross-entropy over many words or classes in bounded memory, InfoNCE, and cross-entropy over labelled pixels.
 
-M masked patches, V words, B images, D width, W processes, K classes.
+M rows (such as masked patches), V words, B images, D width, W processes, K classes.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,18 +16,59 @@ IGNORED = -1
 """Value of pixels without a label in label maps."""
 
 CHUNK_ELEMENTS = 2**24
-"""Most logits that :func:`word_cross_entropy` holds at a time (64 MiB in float32)."""
+"""Most logits that a head's cross-entropy holds at a time (64 MiB in float32), unless its classes are so many that this would be
+fewer than D/4 rows."""
 
 CPU_CHUNK_ELEMENTS = 2**22
 """The same on a CPU, whose caches are small: a quarter faster than 2²⁴ (ViT-S, 8,192 words)."""
 
 
-class _WordCrossEntropy(torch.autograd.Function):
+@dataclass(frozen=True)
+class _Words:
+    """One word per row: (M,) int64 in [0, K)."""
+
+    words: Tensor
+
+    def loss(self, log_probs: Tensor, rows: slice) -> Tensor:
+        return -log_probs.gather(1, self.words[rows, None]).sum()
+
+    def hits(self, top: Tensor, rows: slice) -> Tensor:
+        return (top == self.words[rows]).sum()
+
+    def subtract_from(self, probabilities: Tensor, rows: slice) -> None:
+        target = self.words[rows, None]
+        probabilities.scatter_add_(1, target, probabilities.new_full(target.shape, -1.0))
+
+
+@dataclass(frozen=True)
+class _Mixtures:
+    """A mixture of a few classes per row, smoothed over all K: classes (B,) int64, their shares (M, B) float32 in each row."""
+
+    classes: Tensor
+    shares: Tensor
+    smoothing: float
+
+    def loss(self, log_probs: Tensor, rows: slice) -> Tensor:
+        mixed = (log_probs.index_select(1, self.classes) * self.shares[rows]).sum()
+        if not self.smoothing:
+            return -mixed
+        return -(1 - self.smoothing) * mixed - self.smoothing * log_probs.mean(dim=1).sum()
+
+    def hits(self, top: Tensor, rows: slice) -> Tensor:
+        return (self.shares[rows] * (top[:, None] == self.classes)).sum()
+
+    def subtract_from(self, probabilities: Tensor, rows: slice) -> None:
+        probabilities.index_add_(1, self.classes, self.shares[rows], alpha=self.smoothing - 1)
+        if self.smoothing:
+            probabilities -= self.smoothing / probabilities.shape[1]
+
+
+class _HeadCrossEntropy(torch.autograd.Function):
     """Linear head and cross-entropy, chunk by chunk; the forward pass also computes the gradients, so no logits are saved."""
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, words: Tensor, chunk: int
+        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, targets: _Words | _Mixtures, chunk: int
     ) -> tuple[Tensor, Tensor]:
         needs_grad = any(ctx.needs_input_grad[:3])
         device_type = states.device.type
@@ -38,32 +80,41 @@ class _WordCrossEntropy(torch.autograd.Function):
             grad_states = torch.empty_like(states) if needs_grad else None
             grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_grad else None
             grad_bias = torch.zeros_like(bias, dtype=torch.float32) if needs_grad else None
-            for start in range(0, len(words), chunk):
+            for start in range(0, len(states), chunk):
                 rows = slice(start, start + chunk)
-                part, target = states[rows].to(dtype), words[rows]
-                logits = torch.addmm(offset, part, matrix.t())  # (chunk, V)
+                part = states[rows].to(dtype)
+                logits = torch.addmm(offset, part, matrix.t())  # (chunk, K)
                 log_probs = F.log_softmax(logits, dim=1, dtype=torch.float32)
-                correct += (log_probs.argmax(dim=1) == target).sum()  # float32: in bfloat16 it is slow on CPUs
-                total -= log_probs.gather(1, target[:, None]).sum()
+                correct += targets.hits(log_probs.argmax(dim=1), rows)  # float32: in bfloat16 it is slow on CPUs
+                total += targets.loss(log_probs, rows)
                 if grad_states is not None and grad_weight is not None and grad_bias is not None:
-                    grad_logits = log_probs.exp_()
-                    grad_logits.scatter_add_(1, target[:, None], grad_logits.new_full((len(target), 1), -1.0))
+                    grad_logits = log_probs.exp_()  # the targets of a row sum to 1: probabilities minus targets
+                    targets.subtract_from(grad_logits, rows)
                     grad_bias += grad_logits.sum(dim=0)
                     grad_logits = grad_logits.to(dtype)
                     grad_states[rows] = grad_logits @ matrix
                     grad_weight += grad_logits.t() @ part
         if needs_grad:
             ctx.save_for_backward(grad_states, grad_weight, grad_bias)
-            ctx.count = len(words)
-        accuracy = correct / len(words)
+            ctx.count = len(states)
+        accuracy = correct / len(states)
         ctx.mark_non_differentiable(accuracy)
-        return total / len(words), accuracy
+        return total / len(states), accuracy
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # type: ignore[override]
         states, weight, bias = ctx.saved_tensors
         scale = grad_outputs[0] / ctx.count
         return states * scale.to(states.dtype), weight * scale, bias * scale, None, None
+
+
+def _chunk(states: Tensor, weight: Tensor) -> int:
+    """Number of rows of which all logits are held at a time."""
+    elements = CPU_CHUNK_ELEMENTS if states.device.type == "cpu" else CHUNK_ELEMENTS
+    # Each chunk reads the whole head and writes its gradient, which takes longer than computing if the rows are few. A quarter of
+    # the width keeps the logits at a quarter of the head (320,000 classes: a third less time than the limit's 13 rows).
+    num_classes, width = weight.shape
+    return max(1, width // 4, elements // num_classes)
 
 
 def word_cross_entropy(states: Tensor, weight: Tensor, bias: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,9 +131,30 @@ def word_cross_entropy(states: Tensor, weight: Tensor, bias: Tensor, words: Tens
     Returns:
         The loss and the accuracy in [0, 1] (without gradient), float32 scalars.
     """
-    elements = CPU_CHUNK_ELEMENTS if states.device.type == "cpu" else CHUNK_ELEMENTS
-    chunk = max(1, elements // len(weight))
-    return _WordCrossEntropy.apply(states, weight, bias, words, chunk)
+    return _HeadCrossEntropy.apply(states, weight, bias, _Words(words), _chunk(states, weight))
+
+
+def mixture_cross_entropy(
+    states: Tensor, weight: Tensor, bias: Tensor, classes: Tensor, shares: Tensor, *, smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy of a linear head over K classes, whose targets are smoothed mixtures of the classes of a batch.
+
+    The target of row i gives class ``classes[j]`` the probability ``(1 - smoothing) · shares[i, j]``, and every class
+    ``smoothing / K`` more. Memory is bounded as in :func:`word_cross_entropy`; there are no dense targets either.
+
+    Args:
+        states: (M, D) float.
+        weight, bias: The head, (K, D) and (K,) float32.
+        classes: (B,) int64 in [0, K); a class may occur several times.
+        shares: (M, B) float, in rows that sum to 1.
+        smoothing: Share of the target that is spread over all classes, in [0, 1).
+
+    Returns:
+        The loss, and the mean over rows of the share of the class with the largest logit, in [0, 1] (without gradient); float32
+        scalars.
+    """
+    targets = _Mixtures(classes, shares.float(), smoothing)
+    return _HeadCrossEntropy.apply(states, weight, bias, targets, _chunk(states, weight))
 
 
 def info_nce(

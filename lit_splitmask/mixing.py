@@ -64,6 +64,25 @@ class Mixing:
         original_order = order.argsort()
         return mixed[original_order], sources[original_order]
 
+    def mix_apart(self, images: Tensor, is_first: Tensor) -> tuple[Tensor, Tensor]:
+        """Mixes two groups of images, each within itself.
+
+        Args:
+            images: (B, C, H, W) float.
+            is_first: (B,) bool, whether an image belongs to the first group.
+
+        Returns:
+            What :meth:`mix` returns, for the whole batch in its order; no image has a share in one of the other group.
+        """
+        if bool(is_first.all()):
+            return self.mix(images)
+        mixed, sources = torch.empty_like(images), images.new_zeros(len(images), len(images))
+        for group in (is_first, ~is_first):
+            rows = group.nonzero()[:, 0]
+            if len(rows):
+                mixed[rows], sources[rows[:, None], rows] = self.mix(images[rows])
+        return mixed, sources
+
     def targets(self, labels: Tensor, sources: Tensor) -> Tensor:
         """Soft targets of mixed images.
 

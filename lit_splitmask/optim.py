@@ -114,7 +114,7 @@ def layer_of(name: str, depth: int) -> int:
         name: Name of the parameter in any module around a ViT.
         depth: Blocks of the ViT.
     """
-    if re.search(r"(?:^|\.)decoder\.", name):
+    if re.search(r"(?:^|\.)(decoder|auxiliary)\.", name):
         return depth + 1
     block = re.search(r"(?:^|\.)blocks\.(\d+)\.", name)
     if block:

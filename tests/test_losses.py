@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lit_splitmask import losses
 from lit_splitmask.distributed import local_rows
-from lit_splitmask.losses import IGNORED, info_nce, pixel_loss, word_cross_entropy
+from lit_splitmask.losses import IGNORED, info_nce, mixture_cross_entropy, pixel_loss, word_cross_entropy
 
 LABELLED = {"unequally many": (5, 64, 1, 30), "none in the first half": (0, 0, 64, 7), "none": (0, 0, 0, 0)}
 """Labelled pixels of each of four images."""
@@ -57,6 +57,26 @@ def test_word_cross_entropy_equals_the_plain_one_with_gradients(
     torch.testing.assert_close(accuracy, expected_accuracy)
     for gradient, exact_gradient in zip(
         torch.autograd.grad(loss * scale, inputs), torch.autograd.grad(expected * scale, exact), strict=True
+    ):
+        torch.testing.assert_close(gradient, exact_gradient.float(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk_elements", [1, 300, 2**24])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("num_rows", [5, 15])
+def test_the_cross_entropy_of_mixtures_is_that_of_dense_targets_with_gradients(
+    monkeypatch: pytest.MonkeyPatch, chunk_elements: int, smoothing: float, num_rows: int
+) -> None:
+    monkeypatch.setattr(losses, "CPU_CHUNK_ELEMENTS", chunk_elements)
+    *inputs, _ = problem(num_rows, 8, 100)
+    classes, shares = torch.tensor([4, 99, 4, 0, 17]), torch.rand(num_rows, 5).softmax(dim=1)
+    loss, _ = mixture_cross_entropy(*inputs, classes, shares, smoothing=smoothing)
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    dense = shares.double() @ F.one_hot(classes, 100).double()
+    expected = F.cross_entropy(F.linear(*exact), dense, label_smoothing=smoothing)
+    torch.testing.assert_close(loss, expected.float(), rtol=1e-6, atol=1e-6)
+    for gradient, exact_gradient in zip(
+        torch.autograd.grad(loss * 0.3, inputs), torch.autograd.grad(expected * 0.3, exact), strict=True
     ):
         torch.testing.assert_close(gradient, exact_gradient.float(), rtol=1e-5, atol=1e-6)
 

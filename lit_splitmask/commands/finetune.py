@@ -31,6 +31,8 @@ def finetune(request: Request) -> int:
     task = choose_task(request)
     chosen = request.root is not None and not request.names_settings
     choice = task.default_recipe(Path(request.root or "").expanduser()) if chosen else None
+    if choice is not None and request.auxiliary is not None:
+        choice = recipes.joint(choice)
     settings = starting_settings(request, choice)
     if request.weights is not None:
         info = load_weights(request.weights).info

@@ -74,6 +74,9 @@ Trains for a task, from pre-trained weights or from scratch, evaluates the resul
 segmenter.safetensors or detector.safetensors in runs/NAME.
 
   --weights FILE               backbone.safetensors, a checkpoint, or weights of a timm ViT (default: train from scratch)
+  --auxiliary CLASS            joint training: this method's loss beside the labels, also on images without: {{classes}}
+  --data.unlabelled_share SHARE, --data.pool '[DIR, …]', --model.auxiliary_weight FACTOR
+                               joint training: share of each batch without labels, folders of more images without labels
   --task classify|segment|detect
                                default: what the folder holds: classes, label maps, or COCO annotations
 {_RUN_OPTIONS}\

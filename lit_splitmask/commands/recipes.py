@@ -1,7 +1,7 @@
 """Reads the recipes, and chooses one for a folder of images. Light."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -133,6 +133,14 @@ def finetuning(pretraining: str) -> Choice:
     if pretraining.endswith("_cpu"):
         return Choice("finetune_cpu", f"for the network of {pretraining}")
     return Choice("finetune", "the paper's fine-tuning recipe (Table 9, small sets)")
+
+
+def joint(choice: Choice) -> Choice:
+    """The recipe of joint training for the network of a fine-tuning recipe; the same if there is none."""
+    partner = choice.name.replace("finetune", "joint", 1)
+    if partner not in available():
+        return choice
+    return replace(choice, name=partner, reason=f"{choice.reason}, trained jointly with the auxiliary objective")
 
 
 def choose_segmentation(num_images: int, gpu: bool) -> Choice:

@@ -136,6 +136,11 @@ class Request:
         return self.value("--weights", "--model.weights")
 
     @property
+    def auxiliary(self) -> str | None:
+        """The objective to train beside the labels."""
+        return self.value("--model.auxiliary", "--model.auxiliary.class_path")
+
+    @property
     def resume(self) -> bool:
         """Whether a run is to be continued."""
         return (self.value("--resume") or "").lower() in ("true", "yes")
@@ -235,9 +240,15 @@ def _is_option(argument: str) -> bool:
 
 
 def _written_out(option: Option) -> Option:
-    """``-c`` as ``--config``, ``--resume`` alone as ``--resume=true``, and ``--config RECIPE`` as ``--recipe RECIPE``."""
+    """Shorthands written out.
+
+    ``-c`` is ``--config``, ``--auxiliary`` is ``--model.auxiliary``, ``--resume`` alone is ``--resume=true``, and
+    ``--config RECIPE`` is ``--recipe RECIPE``.
+    """
     if option == Option("--resume", None):
         return Option("--resume", "true")
+    if option.name == "--auxiliary" or option.name.startswith("--auxiliary."):
+        return Option(option.name.replace("--", "--model.", 1), option.value)
     if option.name not in ("-c", "--config"):
         return option
     return Option("--recipe" if is_recipe(option.value or "") else "--config", option.value)

@@ -1,5 +1,7 @@
 """Datamodules: from files on disk to batches of uint8 images, with labels, label maps or boxes."""
 
+from typing import TYPE_CHECKING
+
 from lit_splitmask.annotations.coco_files import looks_like_coco
 from lit_splitmask.annotations.pairs import looks_like_segmentation
 from lit_splitmask.augment.detect import DetectionAugment
@@ -7,6 +9,7 @@ from lit_splitmask.augment.finetune import FinetuneAugment
 from lit_splitmask.augment.multi_crop import MultiCrop
 from lit_splitmask.augment.pretrain import PretrainAugment
 from lit_splitmask.augment.segment import SegmentAugment
+from lit_splitmask.contract import TrainingData
 from lit_splitmask.datamodules.coco_detection import CocoDetection
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.datamodules.image_folder import ImageFolder
@@ -49,3 +52,8 @@ __all__ = [
     "looks_like_coco",
     "looks_like_segmentation",
 ]
+
+if TYPE_CHECKING:
+
+    def _meets_the_contract(data: ImageData) -> TrainingData:
+        return data  # mypy checks here that every datamodule of this project is TrainingData

@@ -8,7 +8,7 @@ from lit_splitmask.augment.base import Augment
 from lit_splitmask.augment.evaluate import EvalTransform
 from lit_splitmask.augment.pretrain import PretrainAugment
 from lit_splitmask.datamodules.checks import check_counts
-from lit_splitmask.datamodules.image_data import ImageData
+from lit_splitmask.datamodules.joint_data import JointData
 from lit_splitmask.errors import UserError
 from lit_splitmask.loading.crops import IndexedImages
 from lit_splitmask.loading.samples import Samples
@@ -16,7 +16,7 @@ from lit_splitmask.loading.samples import Samples
 _MOST_EVAL_IMAGES = 256
 
 
-class CropData(ImageData):
+class CropData(JointData):
     """Augmented crops for training, centre crops for evaluation.
 
     Args:
@@ -24,11 +24,11 @@ class CropData(ImageData):
         crop_ratio: Share of the short side that centre crops cover.
         batch_size: Images per optimizer step, over all processes and accumulated micro-batches.
         eval_batch_size: Images per evaluation batch of a process; None for ``batch_size``, at most 256.
-        **settings: Settings of :class:`ImageData`.
+        **settings: Settings of :class:`JointData` and :class:`ImageData`.
 
     Raises:
-        UserError: ``eval_batch_size`` is less than 1, ``crop_ratio`` is outside (0, 1], or a setting of :class:`ImageData` is
-            out of range.
+        UserError: ``eval_batch_size`` is less than 1, ``crop_ratio`` is outside (0, 1], or a setting of :class:`JointData` or
+            :class:`ImageData` is out of range.
     """
 
     def __init__(

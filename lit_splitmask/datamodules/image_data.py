@@ -3,13 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
-from lit_splitmask.contract import TrainingData
 from lit_splitmask.datamodules.checks import check_counts, check_enough_images
 from lit_splitmask.datamodules.trainer_length import own_max_steps
 from lit_splitmask.errors import UserError
@@ -59,6 +58,8 @@ class ImageData(LightningDataModule, ABC):
         >>> data.schedule.steps, data.steps_per_epoch, next(iter(data.train_dataloader()))["image"].shape
         (6, 3, torch.Size([2, 3, 32, 32]))
     """
+
+    unlabelled_share = 0.0  # JointData has more
 
     def __init__(
         self,
@@ -120,13 +121,17 @@ class ImageData(LightningDataModule, ABC):
             return
         self._source = self.open_source()
         everything = self._source.splits.get("train", Samples([], []))
-        self._train = everything.subset(nested_share(everything.labels.tolist(), self.label_share, self.seed))
+        self._train = self.choose_training(everything)
         is_fit = stage in (None, "fit")
         if is_fit or len(self._train):
             self._schedule = self._schedule_for_trainer() if is_fit else self._schedule_of(self.budget)
         if is_fit:
             check_divides(self.batch_size, self._world_size, self._accumulate)
             rank_zero_info(self.schedule.describe())
+
+    def choose_training(self, everything: Samples) -> Samples:
+        """The training images to use, of ``everything`` that the training split holds."""
+        return everything.subset(nested_share(everything.labels.tolist(), self.label_share, self.seed))
 
     def _schedule_for_trainer(self) -> Schedule:
         schedule = self._schedule_of(self.budget)
@@ -142,10 +147,11 @@ class ImageData(LightningDataModule, ABC):
         return schedule
 
     def _schedule_of(self, budget: Budget | None) -> Schedule:
-        assert self._train is not None
-        return resolve(
-            budget, len(self._train), self.batch_size, table_passes=self.table_passes, max_passes=self.max_passes
-        )
+        return resolve(budget, *self.pass_and_step(), table_passes=self.table_passes, max_passes=self.max_passes)
+
+    def pass_and_step(self) -> tuple[int, int]:
+        """Number of images in a pass, and in a step, as the budget counts them."""
+        return len(self.train_samples), self.batch_size
 
     @property
     def table_passes(self) -> float | None:
@@ -342,9 +348,3 @@ class ImageData(LightningDataModule, ABC):
         return make_loader(
             self.eval_images(samples), sampler, batch_size=self.eval_batch_size, num_workers=self.num_workers
         )
-
-
-if TYPE_CHECKING:
-
-    def _meets_the_contract(data: ImageData) -> TrainingData:
-        return data  # mypy checks here that every datamodule of this project is TrainingData

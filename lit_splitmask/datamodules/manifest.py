@@ -143,18 +143,20 @@ class Manifest(OwnData):
         return {}
 
     def open_source(self) -> Source:
-        """Opens what :meth:`prepare_data` made; for a module with ``needs_labels``, without the images that have no label.
+        """Opens what :meth:`prepare_data` made; for a module with ``needs_labels``, without the images that have no label, except
+        those that ``unlabelled_share`` puts into the batches.
 
         Raises:
             UserError: :meth:`prepare_data` has not run; or the module needs labels, and no training image or no image of val has
                 one.
         """
         source = super().open_source()
-        if not self.module_needs_labels or self.pool:  # such modules refuse a pool
+        if not self.module_needs_labels or (self.pool and not self.unlabelled_share):  # such modules refuse that pool
             return source
         self._check_has_labels(source)
-        splits = {name: samples.labelled() for name, samples in source.splits.items()}
-        self._report_unlabelled(source.splits)
+        kept = ("train",) if self.unlabelled_share else ()
+        splits = {name: samples if name in kept else samples.labelled() for name, samples in source.splits.items()}
+        self._report_unlabelled({name: samples for name, samples in source.splits.items() if name not in kept})
         return replace(source, splits={name: samples for name, samples in splits.items() if len(samples)})
 
     def _check_has_labels(self, source: Source) -> None:

@@ -89,6 +89,81 @@ class WrapAroundSampler(DistributedSampler):
         return pass_number * self.repeats + copy, int(self._order[1][index])
 
 
+class MixtureSampler(DistributedSampler):
+    """Images with and without labels in each batch, in fixed numbers: two :class:`WrapAroundSampler` side by side.
+
+    Both kinds are spread evenly over a batch, so that a batch of one process is put together as those of several processes are.
+    Indices of the images without labels follow those of the images with labels.
+
+    Args:
+        num_labelled: Number of images with labels.
+        num_unlabelled: Number of images without labels.
+        batch_size: Images per optimizer step, over all processes and micro-batches.
+        unlabelled: Images without labels in each micro-batch of a process; at least 1, and fewer than all of them.
+        steps_per_epoch: Optimizer steps per iteration over the sampler.
+        global_step: Returns the number of optimizer steps taken; called when an iteration starts.
+        seed: Seed of the permutations; images with labels have the order that they have without the others.
+        repeats: Number of differently augmented copies of each image in a row.
+        rank: Index of this process.
+        world_size: Number of processes.
+        accumulate: Micro-batches per optimizer step.
+
+    Raises:
+        UserError: The batch cannot be divided evenly among processes and micro-batches.
+    """
+
+    def __init__(
+        self,
+        num_labelled: int,
+        num_unlabelled: int,
+        batch_size: int,
+        *,
+        unlabelled: int,
+        steps_per_epoch: int,
+        global_step: Callable[[], int],
+        seed: int = 0,
+        repeats: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        accumulate: int = 1,
+    ) -> None:
+        check_divides(batch_size, world_size, accumulate)
+        super().__init__(range(num_labelled + num_unlabelled), num_replicas=world_size, rank=rank)  # type: ignore[arg-type]
+        self.loader_batch_size = batch_size // (world_size * accumulate)
+        self.num_labelled, self.unlabelled = num_labelled, unlabelled
+        counts = (self.loader_batch_size - unlabelled, unlabelled)
+        self.parts = [
+            WrapAroundSampler(
+                num_images,
+                count * world_size * accumulate,
+                steps_per_epoch=steps_per_epoch,
+                global_step=global_step,
+                seed=part_seed,
+                repeats=repeats,
+                rank=rank,
+                world_size=world_size,
+                accumulate=accumulate,
+            )
+            for num_images, count, part_seed in zip(
+                (num_labelled, num_unlabelled), counts, (seed, derive_seed(seed, "unlabelled")), strict=True
+            )
+        ]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __iter__(self) -> Iterator[Key]:  # type: ignore[override]
+        labelled, unlabelled = map(iter, self.parts)
+        size = self.loader_batch_size
+        for position in range(len(self)):
+            row = position % size
+            if (row + 1) * self.unlabelled // size > row * self.unlabelled // size:
+                pass_number, index = next(unlabelled)
+                yield pass_number, self.num_labelled + index
+            else:
+                yield next(labelled)
+
+
 class EvalSampler(DistributedSampler):
     """Every image once, in order: rank r reads r, r + world_size, …, and no image is repeated to give ranks equal numbers.
 

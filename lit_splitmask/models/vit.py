@@ -171,19 +171,19 @@ class ViT(VisionTransformer):
         tokens = self._with_class_token(tokens)
         for block in self.blocks:
             tokens = block(tokens)
-        return self.norm(tokens)
+        return self.fc_norm(self.norm(tokens))  # one of the two is an identity
 
     def features(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """Features of all patches or of a subset, encoded without the others.
 
         Args:
-            images: (B, C, H, W) float, normalised.
+            images: (B, C, H, W) float, normalised, of any size; H and W are multiples of the patch size.
             keep: (B, n) int64, the patches to encode; None for all.
 
         Returns:
             (B, n, D).
         """
-        tokens = self.embed(images)
+        tokens = self._embed_any(images)
         return self.encode(tokens if keep is None else take(tokens, keep))
 
     def masked_features(self, images: Tensor, keep: Tensor, mask_token: Tensor) -> Tensor:

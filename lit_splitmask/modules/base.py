@@ -45,6 +45,11 @@ class TrainModule(LightningModule):
         """The backbone."""
         raise NotImplementedError
 
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Whether training uses the images without labels that a datamodule puts beside those with labels."""
+        return False
+
     def exported(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What an exported file holds in addition to the backbone: tensors by name, and metadata as JSON values."""
         return {}, {}
@@ -94,8 +99,14 @@ class TrainModule(LightningModule):
         """Takes the pixel statistics of the datamodule if it has any, unless loaded weights have set them.
 
         Raises:
-            UserError: The images have a different number of channels than the network.
+            UserError: The images have a different number of channels than the network, or the datamodule mixes images without
+                labels into the batches of a training that does not use them so.
         """
+        if stage == "fit" and self.data.unlabelled_share and not self.uses_unlabelled:
+            raise UserError(
+                f"data.unlabelled_share={self.data.unlabelled_share:g} puts images without labels beside those with labels, "
+                "which only fine-tuning with an auxiliary objective uses: leave it out, or give finetune --auxiliary CLASS."
+            )
         channels = self.data.channels
         if channels is not None and channels != self.in_chans:
             raise UserError(

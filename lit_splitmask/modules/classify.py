@@ -5,22 +5,32 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from lit_splitmask.checkpoints import Weights
+from lit_splitmask.distributed import sum_over_processes, world_size
 from lit_splitmask.errors import UserError
 from lit_splitmask.mixing import Mixing
+from lit_splitmask.models.teacher import Teacher
 from lit_splitmask.models.vit import ViT, ViTConfig
 from lit_splitmask.modules.downstream import DownstreamModule
-from lit_splitmask.objectives.relative_localisation import RelativeLocalisation
+from lit_splitmask.modules.objective_host import TrainsObjective
+from lit_splitmask.objectives.base import Objective, store_once
 from lit_splitmask.optim import OptimConfig
 from lit_splitmask.seeding import generator_for
 
 
-class Classify(DownstreamModule):
+class Classify(TrainsObjective, DownstreamModule):
     """A ViT with mean pooling, a norm and a linear head, trained with soft targets (Table 9).
+
+    With an ``auxiliary`` objective it is joint training (Das et al., 2024): the objective's loss, on images with labels and on
+    those without (``data.unlabelled_share``), is added to the cross-entropy. An objective that ``takes_features`` sees the mixed
+    images and shares the forward pass of the classifier; any other sees the images before mixing, in a pass of its own. The
+    objective sees the backbone as a classifier has it: its final norm comes after pooling, so patch features are not normalised.
+    The classifier is exported, without the objective's own layers.
 
     The network is built when the number of classes is known: in the constructor if ``num_classes`` is given, otherwise when a
     trainer attaches a datamodule that has ``num_classes``.
@@ -35,13 +45,14 @@ class Classify(DownstreamModule):
         mixup: Alpha of mixup; 0 switches it off.
         cutmix: Alpha of CutMix; 0 switches it off.
         label_smoothing: Fraction of the target that is spread over all classes.
-        relative_localisation: Makes Liu et al.'s auxiliary loss from the network, such as the class
-            :class:`RelativeLocalisation`; for training from scratch on few images.
+        auxiliary: Makes a pre-training objective from the network, such as the class :class:`MAE`, to train beside the labels.
+        auxiliary_weight: Factor on the objective's loss, more than 0.
         seed: Seed of the new layers, drop path and mixing.
 
     Raises:
         UserError: The weights cannot be read or do not fit the backbone; the shape of the backbone is not valid; ``keep_head`` is
-            set without the weights of a trained classifier; or ``num_classes`` is less than 2.
+            set without the weights of a trained classifier; ``num_classes`` is less than 2; ``auxiliary_weight`` is not positive;
+            or the auxiliary objective does not accept the backbone or its own arguments.
 
     Example:
         >>> shape = ViTConfig(embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32)
@@ -67,16 +78,31 @@ class Classify(DownstreamModule):
         mixup: float = 0.8,
         cutmix: float = 1.0,
         label_smoothing: float = 0.1,
-        relative_localisation: Callable[[ViT], RelativeLocalisation] | None = None,
+        auxiliary: Callable[[ViT], Objective] | None = None,
+        auxiliary_weight: float = 1.0,
         seed: int = 0,
     ) -> None:
         super().__init__(weights, backbone=backbone, optim=optim, drop_path=drop_path, seed=seed)
         self._mixing = {"mixup": mixup, "cutmix": cutmix, "label_smoothing": label_smoothing}
-        self._auxiliary = relative_localisation
+        if auxiliary_weight <= 0:
+            raise UserError(
+                f"auxiliary_weight is {auxiliary_weight:g}; it must be positive. Leave auxiliary out to train without."
+            )
+        self._make_auxiliary, self.auxiliary_weight = auxiliary, auxiliary_weight
+        self.auxiliary: Objective | None = None
+        store_once(self, "auxiliary.backbone", "network")
         if keep_head:
             self.restore()
         elif num_classes is not None:
             self.build(num_classes)
+
+    @property
+    def hosted(self) -> Objective | None:
+        return self.auxiliary
+
+    @property
+    def uses_unlabelled(self) -> bool:
+        return self._make_auxiliary is not None
 
     @property
     def vit(self) -> ViT:
@@ -88,26 +114,45 @@ class Classify(DownstreamModule):
         """Number of classes of the head."""
         return self.vit.num_classes
 
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "fit" and self.auxiliary is not None:
+            self.attach_objective()
+            self.check_objective()
+
     def check_images(self) -> None:
         super().check_images()
-        if self.data.pool:
+        if self.data.pool and not self.data.unlabelled_share:
             raise UserError(
                 f"The images of data.pool ({', '.join(map(str, self.data.pool))}) have no labels: leave data.pool out when "
-                "fine-tuning."
+                "fine-tuning, or train on them beside the labels with an auxiliary objective (--auxiliary MAE, for example) and "
+                "data.unlabelled_share above 0, such as 0.5."
             )
 
     def holds_head(self, weights: Weights) -> bool:
         return "class_names" in weights.info and "head.weight" in weights.state
 
     def make_network(self, config: ViTConfig, num_classes: int) -> ViT:
-        """The ViT with a linear head; also makes the auxiliary loss."""
+        """The ViT with a linear head; also makes the auxiliary objective."""
         network = ViT(config, num_classes)
         nn.init.trunc_normal_(network.get_parameter("head.weight"), std=2e-5)
-        self.auxiliary = None if self._auxiliary is None else self._auxiliary(network)
+        self.network = network  # registered before the objective, so that its parameters have the network's names
+        self.auxiliary = None if self._make_auxiliary is None else self._make_auxiliary(network)
         return network
+
+    def restore(self) -> None:
+        super().restore()
+        self._match_teachers()
+
+    def _match_teachers(self) -> None:
+        """Gives the objective's teachers the weights of the network, which were loaded after the objective was made."""
+        for part in () if self.auxiliary is None else self.auxiliary.modules():
+            if isinstance(part, Teacher) and isinstance(part.network, ViT):
+                part.network.load_state_dict(self.vit.state_dict())
 
     def after_building(self, num_classes: int) -> None:
         """Makes the mixing and the metrics."""
+        self._match_teachers()
         self.mix = Mixing(num_classes, **self._mixing)
         scores: dict[str, Any] = {
             "accuracy": MulticlassAccuracy(num_classes, average="micro"),
@@ -123,19 +168,59 @@ class Classify(DownstreamModule):
         """Class logits of images: (B, C, H, W) uint8 -> (B, classes)."""
         return self.vit(self.normalise(images))
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Skips the objective of a checkpoint unless training goes on: evaluation and prediction do not know its images."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            return
+        own = {name: value for name, value in self.state_dict().items() if name.startswith("auxiliary.")}
+        theirs = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("auxiliary.")}
+        checkpoint["state_dict"] = {**theirs, **own}
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        images, targets = self.mix(self.normalise(batch["image"]), batch["label"])
-        tokens = self.vit.forward_features(images)
-        loss = F.cross_entropy(self.vit.forward_head(tokens), targets)
-        if self.auxiliary is not None:
+        if self.auxiliary is None:
+            images, targets = self.mix(self.normalise(batch["image"]), batch["label"])
+            loss = F.cross_entropy(self.vit(images), targets)
+            losses: dict[str, Tensor] = {}
+        else:
+            classify, views = self._classify(batch, self.auxiliary.takes_features)
             generator = generator_for(self.seed, "pairs", *self.step_key(batch_idx))
-            progress = self.trainer.global_step / self.trainer.estimated_stepping_batches
-            localise, weight = self.auxiliary(tokens[:, self.vit.num_prefix_tokens :], generator, progress)
-            self.log("train/localise", localise.detach(), batch_size=len(images))
-            loss = loss + weight * localise
+            losses = self.objective_losses(views, generator)
+            auxiliary = losses.pop("loss")
+            loss = classify + self.auxiliary_weight * auxiliary
+            losses |= {"auxiliary": auxiliary, "classify": classify}
         self.check_finite(loss)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(images))
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["image"]))
+        self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()}, batch_size=len(batch["image"]))
         return loss
+
+    def _classify(self, batch: dict[str, Tensor], shares_features: bool) -> tuple[Tensor, dict[str, Any]]:
+        """The loss of the images with labels, and the views for the objective.
+
+        Args:
+            batch: A batch in which the label -1 stands for none.
+            shares_features: Whether the objective sees the same mixed images, and the features computed here.
+        """
+        has_label = batch["label"] >= 0
+        if not shares_features:
+            images, labels = self.normalise(batch["image"][has_label]), batch["label"][has_label]
+            mixed, targets = (
+                self.mix(images, labels) if len(labels) else (images, images.new_zeros(0, self.num_classes))
+            )
+            return self._mean_over_labelled(self.vit(mixed), targets), self.training_views(batch)
+        images, sources = self.mix.mix_apart(self.normalise(batch["image"]), has_label)
+        tokens = self.vit.forward_features(images)
+        targets = self.mix.targets(batch["label"][has_label], sources[has_label][:, has_label])
+        loss = self._mean_over_labelled(self.vit.forward_head(tokens[has_label]), targets)
+        features = self.vit.fc_norm(tokens[:, self.vit.num_prefix_tokens :])
+        views = {"images": images, "features": features, "sources": sources}
+        return loss, {**self.training_views(batch), **views}
+
+    def _mean_over_labelled(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy whose mean over processes, which may have different numbers of labels, is the mean over all labels."""
+        total = F.cross_entropy(logits, targets, reduction="sum")
+        count = total.new_tensor(float(len(targets)))
+        sum_over_processes(count)
+        return total / (count.clamp(min=1) / world_size())
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         logits = self(batch["image"])

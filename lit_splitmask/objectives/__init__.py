@@ -3,6 +3,7 @@
 from lit_splitmask.objectives.base import Objective
 from lit_splitmask.objectives.beit import BEiT
 from lit_splitmask.objectives.dino import DINO
+from lit_splitmask.objectives.instance_discrimination import InstanceDiscrimination
 from lit_splitmask.objectives.mae import MAE
 from lit_splitmask.objectives.mocov3 import MoCoV3
 from lit_splitmask.objectives.relative_localisation import RelativeLocalisation
@@ -10,4 +11,15 @@ from lit_splitmask.objectives.simmim import SimMIM
 from lit_splitmask.objectives.splitmask import SplitMask
 from lit_splitmask.objectives.supervised import Supervised
 
-__all__ = ["DINO", "MAE", "BEiT", "MoCoV3", "Objective", "RelativeLocalisation", "SimMIM", "SplitMask", "Supervised"]
+__all__ = [
+    "DINO",
+    "MAE",
+    "BEiT",
+    "InstanceDiscrimination",
+    "MoCoV3",
+    "Objective",
+    "RelativeLocalisation",
+    "SimMIM",
+    "SplitMask",
+    "Supervised",
+]

@@ -39,6 +39,7 @@ class Objective(nn.Module):
         least_batch: Smallest number of images in a batch, over all processes.
         least_per_process: Smallest number of images in one process's part of a batch.
         needs_labels: Whether all images must have labels.
+        needs_index: Whether it needs each image's index among the training images; it has no losses on other images.
         takes_features: Whether it reads the patch features of whole images, so that joint training computes them once for both
             losses.
         progress: Share of the run that is done, in [0, 1); the trainer sets it before each step.
@@ -68,6 +69,7 @@ class Objective(nn.Module):
     least_batch = 1
     least_per_process = 1
     needs_labels = False
+    needs_index = False
     takes_features = False
     progress = 0.0
 
@@ -117,6 +119,29 @@ class Objective(nn.Module):
             Columns by title, (num_images, C, H, W) float in [0, 1] each; None if there is nothing to draw.
         """
         return None
+
+
+def store_once(module: nn.Module, alias: str, original: str) -> None:
+    """Leaves a part that a module holds under two names out of its state dict under one of them.
+
+    Args:
+        module: The module.
+        alias: The name to leave out, such as ``auxiliary.backbone``; nothing happens while there is no such part.
+        original: The name that stays, such as ``backbone``.
+    """
+
+    def leave_out(_: nn.Module, state: dict[str, Any], prefix: str, __: Any) -> None:
+        for name in [name for name in state if name.startswith(f"{prefix}{alias}.")]:
+            del state[name]
+
+    def fill_in(owner: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+        if any(name.startswith(f"{alias}.") for name, _ in owner.named_parameters(remove_duplicate=False)):
+            start = f"{prefix}{original}."
+            shared = {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+            state |= {f"{prefix}{alias}.{name}": value for name, value in shared.items()}
+
+    module.register_state_dict_post_hook(leave_out)
+    module.register_load_state_dict_pre_hook(fill_in)
 
 
 def check_in_unit_interval(**values: float) -> None:

@@ -3,6 +3,8 @@
 B images, N patches, D width, m pairs of patches.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -10,10 +12,14 @@ from lit_splitmask.distributed import local_rows, world_size
 from lit_splitmask.errors import UserError
 from lit_splitmask.masking import take
 from lit_splitmask.models.vit import ViT
+from lit_splitmask.objectives.base import Objective
 
 
-class RelativeLocalisation(nn.Module):
-    """An auxiliary loss without labels: predict the distance of two patches from their features.
+class RelativeLocalisation(Objective):
+    """Predicts the distance of two patches from their features; meant to be trained beside a classification loss.
+
+    Its losses: ``localise``, the mean absolute error of the distances in [0, 1); ``loss``, which is ``localise`` times its weight
+    at this point of the run.
 
     Args:
         backbone: The network whose final patch features it takes.
@@ -31,11 +37,14 @@ class RelativeLocalisation(nn.Module):
         >>> from lit_splitmask.models import ViT, ViTConfig
         >>> from lit_splitmask.objectives import RelativeLocalisation
         >>> vit = ViT(ViTConfig(size="tiny", embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32))
-        >>> features = vit.features(torch.randn(4, 3, 32, 32))
-        >>> loss, weight = RelativeLocalisation(vit)(features, torch.Generator(), progress=0.1)  # half-way up to the peak of 0.1
-        >>> loss.shape, round(weight, 3)
-        (torch.Size([]), 0.05)
+        >>> auxiliary = RelativeLocalisation(vit)
+        >>> auxiliary.progress = 0.1  # half-way up to the peak of 0.1
+        >>> losses = auxiliary({"images": torch.randn(4, 3, 32, 32)}, torch.Generator().manual_seed(0))
+        >>> list(losses), round(float(losses["loss"] / losses["localise"]), 3)
+        (['loss', 'localise'], 0.05)
     """
+
+    takes_features = True
 
     def __init__(
         self,
@@ -46,7 +55,7 @@ class RelativeLocalisation(nn.Module):
         ramp_share: float = 0.2,
         hidden_dim: int = 512,
     ) -> None:
-        super().__init__()
+        super().__init__(backbone)
         if not 0 <= ramp_share < 1:
             raise UserError(f"ramp_share is {ramp_share}; it must be at least 0 and less than 1.")
         self.grid, self.num_pairs, self.weight, self.ramp_share = backbone.grid, num_pairs, weight, ramp_share
@@ -58,23 +67,15 @@ class RelativeLocalisation(nn.Module):
             nn.Linear(hidden_dim, 2),
         )
 
-    def forward(self, features: Tensor, generator: torch.Generator, progress: float) -> tuple[Tensor, float]:
-        """The loss, and its weight at this point of the run.
-
-        Args:
-            features: (B, N, D) float, all patches in the order of the grid.
-            generator: Draws the pairs of the global batch, on the CPU.
-            progress: Share of the run that is done.
-
-        Returns:
-            A scalar, and λ.
-        """
+    def forward(self, batch: dict[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
+        features = batch["features"] if "features" in batch else self.backbone.features(batch["images"])
         num_images, num_patches = features.shape[:2]
         pairs = torch.randint(num_patches, (num_images * world_size(), self.num_pairs, 2), generator=generator)
         pairs = local_rows(pairs).to(features.device)
         rows = take(features, pairs.flatten(1))  # (B, 2m, D)
         predicted = self.mlp(rows.unflatten(1, (self.num_pairs, 2)).flatten(2)).float()  # (B, m, 2)
-        return (predicted - self.distances(pairs)).abs().mean(), self.weight_at(progress)
+        localise = (predicted - self.distances(pairs)).abs().mean()
+        return {"loss": self.weight_at(self.progress) * localise, "localise": localise}
 
     def distances(self, pairs: Tensor) -> Tensor:
         """Absolute distances in rows and columns, as shares of the grid's sides: (B, m, 2) int64 -> (B, m, 2) float in [0, 1)."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lit_splitmask.errors import UserError
 from lit_splitmask.mixing import Mixing
 from lit_splitmask.models.vit import ViT
-from lit_splitmask.objectives.base import Objective
+from lit_splitmask.objectives.base import Objective, store_once
 from lit_splitmask.objectives.relative_localisation import RelativeLocalisation
 
 
@@ -54,6 +54,7 @@ class Supervised(Objective):
         self.mixing: Mixing | None = None
         self.head: nn.Linear | None = None
         self.auxiliary = None if auxiliary is None else auxiliary(backbone)
+        store_once(self, "auxiliary.backbone", "backbone")
 
     def attach(self, num_classes: int, num_images: int) -> None:
         """Makes the head.
@@ -85,6 +86,8 @@ class Supervised(Objective):
         losses = {"classify": F.cross_entropy(logits, targets)}
         loss = losses["classify"]
         if self.auxiliary is not None:
-            losses["localise"], weight = self.auxiliary(features, generator, self.progress)
-            loss = loss + weight * losses["localise"]
+            self.auxiliary.progress = self.progress
+            auxiliary = self.auxiliary({"images": images, "features": features}, generator)
+            losses["localise"] = auxiliary["localise"]
+            loss = loss + auxiliary["loss"]
         return {"loss": loss, **losses, "accuracy": (logits.argmax(dim=1) == labels).float().mean()}

@@ -76,7 +76,9 @@ def test_timm_builds_the_same_model_and_loads_its_weights_strictly(
     images = tiny_batch(2, vit.config.image_size, in_chans)["images"]
     vit.eval(), twin.eval()
     torch.testing.assert_close(vit(images), twin(images), rtol=1e-6, atol=1e-6)
-    patches = twin.forward_features(images)[:, vit.num_prefix_tokens :]
+    patches = twin.fc_norm(twin.forward_features(images))[
+        :, vit.num_prefix_tokens :
+    ]  # the norm follows the pooling with a head
     torch.testing.assert_close(vit.features(images), patches, rtol=1e-6, atol=1e-6)
 
 

@@ -22,7 +22,15 @@ from lit_splitmask.images.index import SplitOptions
 from lit_splitmask.mixing import Mixing
 from lit_splitmask.models import ViTConfig
 from lit_splitmask.modules import Pretrain
-from lit_splitmask.objectives import DINO, MAE, MoCoV3, Objective, RelativeLocalisation, Supervised
+from lit_splitmask.objectives import (
+    DINO,
+    MAE,
+    InstanceDiscrimination,
+    MoCoV3,
+    Objective,
+    RelativeLocalisation,
+    Supervised,
+)
 from lit_splitmask.optim import OptimConfig
 from lit_splitmask.selection.snapshot import ImageSubset, Snapshot, undisturbed
 
@@ -53,8 +61,10 @@ def fit(root: Path, objective: Any, *callbacks: Any, ckpt_path: Any = None, opti
     return trained
 
 
-@pytest.mark.parametrize("objective", [SMALL_DINO, SMALL_MOCOV3], ids=["dino", "mocov3"])
-def test_a_resumed_teacher_is_bit_for_bit_the_uninterrupted_one(root: Path, objective: Any) -> None:
+@pytest.mark.parametrize(
+    "objective", [SMALL_DINO, SMALL_MOCOV3, InstanceDiscrimination], ids=["dino", "mocov3", "instance"]
+)
+def test_a_resumed_method_is_bit_for_bit_the_uninterrupted_one(root: Path, objective: Any) -> None:
     class Stop(OverfitAwareCheckpoint):
         def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
             if trainer.current_epoch == 1:
@@ -240,7 +250,7 @@ def test_images_are_mixed_with_other_images_although_copies_are_neighbours() -> 
 
 
 def test_relative_localisation_changes_the_training_of_a_classifier(root: Path) -> None:
-    plain, helped = (classifier(relative_localisation=aux) for aux in (None, RelativeLocalisation))
+    plain, helped = (classifier(auxiliary=aux) for aux in (None, RelativeLocalisation))
     for one in (plain, helped):
         tiny_trainer(root.parent).fit(one, datamodule=image_data(root))
     assert not same_tensors(dict(plain.vit.state_dict()), dict(helped.vit.state_dict()))

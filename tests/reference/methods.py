@@ -1,13 +1,14 @@
 """The formulas of the methods' papers, one image at a time."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lit_splitmask.models import ViT
-from lit_splitmask.objectives import DINO, MAE, BEiT, MoCoV3, SimMIM
+from lit_splitmask.objectives import DINO, MAE, BEiT, InstanceDiscrimination, MoCoV3, SimMIM
 
 
 def embedded(vit: ViT, image: Tensor) -> list[Tensor]:
@@ -149,3 +150,20 @@ def dino_in_loops(model: DINO, crops: list[Tensor], temperature: float) -> tuple
 
 def moved_along_half_a_cosine(start: float, progress: float) -> float:
     return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2
+
+
+def instance_discrimination_in_loops(
+    model: InstanceDiscrimination, crops: Sequence[tuple[Tensor, Tensor]], index: Tensor, smoothing: float
+) -> Tensor:
+    """Cross-entropy over all training images of the mean patch, for crops that are mixed already, with their sources."""
+    vit, terms = model.backbone, []
+    for images, sources in crops:
+        for image, shares in zip(images, sources, strict=True):
+            tokens = [token + position(vit, i) for i, token in enumerate(embedded(vit, image))]
+            pooled = encoded(vit, tokens)[vit.num_prefix_tokens :].mean(dim=0)
+            log_probabilities = torch.log_softmax(model.head(pooled), dim=0)
+            target = torch.full_like(log_probabilities, smoothing / len(log_probabilities))
+            for number, share in zip(index.tolist(), shares.tolist(), strict=True):
+                target[number] += (1 - smoothing) * share
+            terms.append(-(target.detach() * log_probabilities).sum())
+    return torch.stack(terms).mean()

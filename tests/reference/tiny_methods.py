@@ -12,6 +12,7 @@ from lit_splitmask.objectives import (
     DINO,
     MAE,
     BEiT,
+    InstanceDiscrimination,
     MoCoV3,
     Objective,
     RelativeLocalisation,
@@ -61,6 +62,13 @@ def supervised(**shape: Any) -> Supervised:
     return model
 
 
+def instance(*, num_images: int = 8, **changes: Any) -> InstanceDiscrimination:
+    shape = {key: changes.pop(key) for key in list(changes) if key in ("class_token", "positions", "image_size")}
+    model = InstanceDiscrimination(tiny_vit(**shape), **{"cutmix": 0.0, **changes})
+    model.attach(0, num_images)
+    return model
+
+
 @dataclass(frozen=True)
 class TinyMethod:
     """A pre-training method in tests.
@@ -88,6 +96,7 @@ METHODS = {
         dino, "--model.objective.num_prototypes 16 --data.augment.local_size 16 --model.objective.hidden_dim 16"
     ),
     "supervised": TinyMethod(supervised),
+    "instance": TinyMethod(instance),
 }
 """By the names of their recipes."""
 
@@ -95,5 +104,5 @@ METHODS = {
 def batch_of(num_images: int = 4, image_size: int = 32, num_crops: int = 2, seed: int = 0) -> dict[str, Any]:
     """A batch with everything that a method may take."""
     crops = [tiny_batch(num_images, image_size, seed=seed + number)["images"] for number in range(num_crops)]
-    labels = torch.arange(num_images) % 3
-    return {**tiny_batch(num_images, image_size, seed=seed), "crops": crops, "labels": labels}
+    index = torch.arange(num_images)
+    return {**tiny_batch(num_images, image_size, seed=seed), "crops": crops, "labels": index % 3, "index": index}
