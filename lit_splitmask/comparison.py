@@ -107,8 +107,9 @@ def difference_of(baseline: "Arm", other: "Arm", confidence: float = CONFIDENCE)
     found = paired_difference(baseline.accuracy, other.accuracy, confidence)
     seeds = sorted(baseline.accuracy.keys() & other.accuracy.keys())
     tested = [arm.correct.get(seed, "") for arm in (baseline, other) for seed in seeds]
+    sets = {arm.test_images.get(seed, "") for arm in (baseline, other) for seed in seeds}
     num_images = len(tested[0]) if tested else 0
-    if found.num_seeds < 2 or num_images < 2 or any(len(text) != num_images for text in tested):
+    if found.num_seeds < 2 or num_images < 2 or len(sets) > 1 or any(len(text) != num_images for text in tested):
         return found
     correct = np.array([[mark == "1" for mark in text] for text in tested], dtype=float).reshape(
         2, len(seeds), num_images
@@ -158,6 +159,7 @@ class Arm:
         setting: The tuned values, as text.
         correct: By seed, ``1`` or ``0`` for each test image: whether it was classified correctly. Empty in results of earlier
             versions.
+        test_images: By seed, a digest of the names of the test images: only equal sets are compared image by image.
     """
 
     name: str
@@ -166,30 +168,43 @@ class Arm:
     seconds: dict[int, float]
     setting: str
     correct: dict[int, str] = field(default_factory=dict)
+    test_images: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def minutes(self) -> float:
+        """Mean training time over the seeds, in minutes."""
+        return sum(self.seconds.values()) / len(self.seconds) / 60
 
 
-def rows(arms: Sequence[Arm]) -> list[list[str]]:
-    """Table rows: arm, accuracy, gain over scratch, training minutes, tuned setting."""
+def rows(arms: Sequence[Arm], confidence: float = CONFIDENCE) -> list[list[str]]:
+    """Table rows: arm, accuracy, gain over scratch with an interval of this level, training minutes, tuned setting."""
     baseline = next(arm for arm in arms if arm.name == "scratch")
     table = []
     for arm in arms:
         mean, sd = mean_and_sd([100 * a for a in arm.accuracy.values()])
-        minutes = sum(arm.seconds.values()) / len(arm.seconds) / 60
-        difference = "" if arm is baseline else str(paired_difference(baseline.accuracy, arm.accuracy))
-        table.append([arm.label, f"{mean:.1f} ± {sd:.1f}", difference, f"{minutes:.1f}", arm.setting])
+        difference = "" if arm is baseline else str(difference_of(baseline, arm, confidence))
+        table.append([arm.label, f"{mean:.1f} ± {sd:.1f}", difference, f"{arm.minutes:.1f}", arm.setting])
     return table
 
 
 HEADER = ["training", "test accuracy, %", "gain over scratch [95 %]", "minutes per seed", "tuned on val"]
 
 
-def markdown(groups: Mapping[float, Sequence[Arm]], title: str, notes: Sequence[str]) -> str:
+def markdown(
+    groups: Mapping[float, Sequence[Arm]],
+    title: str,
+    notes: Sequence[str],
+    conclusions: Mapping[float, Sequence[str]],
+    confidence: float = CONFIDENCE,
+) -> str:
     """The report as Markdown.
 
     Args:
         groups: The arms by share of the labels.
         title: Heading of the report.
         notes: Sentences for its end.
+        conclusions: Paragraphs below each table.
+        confidence: Level of each interval.
     """
     lines = [f"# {title}", ""]
     for share, arms in groups.items():
@@ -199,20 +214,33 @@ def markdown(groups: Mapping[float, Sequence[Arm]], title: str, notes: Sequence[
             "| " + " | ".join(HEADER) + " |",
             "|" + "---|" * len(HEADER),
         ]
-        lines += ["| " + " | ".join(row) + " |" for row in rows(arms)]
-        lines += ["", f"**{share_verdict(arms)}**", ""]
+        lines += ["| " + " | ".join(row) + " |" for row in rows(arms, confidence)]
+        lines += ["", f"**{share_verdict(arms, confidence)}**", ""]
+        lines += [line for text in conclusions[share] for line in (text, "")]
     return "\n".join([*lines, *(f"- {note}" for note in notes), ""])
 
 
-def share_verdict(arms: Sequence[Arm]) -> str:
+def share_verdict(arms: Sequence[Arm], confidence: float = CONFIDENCE) -> str:
     """The verdict for one share of the labels: compared with scratch, and with scratch for equal total time."""
     by_name = {arm.name: arm for arm in arms}
-    own = by_name["pretrained"].accuracy
-    sentence = verdict(paired_difference(by_name["scratch"].accuracy, own))
+    own = by_name["pretrained"]
+    sentence = verdict(difference_of(by_name["scratch"], own, confidence))
     if "scratch_long" not in by_name:
         return sentence
-    difference = paired_difference(by_name["scratch_long"].accuracy, own)
+    difference = difference_of(by_name["scratch_long"], own, confidence)
     if difference.num_seeds < 2:
         return sentence
     found = "better" if difference.low > 0 else "worse" if difference.high < 0 else "no difference shown"
     return f"{sentence} Compared with training from scratch for equal total time: {difference}, {found}."
+
+
+def power(arms: Sequence[Arm], confidence: float = CONFIDENCE) -> str:
+    """What the comparison could not have seen, for the strictest comparison of own pre-training; empty with one seed."""
+    by_name = {arm.name: arm for arm in arms}
+    difference = difference_of(by_name.get("scratch_long", by_name["scratch"]), by_name["pretrained"], confidence)
+    if difference.num_seeds < 2:
+        return ""
+    images = f" and {difference.num_images} test images" if difference.num_images else ""
+    return (
+        f"Differences under {difference.half_width:.1f} points cannot be shown with {difference.num_seeds} seeds{images}."
+    )

@@ -49,6 +49,9 @@ class Classify(TrainsObjective, DownstreamModule):
         auxiliary_weight: Factor on the objective's loss, more than 0.
         seed: Seed of the new layers, drop path and mixing.
 
+    Attributes:
+        test_hits: Whether each test image that this process tested was classified correctly, by its index.
+
     Raises:
         UserError: The weights cannot be read or do not fit the backbone; the shape of the backbone is not valid; ``keep_head`` is
             set without the weights of a trained classifier; ``num_classes`` is less than 2; ``auxiliary_weight`` is not positive;
@@ -89,6 +92,7 @@ class Classify(TrainsObjective, DownstreamModule):
                 f"auxiliary_weight is {auxiliary_weight:g}; it must be positive. Leave auxiliary out to train without."
             )
         self._make_auxiliary, self.auxiliary_weight = auxiliary, auxiliary_weight
+        self.test_hits: dict[int, bool] = {}
         self.auxiliary: Objective | None = None
         store_once(self, "auxiliary.backbone", "network")
         if keep_head:
@@ -232,7 +236,13 @@ class Classify(TrainsObjective, DownstreamModule):
         logits = self(batch["image"])
         self.test_scores.update(logits, batch["label"])
         self.test_confusion.update(logits, batch["label"])
+        if "index" in batch:
+            hits = logits.argmax(dim=1) == batch["label"]
+            self.test_hits.update(zip(batch["index"].tolist(), hits.tolist(), strict=True))
         self.log_dict(self.test_scores, on_epoch=True)
+
+    def on_test_epoch_start(self) -> None:
+        self.test_hits.clear()
 
     def on_test_epoch_end(self) -> None:
         """Logs the accuracy of each class; rows of ``confusion`` are true classes, columns predicted ones."""
