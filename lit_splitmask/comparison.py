@@ -241,6 +241,4 @@ def power(arms: Sequence[Arm], confidence: float = CONFIDENCE) -> str:
     if difference.num_seeds < 2:
         return ""
     images = f" and {difference.num_images} test images" if difference.num_images else ""
-    return (
-        f"Differences under {difference.half_width:.1f} points cannot be shown with {difference.num_seeds} seeds{images}."
-    )
+    return f"Differences under {difference.half_width:.1f} points cannot be shown with {difference.num_seeds} seeds{images}."

@@ -19,6 +19,7 @@ from lit_splitmask.comparison import (
     markdown,
     mean_and_sd,
     paired_difference,
+    power,
     rows,
     share_verdict,
     verdict,
@@ -93,7 +94,8 @@ def test_rows_hold_accuracy_difference_and_time() -> None:
 def test_the_report_has_a_table_and_a_verdict_for_each_share() -> None:
     arms = [arm("scratch", 0.5, 0.6, 0.55), arm("pretrained", 0.7, 0.8, 0.76)]
     worse = [arm("scratch", 0.5, 0.6), arm("pretrained", 0.3, 0.41)]
-    text = markdown({1.0: arms, 0.1: worse}, "Is it?", ["a note"])
+    text = markdown({1.0: arms, 0.1: worse}, "Is it?", ["a note"], {1.0: ["A command."], 0.1: []})
+    assert "\n\nA command.\n\n" in text
     assert text.startswith("# Is it?\n")
     assert text.index("## With 100% of the labels") < text.index("## With 10% of the labels")
     assert f"**{share_verdict(arms)}**" in text
@@ -133,7 +135,8 @@ def test_intervals_over_seeds_and_images_hold_the_truth(num_seeds: int, seed_sd:
     generator = np.random.default_rng(0)
     shape = (2000, num_seeds, 100)
     sample, truth = simulate(generator, shape, accuracy=0.7, seed_sd=seed_sd, difficulty=difficulty, gain=0.02)
-    assert 0.93 <= held(sample, truth, 0.95).mean() <= 0.975  # three standard errors of 0.005 above 0.96
+    # Of 3 seeds' settings some hold in up to 97.5 %: the degrees of freedom are few, and the interval is rather too wide.
+    assert 0.93 <= held(sample, truth, 0.95).mean() <= (0.975 if num_seeds == 3 else 0.97)
 
 
 def test_looking_repeatedly_finds_a_false_difference_in_at_most_one_of_twenty() -> None:
@@ -162,6 +165,35 @@ def test_correctness_of_each_image_widens_the_interval_and_results_without_it_ke
     assert found.half_width > 25  # one image of four makes the difference
     assert difference_of(old[0], new[1]).num_images == 0
     assert difference_of(new[0], replace(new[1], correct=dict.fromkeys(range(3), "111"))).num_images == 0
+
+
+def test_different_test_images_are_not_paired() -> None:
+    first, second = (
+        replace(
+            arm(name, 0.5, 0.5, 0.5), correct=dict.fromkeys(range(3), "0101"), test_images=dict.fromkeys(range(3), "a")
+        )
+        for name in ("scratch", "pretrained")
+    )
+    assert difference_of(first, second).num_images == 4
+    assert difference_of(first, replace(second, test_images=dict.fromkeys(range(3), "b"))).num_images == 0
+    assert difference_of(first, replace(second, test_images={0: "a", 1: "a", 2: "b"})).num_images == 0
+
+
+def test_the_power_is_that_of_the_comparison_for_equal_total_time() -> None:
+    correct = ["1100110011", "1100110010", "1110110011"]
+    other = ["1100110111", "1111110010", "1110110010"]
+    arms = [
+        replace(arm(name, *(text.count("1") / 10 for text in texts)), correct=dict(enumerate(texts)))
+        for name, texts in (("scratch", other), ("scratch_long", correct), ("pretrained", other))
+    ]
+    half = difference_of(arms[1], arms[2]).half_width
+    assert half > 0
+    assert power(arms) == f"Differences under {half:.1f} points cannot be shown with 3 seeds and 10 test images."
+    assert power([arms[0], arms[2]]).startswith("Differences under 0.0 points")
+    assert power([arm("scratch", 0.5, 0.6), arm("pretrained", 0.5, 0.7)]).endswith("cannot be shown with 2 seeds.")
+    assert power([arm("scratch", 0.5), arm("pretrained", 0.6)]) == ""
+    wider = power(arms, 0.99)
+    assert float(wider.split()[2]) > half
 
 
 def test_looks_end_with_the_largest_number_of_seeds() -> None:

@@ -28,6 +28,13 @@ GRID = [
     {"model.optim.lr": 3e-3, "model.optim.layer_decay": 0.5},
 ]
 
+JOINT = {
+    "model": {
+        "auxiliary": {"class_path": "MAE", "init_args": {"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2}}
+    },
+    "data": {"init_args": {"unlabelled_share": 0.5}},
+}
+
 
 def with_passes(settings: dict[str, Any], passes: float) -> dict[str, Any]:
     data = {**settings["data"]["init_args"], "budget": {"passes": passes}, "num_epochs": 1}
@@ -37,7 +44,7 @@ def with_passes(settings: dict[str, Any], passes: float) -> dict[str, Any]:
 @pytest.fixture
 def command(work: Path) -> list[str]:
     """A comparison of two seeds and two points of the grid, a pass each."""
-    recipe = {"pretrain": with_passes(PRETRAIN, 1), "finetune": with_passes(FINETUNE, 1), "grid": GRID}
+    recipe = {"pretrain": with_passes(PRETRAIN, 1), "finetune": with_passes(FINETUNE, 1), "joint": JOINT, "grid": GRID}
     Path("tiny.yaml").write_text(yaml.safe_dump(recipe))
     return ["compare", "--data.root", "shapes", "--recipe", "tiny.yaml", "--out", "c", "--seeds", "2"]
 
@@ -55,23 +62,29 @@ def test_a_comparison_runs_once_and_reports(
 ) -> None:
     trained = count_training(monkeypatch)
     assert main([*command, "--label_shares", "[1.0]"]) == 0
-    # one pre-training per seed; two points and two seeds per arm; scratch for equal total time per seed
-    assert trained.count("Pretrain") == 2
-    assert trained.count("Classify") == 2 * 2 * 2 + 2
+    # one pre-training per seed, two points and two seeds per arm; three turns to time steps of three trainings
+    assert trained.count("Pretrain") == 2 + 3
+    assert trained.count("Classify") == 4 * 2 * 2 + 2 * 3
     report = json.loads(Path("c/comparison.json").read_text())
     (result,) = report["results"]
     arms = {arm["name"]: arm for arm in result["arms"]}
-    assert arms.keys() == {"scratch", "scratch_long", "pretrained"}
+    assert list(arms) == ["scratch", "scratch_long", "pretrained", "joint"]
     assert all(arm["accuracy"].keys() == arm["seconds"].keys() == {"0", "1"} for arm in arms.values())
     for seed in ("0", "1"):
         pretraining = json.loads(Path(f"c/pretrain-seed{seed}/result.json").read_text())["seconds"]
         assert pretraining > 0
         assert arms["pretrained"]["seconds"][seed] > pretraining
-        long = next(Path("c/labels1").glob(f"scratch_long-*-seed{seed}"))
-        assert (
-            json.loads((long / "result.json").read_text())["test"]["test/accuracy"]
-            == (arms["scratch_long"]["accuracy"][seed])
-        )
+        for name in ("scratch_long", "joint"):
+            accuracy, correct = arms[name]["accuracy"][seed], arms[name]["correct"][seed]
+            assert arms[name]["setting"].endswith("× the steps")
+            assert correct.count("1") / len(correct) == pytest.approx(accuracy)
+            found = [
+                json.loads((run / "result.json").read_text()) for run in Path("c/labels1").glob(f"{name}-*-seed{seed}")
+            ]
+            assert len(found) == len(GRID)  # tuned at this length
+            assert any(run.get("correct") == correct for run in found)
+            assert all(("auxiliary" in run["recipe"]["model"]) == (name == "joint") for run in found)
+    assert result["difference"]["num_images"] == len(correct)
     text = Path("c/comparison.md").read_text()
     assert result["verdict"] in text
     assert all(
