@@ -70,7 +70,8 @@ def _notes(groups: Groups, options: Options, recipe: str) -> list[str]:
     notes = [
         f"Recipe `{recipe}`; {num_seeds} seeds, each with its own pre-training; mean ± standard deviation over seeds.",
         "Differences are paired by seed and by test image; the interval holds the chance of both.",
-        "Each arm was tuned over the same grid by its mean accuracy on val; the best epoch on val was tested once per seed.",
+        "Each arm was tuned over the recipe's grid by its mean accuracy on val, at its own length; the best epoch on val was "
+        "tested once per seed.",
     ]
     if num_seeds > 1 and not all(_pairs_images(group) for group in groups.values()):
         notes[1] = (
