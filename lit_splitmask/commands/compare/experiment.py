@@ -156,12 +156,12 @@ class Comparison:
         return pretrain
 
     def _check_finetunings(self, pretrain: modules.Pretrain) -> ImageData:
-        """Builds the fine-tuning from each kind of weights at each point of the grid; returns the datamodule."""
+        """Builds the fine-tuning from each kind of weights at each point of the grid; returns the last datamodule."""
         with tempfile.TemporaryDirectory() as directory:
             untrained = str(Path(directory) / "backbone.safetensors")
             callbacks.ExportWeights(untrained).export(pretrain, step=0)
             given = [] if self.options.weights is None else [self.options.weights]
-            parts = [self.finetune_recipe, *([] if self.joint_recipe is None else [self.joint_recipe])]
+            parts = [*([] if self.joint_recipe is None else [self.joint_recipe]), self.finetune_recipe]
             for recipe, point, weights in itertools.product(parts, self.grid, [None, untrained, *given]):
                 if recipe is self.joint_recipe and weights is not None:
                     continue  # joint training starts from scratch
