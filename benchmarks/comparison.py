@@ -48,6 +48,7 @@ def write_recipe(path: Path) -> None:
     recipe["finetune"]["data"]["init_args"]["budget"] = {"passes": 20}
     recipe["finetune"]["data"]["init_args"]["num_epochs"] = 10
     recipe["grid"] = recipe["grid"][:2]
+    del recipe["joint"]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(recipe))
 

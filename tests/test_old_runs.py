@@ -4,19 +4,20 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from coco_sets import write_set
-from lightning import Trainer
 from PIL import Image
 from scenes import write_scenes
 from tiny_runs import one_thread  # noqa: F401
 
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.cli import main
+from lit_splitmask.commands.compare import experiment
 from lit_splitmask.config_files import up_to_date
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
@@ -130,14 +131,25 @@ def test_a_classifier_is_probed() -> None:
     assert (found["classes"], len(found["blocks"])) == (3, 1)
 
 
-def test_a_finished_comparison_is_read_and_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_comparison_is_read_and_only_its_long_arm_is_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The earlier long arm was tuned at the short length, and its length was not measured in turn."""
     shutil.copytree(OLD / "compared", "compared")
     shutil.copy(OLD / "compare.yaml", "compare.yaml")
     results = {path: json.loads(path.read_text()) for path in Path("compared").rglob("result.json")}
-    for name in ("fit", "test"):
-        monkeypatch.setattr(Trainer, name, lambda *_, **__: pytest.fail("trained or tested again"))
+    trained = []
+    run = experiment.run_finetuning
+
+    def record(job: Any, **settings: Any) -> Any:
+        trained.extend([] if job.result_file.is_file() else [job.folder.path.name])
+        return run(job, **settings)
+
+    monkeypatch.setattr(experiment, "run_finetuning", record)
     command = ["compare", "--recipe", "compare.yaml", "--data.root", "shapes", "--out", "compared", "--seeds", "2"]
     assert main(command) == 0
     (report,) = json.loads(Path("compared/comparison.json").read_text())["results"]
     assert [arm["name"] for arm in report["arms"]] == ["scratch", "scratch_long", "pretrained"]
-    assert {path: json.loads(path.read_text()) for path in Path("compared").rglob("result.json")} == results
+    assert len(trained) == 4  # two points, two seeds
+    assert all(name.startswith("scratch_long") for name in trained)
+    assert {path: json.loads(path.read_text()) for path in results} == results
+    assert report["difference"]["num_images"] == 0
+    assert "without the chance of the test images" in Path("compared/comparison.md").read_text()

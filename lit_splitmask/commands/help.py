@@ -93,17 +93,19 @@ segmenter.safetensors or detector.safetensors in runs/NAME.
     "compare": """\
 usage: lit-splitmask compare --data.root DIR [options]
 
-Is pre-training on these images worth it? Fine-tunes from own pre-training and trains from scratch, with several seeds.
+Is pre-training on these images worth it? Fine-tunes from own pre-training, trains from scratch and trains jointly, with several
+seeds. Ends with a recommendation, which is a command.
 
   --data.root DIR              folder of images, with labels
   --layout NAME                what the folder is: splits, classes or subfolders (default: what plan says)
   --out DIR                    folder of all results (default: runs/compare-FOLDER); finished trainings in it are not repeated
   --recipe NAME|FILE           comparison recipe: settings of both stages, and the grid to tune over on val
-  --seeds N                    number of seeds, each with its own pre-training (3)
+  --seeds N|auto               number of seeds, each with its own pre-training (3); auto adds seeds until a difference is shown
+  --max_seeds N                most seeds of --seeds auto (10)
   --label_shares 1,0.1         shares of the training labels to fine-tune with (1)
   --weights FILE               one more arm: weights that you have, such as ImageNet's
   --methods NAME,NAME@PASSES   more arms: other methods of pre-training ({methods})
-  --equal_time true|false      also train from scratch for equal total time, that of both stages together (true)
+  --equal_time true|false      also train from scratch, and jointly, for as long as both stages take together (true)
   --set_pretrain '["--data.budget.passes=50"]', --set_finetune '[…]'
                                options of pretrain and finetune that override the recipe
 """,

@@ -51,6 +51,9 @@ class Classify(TrainsObjective, DownstreamModule):
             few labels. The images are read once more, without augmentation.
         seed: Seed of the new layers, drop path and mixing.
 
+    Attributes:
+        test_hits: Whether each test image that this process tested was classified correctly, by its index.
+
     Raises:
         UserError: The weights cannot be read or do not fit the backbone; the shape of the backbone is not valid; ``keep_head`` is
             set without the weights of a trained classifier, or with ``probe_head``; ``num_classes`` is less than 2;
@@ -94,6 +97,7 @@ class Classify(TrainsObjective, DownstreamModule):
                 f"auxiliary_weight is {auxiliary_weight:g}; it must be positive. Leave auxiliary out to train without."
             )
         self._make_auxiliary, self.auxiliary_weight = auxiliary, auxiliary_weight
+        self.test_hits: dict[int, bool] = {}
         self.auxiliary: Objective | None = None
         store_once(self, "auxiliary.backbone", "network")
         self._probe_head = probe_head
@@ -254,7 +258,13 @@ class Classify(TrainsObjective, DownstreamModule):
         logits = self(batch["image"])
         self.test_scores.update(logits, batch["label"])
         self.test_confusion.update(logits, batch["label"])
+        if "index" in batch:
+            hits = logits.argmax(dim=1) == batch["label"]
+            self.test_hits.update(zip(batch["index"].tolist(), hits.tolist(), strict=True))
         self.log_dict(self.test_scores, on_epoch=True)
+
+    def on_test_epoch_start(self) -> None:
+        self.test_hits.clear()
 
     def on_test_epoch_end(self) -> None:
         """Logs the accuracy of each class; rows of ``confusion`` are true classes, columns predicted ones."""

@@ -299,3 +299,16 @@ def test_a_class_without_test_images_has_no_accuracy(split_folder: MakeFolder, t
     scores = trainer.test(module, datamodule=data, verbose=False)[0]
     assert "test/accuracy/disc" not in scores
     assert np.isfinite(list(scores.values())).all()
+
+
+def test_testing_keeps_which_images_were_right(root: Path, tmp_path: Path) -> None:
+    module, data = classifier(), image_data(root)
+    trainer = tiny_trainer(tmp_path)
+    for _ in range(2):  # the second test does not add to the first
+        (scores,) = trainer.test(module, datamodule=data, verbose=False)
+    labels = data.source.splits["test"].labels
+    images = torch.cat([batch["image"] for batch in data.test_dataloader()])
+    with torch.no_grad():
+        right = module.eval()(images).argmax(dim=1).numpy() == labels
+    assert module.test_hits == dict(enumerate(right.tolist()))
+    assert np.mean(list(module.test_hits.values())) == pytest.approx(scores["test/accuracy"])

@@ -28,11 +28,13 @@ def compare(request: Request) -> int:
         name = choice.name.replace("splitmask", "compare", 1)
         print(f"Recipe {name}: {choice.reason}.")
     recipe = recipes.comparison(name)
-    for part in ("pretrain", "finetune"):
+    for part in [part for part in ("pretrain", "finetune", "joint") if part in recipe]:
         changed = recipes.fit_to_images(recipe[part], found.num_images) if options.recipe is None else ""
         if changed:
             print(f"Changed in the recipe's {part} part: {changed}.")
         recipe[part]["trainer"] = {**trainer_defaults(), "devices": 1, **recipe[part].get("trainer", {})}
     out = Path(options.out or f"runs/compare-{Path(options.root).resolve().name}")
-    write_report(Comparison(options, recipe, out).run(), options, out, name)
+    comparison = Comparison(options, recipe, out)
+    groups = comparison.run()
+    write_report(groups, comparison.recommendations(groups), options, out, name)
     return 0

@@ -1,16 +1,20 @@
 """Runs the arms of a comparison: all have the same seeds and are tuned over the same grid."""
 
 import itertools
+import json
+import shlex
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import yaml
 from lightning import Trainer
 
 from lit_splitmask import callbacks, modules
 from lit_splitmask.commands import recipes
+from lit_splitmask.commands.compare import step_times
 from lit_splitmask.commands.compare.jobs import (
     SCRATCH,
     Backbone,
@@ -21,18 +25,22 @@ from lit_splitmask.commands.compare.jobs import (
     passes_of,
     run_finetuning,
     run_pretraining,
+    scale_passes,
 )
 from lit_splitmask.commands.compare.options import Options
+from lit_splitmask.commands.compare.recommendation import recommend
 from lit_splitmask.commands.run_cli import RunCLI
 from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.comparison import Arm
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import write_atomically, write_json
 
 LABELS = {
     "scratch": "from scratch",
     "scratch_long": "from scratch, equal total time",
     "pretrained": "own pre-training",
+    "joint": "joint training, equal total time",
     "given": "given weights",
 }
 """Labels of the arms in tables, in the order of the tables."""
@@ -48,12 +56,14 @@ class Tuned:
     Attributes:
         arm: The arm.
         point: The point with the best mean accuracy on val over the seeds.
-        fastest: Seconds of the fastest fine-tuning while tuning.
+        stretch: Multiple of the recipe's steps.
+        weights: Where the first seed starts; None for random initialisation.
     """
 
     arm: Arm
     point: GridPoint
-    fastest: float
+    stretch: float
+    weights: str | None
 
 
 def label_of(arm: str) -> str:
@@ -66,7 +76,7 @@ class Comparison:
 
     Args:
         options: The options of the command.
-        recipe: Settings of both stages, the grid, and the suffix of other methods' recipes.
+        recipe: Settings of both stages and of joint training, the grid, and the suffix of other methods' recipes.
         out: Folder of all results.
 
     Raises:
@@ -76,12 +86,14 @@ class Comparison:
     def __init__(self, options: Options, recipe: Settings, out: Path) -> None:
         self.options, self.out = options, out
         self.pretrain_recipe, self.finetune_recipe = recipe["pretrain"], recipe["finetune"]
+        self.joint_recipe: Settings | None = recipe.get("joint") if options.equal_time else None
         self.methods = {
             method: recipes.with_method(self.pretrain_recipe, method.partition("@")[0], recipe.get("methods"))
             for method in options.methods
         }
         self.grid = [GridPoint(settings) for settings in recipe["grid"]]
-        self.seeds = range(options.seeds)
+        self.seeds = range(options.looks[0])
+        self._tuned: dict[float, dict[str, Tuned]] = {}
 
     def run(self) -> dict[float, list[Arm]]:
         """Runs all trainings that are not finished; returns the arms by share of the labels.
@@ -90,6 +102,18 @@ class Comparison:
             UserError: A setting, the weights or the images cannot be used, or a finished training had other settings.
         """
         self.check()
+        looks = self.options.looks
+        for look in looks:
+            self.seeds = range(look)
+            groups = self._run_seeds()
+            found = [recommend(arms, len(looks)) for arms in groups.values()]
+            if look == looks[-1] or all(one is not None and one.settled for one in found):
+                break
+            print(f"With {look} seeds not every interval excludes 0, so seeds are added.", flush=True)
+        return groups
+
+    def _run_seeds(self) -> dict[float, list[Arm]]:
+        """All arms with the present seeds, by share of the labels."""
         starts: dict[str, Starts] = {"scratch": dict.fromkeys(self.seeds, SCRATCH)}
         starts["pretrained"] = {seed: self._pretrain(seed, None) for seed in self.seeds}
         for method in self.methods:
@@ -132,14 +156,17 @@ class Comparison:
         return pretrain
 
     def _check_finetunings(self, pretrain: modules.Pretrain) -> ImageData:
-        """Builds the fine-tuning from each kind of weights at each point of the grid; returns the datamodule."""
+        """Builds the fine-tuning from each kind of weights at each point of the grid; returns the last datamodule."""
         with tempfile.TemporaryDirectory() as directory:
             untrained = str(Path(directory) / "backbone.safetensors")
             callbacks.ExportWeights(untrained).export(pretrain, step=0)
             given = [] if self.options.weights is None else [self.options.weights]
-            for point, weights in itertools.product(self.grid, [None, untrained, *given]):
+            parts = [*([] if self.joint_recipe is None else [self.joint_recipe]), self.finetune_recipe]
+            for recipe, point, weights in itertools.product(parts, self.grid, [None, untrained, *given]):
+                if recipe is self.joint_recipe and weights is not None:
+                    continue  # joint training starts from scratch
                 arguments = self._finetune_arguments(1.0, 0, point, weights)
-                cli = RunCLI(modules.Classify, arguments, self.finetune_recipe)
+                cli = RunCLI(modules.Classify, arguments, recipe)
                 passes_of(cli)
                 trainer, module, data = cli.build(RunFolder(self.out), [])
                 _check_one_device(trainer)
@@ -149,34 +176,67 @@ class Comparison:
     def _arms(self, share: float, starts: Mapping[str, Starts]) -> list[Arm]:
         """All arms for one share of the labels."""
         tuned = {name: self._tune(name, share, backbones) for name, backbones in starts.items()}
-        arms = {name: result.arm for name, result in tuned.items()}
         if self.options.equal_time:
-            # All runs of a stage do the same work, so the fastest is the one that other programs disturbed least.
-            pretraining = min(backbone.seconds for backbone in starts["pretrained"].values())
-            finetuning = min(tuned[name].fastest for name in ("scratch", "pretrained"))
-            stretch = round(1 + pretraining / finetuning, 2)
-            arms["scratch_long"] = self._scratch_long(share, tuned["scratch"].point, stretch)
-        return [arms[name] for name in (*LABELS, *self.methods) if name in arms]
+            for name, stretch in self._stretches(share).items():
+                tuned[name] = self._tune(name, share, starts["scratch"], stretch)
+        self._tuned[share] = tuned
+        return [tuned[name].arm for name in (*LABELS, *self.methods) if name in tuned]
 
-    def _tune(self, name: str, share: float, backbones: Starts) -> Tuned:
-        """Trains an arm at every point of the grid, and tests it at the best."""
-        runs = [
-            [self._finetune(name, share, seed, point, backbones[seed]) for seed in self.seeds] for point in self.grid
-        ]
-        scores = [sum(run.val_accuracy for run in of_point) for of_point in runs]
-        point = self.grid[scores.index(max(scores))]
-        tested = {seed: self._finetune(name, share, seed, point, backbones[seed], test=True) for seed in self.seeds}
-        fastest = min(run.seconds for of_point in runs for run in of_point)
-        return Tuned(_arm(name, tested, point, backbones), point, fastest)
-
-    def _scratch_long(self, share: float, point: GridPoint, stretch: float) -> Arm:
-        """Trains from scratch for equal total time: ``stretch`` times the steps."""
-        runs = {
-            seed: self._finetune("scratch_long", share, seed, point, SCRATCH, test=True, stretch=stretch)
-            for seed in self.seeds
+    def _stretches(self, share: float) -> dict[str, float]:
+        """Multiples of the recipe's steps with which one training takes as long as pre-training and fine-tuning together."""
+        point, recipe = self.grid[0], self.finetune_recipe
+        arguments = self._finetune_arguments(share, 0, point, None)
+        trainings = {
+            "pretrain": step_times.pretraining(self._pretrain_arguments(0, None), self.pretrain_recipe),
+            "scratch_long": step_times.finetuning(arguments, recipe, share),
         }
-        arm = _arm("scratch_long", runs, point, dict.fromkeys(self.seeds, SCRATCH))
-        return replace(arm, setting=f"{arm.setting}, {stretch:g} × the steps")
+        if self.joint_recipe is not None:
+            trainings["joint"] = step_times.finetuning(arguments, self.joint_recipe, share)
+        known = self.out / "step_times.json"
+        times: dict[str, dict[str, float]] = json.loads(known.read_text()) if known.is_file() else {}
+        if times.get(f"{share:g}", {}).keys() < trainings.keys():
+            print(f"— timing steps in turn: {', '.join(trainings)}", flush=True)
+            times[f"{share:g}"] = step_times.step_times(trainings)
+            write_json(known, times)
+        seconds = {name: training.num_steps() * times[f"{share:g}"][name] for name, training in trainings.items()}
+        total = seconds["pretrain"] + seconds["scratch_long"]
+        return {name: round(total / seconds[name], 2) for name in trainings if name != "pretrain"}
+
+    def _tune(self, name: str, share: float, backbones: Starts, stretch: float = 1.0) -> Tuned:
+        """Trains an arm at every point of the grid, and tests it at the best."""
+
+        def train(seed: int, point: GridPoint, *, test: bool = False) -> Finetuned:
+            return self._finetune(name, share, seed, point, backbones[seed], test=test, stretch=stretch)
+
+        scores = [sum(train(seed, point).val_accuracy for seed in self.seeds) for point in self.grid]
+        point = self.grid[scores.index(max(scores))]
+        tested = {seed: train(seed, point, test=True) for seed in self.seeds}
+        longer = "" if stretch == 1 else f", {stretch:g} × the steps"
+        arm = _arm(name, tested, f"{point}{longer}", backbones)
+        return Tuned(arm, point, stretch, backbones[0].weights)
+
+    def recommendations(self, groups: Mapping[float, Sequence[Arm]]) -> dict[float, list[str]]:
+        """By share of the labels: which way of training is recommended and why, and the command; empty if none can be."""
+        found = {}
+        for share, arms in groups.items():
+            choice = recommend(arms, len(self.options.looks))
+            found[share] = [] if choice is None else [choice.sentence, self._command(share, choice.arm.name)]
+        return found
+
+    def _command(self, share: float, name: str) -> str:
+        """The command that trains an arm; writes the recipe that it names."""
+        tuned = self._tuned[share][name]
+        recipe = self._recipe_of(name)
+        settings = self._finetune_arguments(share, 0, tuned.point, tuned.weights)
+        passes = scale_passes(RunCLI(modules.Classify, settings, recipe), tuned.stretch, share)
+        path = self.out / f"recommended-labels{share:g}.yaml"
+        text = f"# {label_of(name)}: the fine-tuning that compare recommends\n{yaml.safe_dump(recipe, sort_keys=False)}"
+        write_atomically(path, text.encode())
+        skipped = ("--data.index_dir=", "--data.budget.", "--model.seed=", "--data.seed=", "--data.label_share=1.0")
+        options = [option for option in settings if not option.startswith(skipped)]
+        return shlex.join(
+            ["lit-splitmask", "finetune", f"--recipe={path}", *options, f"--data.budget.passes={passes:g}"]
+        )
 
     def _pretrain(self, seed: int, method: str | None) -> Backbone:
         """Pre-trains with one seed, by the recipe's method (None) or another."""
@@ -205,9 +265,13 @@ class Comparison:
             RunFolder(self.out / f"labels{share:g}" / f"{arm}{longer}-{point.slug}-seed{seed}"),
             f"{label_of(arm)}, {share:.0%} of labels, {point}, seed {seed}",
             self._finetune_arguments(share, seed, point, start.weights),
-            self.finetune_recipe,
+            self._recipe_of(arm),
         )
         return run_finetuning(job, stretch=stretch, share=share, test=test)
+
+    def _recipe_of(self, arm: str) -> Settings:
+        """The recipe of an arm's fine-tuning."""
+        return self.joint_recipe if arm == "joint" and self.joint_recipe is not None else self.finetune_recipe
 
     def _pretrain_recipe(self, method: str | None) -> Settings:
         return self.pretrain_recipe if method is None else self.methods[method]
@@ -231,10 +295,16 @@ class Comparison:
         ]
 
 
-def _arm(name: str, runs: Mapping[int, Finetuned], point: GridPoint, starts: Starts) -> Arm:
-    accuracy = {seed: run.test["test/accuracy"] for seed, run in runs.items()}
-    seconds = {seed: run.seconds + starts[seed].seconds for seed, run in runs.items()}
-    return Arm(name, label_of(name), accuracy, seconds, str(point))
+def _arm(name: str, runs: Mapping[int, Finetuned], setting: str, starts: Starts) -> Arm:
+    return Arm(
+        name,
+        label_of(name),
+        accuracy={seed: run.test["test/accuracy"] for seed, run in runs.items()},
+        seconds={seed: run.seconds + starts[seed].seconds for seed, run in runs.items()},
+        setting=setting,
+        correct={seed: run.correct for seed, run in runs.items()},
+        test_images={seed: run.test_images for seed, run in runs.items()},
+    )
 
 
 def _check_one_device(trainer: Trainer) -> None:

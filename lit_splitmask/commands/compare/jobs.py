@@ -1,13 +1,14 @@
 """The trainings of a comparison. Each runs once; a finished one is read from its ``result.json``."""
 
+import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_splitmask import callbacks, modules
@@ -80,11 +81,15 @@ class Finetuned:
         val_accuracy: Accuracy of the best epoch on val, in [0, 1].
         seconds: Training time.
         test: Scores of the best epoch on test, by name; empty if it was not tested.
+        correct: ``1`` or ``0`` for each test image: whether it was classified correctly. Empty in results of earlier versions.
+        test_images: A digest of the test images' names.
     """
 
     val_accuracy: float
     seconds: float
     test: dict[str, float]
+    correct: str = ""
+    test_images: str = ""
 
 
 @dataclass(frozen=True)
@@ -187,7 +192,7 @@ class _Finetuning:
     """A fine-tuning that is built, with two of its callbacks."""
 
     trainer: Trainer
-    module: LightningModule
+    module: modules.Classify
     data: ImageData
     best: ModelCheckpoint
     clock: callbacks.TrainingClock
@@ -219,21 +224,38 @@ def run_finetuning(job: Job, *, stretch: float, share: float, test: bool) -> Fin
         run = _build_finetuning(job, stretch, share, "--trainer.logger=false")  # a new logger would delete metrics.csv
         best = str(job.folder.checkpoints / "best.ckpt")
         (scores,) = run.trainer.test(run.module, datamodule=run.data, ckpt_path=best, weights_only=True, verbose=False)
+        hits = run.module.test_hits
         result["test"] = dict(scores)
+        result["correct"] = "".join(str(int(hits[index])) for index in range(len(hits)))
+        result["test_images"] = _digest(run.data.source.splits["test"].files)
         job.save(result)
-    return Finetuned(result["val_accuracy"], result["seconds"], result.get("test", {}))
+    more = {name: result[name] for name in ("correct", "test_images") if name in result}
+    return Finetuned(result["val_accuracy"], result["seconds"], result.get("test", {}), **more)
+
+
+def _digest(names: Iterable[str]) -> str:
+    """A short text that differs between lists of names."""
+    return hashlib.sha256("\n".join(names).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _build_finetuning(job: Job, stretch: float, share: float, *more: str) -> _Finetuning:
     """Builds a fine-tuning with as many passes as its steps take."""
     cli = RunCLI(modules.Classify, [*job.arguments, *more], job.recipe)
-    cli.config.data.init_args.budget.passes = round(passes_of(cli) * stretch / share, 2)
+    scale_passes(cli, stretch, share)
     best = ModelCheckpoint(
         str(job.folder.checkpoints), filename="best", monitor="val/accuracy", mode="max", enable_version_counter=False
     )
     clock = callbacks.TrainingClock()
     stop = callbacks.StopOnSignal(saves=False)  # an interrupted fine-tuning starts again
-    return _Finetuning(*cli.build(job.folder, [callbacks.RunProgress(), stop, clock, best]), best, clock)
+    trainer, module, data = cli.build(job.folder, [callbacks.RunProgress(), stop, clock, best])
+    return _Finetuning(trainer, cast(modules.Classify, module), data, best, clock)
+
+
+def scale_passes(cli: RunCLI, stretch: float, share: float) -> float:
+    """Sets and returns the passes of a fine-tuning that takes ``stretch`` times the recipe's steps on a share of the labels."""
+    passes = round(passes_of(cli) * stretch / share, 2)
+    cli.config.data.init_args.budget.passes = passes
+    return passes
 
 
 def passes_of(cli: RunCLI) -> float:

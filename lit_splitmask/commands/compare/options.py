@@ -8,6 +8,7 @@ from typing import get_args
 import yaml
 
 from lit_splitmask.commands.parser import OptionParser
+from lit_splitmask.comparison import LOOKS, looks_up_to
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.layout import LayoutName
 
@@ -21,7 +22,8 @@ class Options:
         layout: What the folder is, as for ``pretrain``.
         out: Folder of all results; None for ``runs/compare-<folder>``. Trainings finished there are not run again.
         recipe: A comparison recipe by name or path; None for one that fits the images.
-        seeds: Number of seeds, each with its own pre-training.
+        seeds: Number of seeds, each with its own pre-training; None for as many as are needed.
+        max_seeds: Most seeds, if as many are trained as are needed.
         label_shares: Shares of the training labels to fine-tune with.
         weights: A file of other pre-trained weights, such as ImageNet's: one more arm.
         methods: Other methods of pre-training, one more arm each, such as ``mae``, or ``mae@50`` for 50 passes.
@@ -34,7 +36,8 @@ class Options:
     layout: str = "auto"
     out: str | None = None
     recipe: str | None = None
-    seeds: int = 3
+    seeds: int | None = 3
+    max_seeds: int = 10
     label_shares: tuple[float, ...] = (1.0,)
     weights: str | None = None
     methods: tuple[str, ...] = ()
@@ -55,7 +58,8 @@ class Options:
         parser.add_argument("--layout", "--data.splits.layout", choices=get_args(LayoutName), default=cls.layout)
         parser.add_argument("--out")
         parser.add_argument("--recipe")
-        parser.add_argument("--seeds", type=int, default=cls.seeds)
+        parser.add_argument("--seeds", type=_seeds, default=cls.seeds)
+        parser.add_argument("--max_seeds", type=int, default=cls.max_seeds)
         parser.add_argument("--label_shares", type=_numbers, default=cls.label_shares)
         parser.add_argument("--weights")
         parser.add_argument("--methods", type=_words, default=cls.methods)
@@ -65,13 +69,37 @@ class Options:
         options = cls(**vars(parser.parse_args(list(arguments))))
         if not options.root:
             raise UserError("compare needs the folder of images: --data.root DIR.")
-        if options.seeds < 1:
+        if options.seeds is not None and options.seeds < 1:
             raise UserError(f"--seeds is {options.seeds}: give at least 1, and at least 3 for a meaningful interval.")
+        if options.seeds is None and not options.equal_time:
+            raise UserError(
+                "--seeds auto adds seeds until a way differs from training from scratch for equal total time, which --equal_time "
+                "false leaves out: leave that out, or give a number of seeds."
+            )
+        if options.max_seeds < LOOKS[0]:
+            raise UserError(
+                f"--max_seeds is {options.max_seeds}, but --seeds auto looks at {LOOKS[0]} seeds first: give at least {LOOKS[0]}."
+            )
         wrong = [share for share in options.label_shares if not 0 < share <= 1]
         if wrong or not options.label_shares:
             problem = f"holds {wrong[0]:g}" if wrong else "is empty"
             raise UserError(f"--label_shares {problem}: give shares above 0 and up to 1.")
         return options
+
+    @property
+    def looks(self) -> list[int]:
+        """The numbers of seeds after which the intervals are looked at."""
+        return looks_up_to(self.max_seeds) if self.seeds is None else [self.seeds]
+
+
+def _seeds(text: str) -> int | None:
+    """A number, or None for ``auto``."""
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto") from None
 
 
 def _list(text: str) -> list[str | int | float]:

@@ -1,11 +1,13 @@
 """``lit-splitmask compare`` end to end on a tiny folder."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from lightning import Trainer
 from PIL import Image
@@ -13,7 +15,9 @@ from tiny_runs import FINETUNE, PRETRAIN
 
 from lit_splitmask.checkpoints import load_weights, save_backbone
 from lit_splitmask.cli import main
+from lit_splitmask.commands.compare import experiment, step_times
 from lit_splitmask.commands.compare.experiment import Comparison
+from lit_splitmask.commands.compare.jobs import Backbone, Finetuned
 from lit_splitmask.datamodules import glance
 from lit_splitmask.errors import UserError
 from lit_splitmask.models import ViT, ViTConfig
@@ -28,6 +32,13 @@ GRID = [
     {"model.optim.lr": 3e-3, "model.optim.layer_decay": 0.5},
 ]
 
+JOINT = {
+    "model": {
+        "auxiliary": {"class_path": "MAE", "init_args": {"decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2}}
+    },
+    "data": {"init_args": {"unlabelled_share": 0.5}},
+}
+
 
 def with_passes(settings: dict[str, Any], passes: float) -> dict[str, Any]:
     data = {**settings["data"]["init_args"], "budget": {"passes": passes}, "num_epochs": 1}
@@ -37,7 +48,7 @@ def with_passes(settings: dict[str, Any], passes: float) -> dict[str, Any]:
 @pytest.fixture
 def command(work: Path) -> list[str]:
     """A comparison of two seeds and two points of the grid, a pass each."""
-    recipe = {"pretrain": with_passes(PRETRAIN, 1), "finetune": with_passes(FINETUNE, 1), "grid": GRID}
+    recipe = {"pretrain": with_passes(PRETRAIN, 1), "finetune": with_passes(FINETUNE, 1), "joint": JOINT, "grid": GRID}
     Path("tiny.yaml").write_text(yaml.safe_dump(recipe))
     return ["compare", "--data.root", "shapes", "--recipe", "tiny.yaml", "--out", "c", "--seeds", "2"]
 
@@ -55,23 +66,30 @@ def test_a_comparison_runs_once_and_reports(
 ) -> None:
     trained = count_training(monkeypatch)
     assert main([*command, "--label_shares", "[1.0]"]) == 0
-    # one pre-training per seed; two points and two seeds per arm; scratch for equal total time per seed
-    assert trained.count("Pretrain") == 2
-    assert trained.count("Classify") == 2 * 2 * 2 + 2
+    # one pre-training per seed, two points and two seeds per arm; three turns to time steps of three trainings
+    assert trained.count("Pretrain") == 2 + 3
+    assert trained.count("Classify") == 4 * 2 * 2 + 2 * 3
     report = json.loads(Path("c/comparison.json").read_text())
     (result,) = report["results"]
     arms = {arm["name"]: arm for arm in result["arms"]}
-    assert arms.keys() == {"scratch", "scratch_long", "pretrained"}
+    assert list(arms) == ["scratch", "scratch_long", "pretrained", "joint"]
     assert all(arm["accuracy"].keys() == arm["seconds"].keys() == {"0", "1"} for arm in arms.values())
     for seed in ("0", "1"):
         pretraining = json.loads(Path(f"c/pretrain-seed{seed}/result.json").read_text())["seconds"]
         assert pretraining > 0
         assert arms["pretrained"]["seconds"][seed] > pretraining
-        long = next(Path("c/labels1").glob(f"scratch_long-*-seed{seed}"))
-        assert (
-            json.loads((long / "result.json").read_text())["test"]["test/accuracy"]
-            == (arms["scratch_long"]["accuracy"][seed])
-        )
+        for name in ("scratch_long", "joint"):
+            accuracy, correct = arms[name]["accuracy"][seed], arms[name]["correct"][seed]
+            assert arms[name]["setting"].endswith("× the steps")
+            assert correct.count("1") / len(correct) == pytest.approx(accuracy)
+            found = [
+                json.loads((run / "result.json").read_text()) for run in Path("c/labels1").glob(f"{name}-*-seed{seed}")
+            ]
+            assert len(found) == len(GRID)  # tuned at this length
+            assert any(run.get("correct") == correct for run in found)
+            assert all(("auxiliary" in run["recipe"]["model"]) == (name == "joint") for run in found)
+    assert result["difference"]["num_images"] == len(correct)
+    assert any("cannot be shown with 2 seeds and" in text for text in result["conclusions"])
     text = Path("c/comparison.md").read_text()
     assert result["verdict"] in text
     assert all(
@@ -253,3 +271,68 @@ def test_a_recipe_chosen_for_the_images_has_no_image_twice_in_a_batch(
     assert main(["compare", "--data.root", "shapes"]) == 1
     assert max(batches) <= 0.8 * glance("shapes").num_images
     assert "more than the training images" in capsys.readouterr().out
+
+
+def test_the_recommended_command_runs_as_it_is_printed(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """It trains as many steps as the arm did, with its settings."""
+    assert main([*command, "--label_shares", "0.5"]) == 0
+    out = capsys.readouterr().out
+    (result,) = json.loads(Path("c/comparison.json").read_text())["results"]
+    printed = result["command"]
+    assert f"  {printed}\n" in out
+    assert printed in Path("c/comparison.md").read_text()
+    assert main([*shlex.split(printed)[1:], "--name", "recommended"]) == 0
+    settings = yaml.safe_load(Path("runs/recommended/config.yaml").read_text())
+    recommended = next(text for text in result["conclusions"] if text.startswith("Recommended"))
+    name = "scratch_long" if "training from scratch, the simplest" in recommended else None
+    assert name == "scratch_long"  # nothing is shown from two seeds of one pass
+    (arm,) = [one for one in result["arms"] if one["name"] == name]
+    assert f"lr {settings['model']['optim']['lr']:g}" in arm["setting"]
+    theirs = next(Path("c/labels0.5").glob("scratch_long-*-seed0"))
+    steps = [load_checkpoint(run)["global_step"] for run in (theirs, Path("runs/recommended"))]
+    assert steps[0] == steps[1] > 2
+
+
+def load_checkpoint(run: Path) -> dict[str, Any]:
+    return dict(torch.load(run / "checkpoints/best.ckpt", weights_only=True))
+
+
+def test_seeds_are_added_until_a_recommendation_is_settled(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Accuracies are made up: own pre-training is better, which three seeds do not show and five do."""
+    trained = set()
+
+    def better(job: Any, **settings: Any) -> Any:
+        seed = int(job.folder.path.name.rpartition("seed")[2])
+        trained.add(seed)
+        gain = [0.1, 0.3, 0.2, 0.2, 0.2][seed] if job.folder.path.name.startswith("pretrained") else 0.0
+        return Finetuned(0.5, 60.0, {"test/accuracy": 0.5 + gain})
+
+    monkeypatch.setattr(experiment, "run_finetuning", better)
+    monkeypatch.setattr(experiment, "run_pretraining", lambda job: Backbone("w.safetensors", 1.0))
+    monkeypatch.setattr(step_times, "step_times", lambda trainings: dict.fromkeys(trainings, 0.01))
+    assert main([*command[:-1], "auto", "--max_seeds", "7"]) == 0
+    assert trained == {0, 1, 2, 3, 4}
+    out = capsys.readouterr().out
+    assert "With 3 seeds" in out
+    assert "With 5 seeds" not in out
+    (result,) = json.loads(Path("c/comparison.json").read_text())["results"]
+    assert result["confidence"] == pytest.approx(1 - 0.05 / 3)  # looks at 3, 5 and 7
+    assert result["command"].endswith("--data.budget.passes=1")
+    assert "--model.weights=w.safetensors" in result["command"]
+    assert "98.33 %" in Path("c/comparison.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--max_seeds", "2"], "--max_seeds is 2"),
+        (["--seeds", "auto", "--equal_time", "false"], "--equal_time false"),
+    ],
+)
+def test_seeds_that_cannot_be_added_are_refused(
+    options: list[str], error: str, command: list[str], capsys: Any
+) -> None:
+    assert main([*command[:-2], *options]) == 1
+    assert error in capsys.readouterr().err
