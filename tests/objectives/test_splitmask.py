@@ -173,9 +173,7 @@ def test_two_branches_that_would_share_patches_are_refused_when_the_method_is_ma
 )
 @pytest.mark.parametrize("class_token", [False, True])
 @pytest.mark.parametrize("positions", ["learned", "sincos"])
-def test_gradients_reach_every_trainable_parameter(
-    positions: Any, class_token: bool, switches: dict[str, Any]
-) -> None:
+def test_gradients_reach_every_trainable_parameter(positions: Any, class_token: bool, switches: dict[str, Any]) -> None:
     model = tiny_splitmask(tiny_vit(positions=positions, class_token=class_token), **switches)
     model(tiny_batch(), generator())["loss"].backward()
     for name, parameter in model.named_parameters():
