@@ -283,7 +283,7 @@ def main() -> None:
     parser.add_argument("stage", choices=["run", "report"])
     parser.add_argument("--root", default="trashnet6")
     parser.add_argument("--out", type=Path, default=Path("runs/cpu_recipes"))
-    parser.add_argument("--minutes", type=float, default=2.0, help="CPU minutes of each pre-training")
+    parser.add_argument("--minutes", type=float, default=1.5, help="CPU minutes of each pre-training")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--draws", type=int, default=2, help="draws of the labels that are fine-tuned on")

@@ -33,7 +33,7 @@ def score(of_seeds: list[dict[str, Any]], quarter: int, name: str) -> float | No
 
 
 def report(out: Path, minutes: float, picture: Path) -> None:
-    """Prints the table in Markdown, best k-NN last, and draws the curves."""
+    """Prints the table in Markdown and draws the curves."""
     runs, costs = read(out, minutes), json.loads((out / "costs.json").read_text())
     names = [name for name in costs if name in runs]
     print(f"\n{minutes:g} CPU minutes each; {costs['machine']}, {costs['precision']}\n")
@@ -53,10 +53,11 @@ def report(out: Path, minutes: float, picture: Path) -> None:
 
 def draw(runs: Runs, names: list[str], minutes: float, path: Path) -> None:
     """Draws each score over CPU minutes, one line per variant."""
-    figure = Figure(figsize=(4.6 * len(PANELS), 4.8), layout="constrained")
+    measured = [kind for kind in PANELS if any(score(runs[name], 4, kind) is not None for name in names)]
+    figure = Figure(figsize=(6 * len(measured), 5.2), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(1, len(PANELS))
-    for axes, (kind, title) in zip(grid, PANELS.items(), strict=True):
+    grid = figure.subplots(1, len(measured), squeeze=False)[0]
+    for axes, kind in zip(grid, measured, strict=True):
         for number, name in enumerate(names):
             points = [(minutes * quarter / 4, score(runs[name], quarter, kind)) for quarter in range(5)]
             known = [(at, value) for at, value in points if value is not None]
@@ -64,7 +65,7 @@ def draw(runs: Runs, names: list[str], minutes: float, path: Path) -> None:
             label = name if kind == "knn" else None
             axes.plot([at for at, _ in known], [value for _, value in known], f"o{style}", color=f"C{number % 10}",
                       markersize=4, label=label)  # fmt: skip
-        axes.set_title(title, fontsize=10)
+        axes.set_title(PANELS[kind], fontsize=10)
         axes.set_xlabel("CPU minutes of pre-training")
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path, dpi=90)
