@@ -51,7 +51,7 @@ class TwoPasses(SplitMask):
 
     def decode(self, images: Tensor, keeps: list[Tensor]) -> list[Tensor]:
         tokens = self.backbone.embed(images)
-        return [self.decoder(self.backbone.encode(take(tokens, keep)), keep) for keep in keeps]
+        return [self._decode(take(tokens, keep), keep) for keep in keeps]
 
 
 class Given(Tokenizer):

@@ -1,13 +1,13 @@
 """SplitMask (Section 4): split, inpaint, match.
 
-B images, N patches, n of them visible to a branch, M hidden ones in total, D width, V words.
+B images, N patches, n of them visible to a branch, M hidden ones in total, D width of the decoder, V words.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_splitmask.errors import UserError
 from lit_splitmask.losses import info_nce
@@ -32,6 +32,8 @@ class SplitMask(Objective):
         masking: Splits the patches; by default BEiT's block masks of one half. Small sets use :class:`UniformMasking`.
         tokenizer: Makes the tokenizer from the side of a patch in the half-size view and the number of channels.
         decoder_depth: Number of blocks of the decoder.
+        decoder_dim: Width of the decoder, a multiple of the width of the backbone's attention heads, which the decoder's heads
+            share; a linear layer leads into it. None for the backbone's own width, without that layer, as in the paper.
         split: Whether there are two branches; without it there is only branch A, as in other masked methods.
         inpaint: Whether to use the masked-modelling loss.
         match: Whether to use the global contrastive loss.
@@ -41,8 +43,9 @@ class SplitMask(Objective):
         reposition_visible: Whether the decoder adds positions to visible patches (see :class:`Decoder`).
 
     Raises:
-        UserError: Both ``inpaint`` and ``match`` are off; ``match`` is on without ``split``; the patch size is odd; or
-            ``masking`` cannot mask the backbone's grid, for two branches if ``split`` is on.
+        UserError: Both ``inpaint`` and ``match`` are off; ``match`` is on without ``split``; the patch size is odd; ``masking``
+            cannot mask the backbone's grid, for two branches if ``split`` is on; or ``decoder_dim`` is not a multiple of the
+            width of a head.
 
     Example:
         >>> import torch
@@ -61,6 +64,7 @@ class SplitMask(Objective):
         masking: Masking | None = None,
         tokenizer: Callable[[int, int], Tokenizer] = RandomProjection,
         decoder_depth: int = 2,
+        decoder_dim: int | None = None,
         split: bool = True,
         inpaint: bool = True,
         match: bool = True,
@@ -87,17 +91,19 @@ class SplitMask(Objective):
         self.held_out_loss = "inpaint" if inpaint else None
         self.picture_file = "halves.png" if inpaint else None
         self.least_batch = 2 if match else 1
+        width = backbone.embed_dim if decoder_dim is None else decoder_dim
+        self.decoder_embed = nn.Identity() if decoder_dim is None else _into_decoder(backbone, decoder_dim)
         self.decoder = Decoder(
             backbone.grid,
-            backbone.embed_dim,
-            num_heads=config.num_heads or 1,
+            width,
+            num_heads=width // _head_width(backbone),
             depth=decoder_depth,
             positions=config.positions,
             reposition_visible=reposition_visible,
         )
         if inpaint:
             self.tokenizer = tokenizer(config.patch_size // 2, config.in_chans)
-            self.head = WordHead(backbone.embed_dim, self.tokenizer.vocabulary)
+            self.head = WordHead(width, self.tokenizer.vocabulary)
 
     @property
     def tokenizer_to_fit(self) -> Tokenizer | None:
@@ -138,9 +144,12 @@ class SplitMask(Objective):
         tokens = self.backbone.embed(images)
         if len({keep.shape[1] for keep in keeps}) == 1:
             visible = torch.cat([take(tokens, keep) for keep in keeps])  # (2B, n, D)
-            decoded = self.decoder(self.backbone.encode(visible), torch.cat(keeps))  # (2B, N, D)
-            return list(decoded.chunk(len(keeps)))
-        return [self.decoder(self.backbone.encode(take(tokens, keep)), keep) for keep in keeps]
+            return list(self._decode(visible, torch.cat(keeps)).chunk(len(keeps)))
+        return [self._decode(take(tokens, keep), keep) for keep in keeps]
+
+    def _decode(self, visible: Tensor, keep: Tensor) -> Tensor:
+        """Encodes embedded patches, then decodes the full sequence: (B, n, …) at ``keep`` (B, n) -> (B, N, D)."""
+        return self.decoder(self.decoder_embed(self.backbone.encode(visible)), keep)
 
     def _inpaint(self, decoded: list[Tensor], keeps: list[Tensor], words: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy and accuracy over the hidden patches of all branches together."""
@@ -172,3 +181,26 @@ class SplitMask(Objective):
             guess = words.scatter(1, hidden, self.head.predict(take(decoded, hidden)))
             columns[f"{name}'s guess"] = draw_words(self.tokenizer, views, guess)
         return columns
+
+
+def _head_width(backbone: ViT) -> int:
+    """Width of one attention head of the backbone."""
+    return backbone.embed_dim // (backbone.config.num_heads or 1)
+
+
+def _into_decoder(backbone: ViT, decoder_dim: int) -> nn.Linear:
+    """The layer from the backbone's width to the decoder's, initialised as MAE's.
+
+    Raises:
+        UserError: ``decoder_dim`` is not a positive multiple of the width of the backbone's heads.
+    """
+    head = _head_width(backbone)
+    if decoder_dim < 1 or decoder_dim % head:
+        raise UserError(
+            f"decoder_dim={decoder_dim} cannot be divided into attention heads as wide as the backbone's: choose a multiple "
+            f"of {head}, or leave it out for the backbone's width of {backbone.embed_dim}."
+        )
+    layer = nn.Linear(backbone.embed_dim, decoder_dim)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

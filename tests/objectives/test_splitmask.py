@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lit_splitmask.errors import UserError
 from lit_splitmask.masking import BlockMasking, Masking, UniformMasking, hidden_from, take
+from lit_splitmask.models.decoder import Decoder
 from lit_splitmask.modules import Pretrain
 from lit_splitmask.objectives import SplitMask
 from lit_splitmask.optim import OptimConfig
@@ -26,10 +27,14 @@ MASKINGS = {
 }
 
 
+@pytest.mark.parametrize("decoder_dim", [None, 16, 32, 48])
 @pytest.mark.parametrize("positions", ["learned", "sincos"])
 @pytest.mark.parametrize("masking", MASKINGS.values(), ids=MASKINGS)
-def test_it_equals_section_4_one_image_and_one_half_at_a_time(masking: Masking, positions: Any) -> None:
-    model = tiny_splitmask(tiny_vit(positions=positions), masking=masking, match_weight=0.7)
+def test_it_equals_section_4_one_image_and_one_half_at_a_time(
+    masking: Masking, positions: Any, decoder_dim: int | None
+) -> None:
+    vit = tiny_vit(positions=positions)
+    model = tiny_splitmask(vit, masking=masking, match_weight=0.7, decoder_dim=decoder_dim)
     batch = tiny_batch()
     losses = model(batch, generator())
     keep_a, keep_b = masking.split(4, (4, 4), generator())
@@ -38,8 +43,9 @@ def test_it_equals_section_4_one_image_and_one_half_at_a_time(masking: Masking, 
         torch.testing.assert_close(losses[name], value, rtol=1e-5, atol=1e-5)
 
 
-def test_its_gradients_equal_those_of_section_4() -> None:
-    model, batch = tiny_splitmask(), tiny_batch()
+@pytest.mark.parametrize("decoder_dim", [None, 16])
+def test_its_gradients_equal_those_of_section_4(decoder_dim: int | None) -> None:
+    model, batch = tiny_splitmask(decoder_dim=decoder_dim), tiny_batch()
     keep_a, keep_b = model.masking.split(4, (4, 4), generator())
     expected = splitmask_in_loops(model, batch["images"], model.tokenizer(batch["token_view"]), keep_a, keep_b)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -48,10 +54,14 @@ def test_its_gradients_equal_those_of_section_4() -> None:
         torch.testing.assert_close(gradient, exact, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("decoder_dim", [None, 16])
 @pytest.mark.parametrize("class_token", [False, True])
 @pytest.mark.parametrize("masking", MASKINGS.values(), ids=MASKINGS)
-def test_a_half_sees_nothing_of_the_patches_hidden_from_it(masking: Masking, class_token: bool) -> None:
-    model, images = tiny_splitmask(tiny_vit(class_token=class_token), masking=masking), tiny_batch()["images"]
+def test_a_half_sees_nothing_of_the_patches_hidden_from_it(
+    masking: Masking, class_token: bool, decoder_dim: int | None
+) -> None:
+    model = tiny_splitmask(tiny_vit(class_token=class_token), masking=masking, decoder_dim=decoder_dim)
+    images = tiny_batch()["images"]
     keeps = list(masking.split(4, (4, 4), generator()))
     before = model.decode(images, keeps)
     for own, other in ((0, 1), (1, 0)):
@@ -158,12 +168,12 @@ def test_two_branches_that_would_share_patches_are_refused_when_the_method_is_ma
         tiny_splitmask(masking=UniformMasking(0.4))
 
 
-@pytest.mark.parametrize("switches", [{}, {"split": False, "match": False}, {"inpaint": False}])
+@pytest.mark.parametrize(
+    "switches", [{}, {"split": False, "match": False}, {"inpaint": False}, {"decoder_dim": 16}, {"decoder_dim": 32}]
+)
 @pytest.mark.parametrize("class_token", [False, True])
 @pytest.mark.parametrize("positions", ["learned", "sincos"])
-def test_gradients_reach_every_trainable_parameter(
-    positions: Any, class_token: bool, switches: dict[str, bool]
-) -> None:
+def test_gradients_reach_every_trainable_parameter(positions: Any, class_token: bool, switches: dict[str, Any]) -> None:
     model = tiny_splitmask(tiny_vit(positions=positions, class_token=class_token), **switches)
     model(tiny_batch(), generator())["loss"].backward()
     for name, parameter in model.named_parameters():
@@ -185,6 +195,31 @@ def test_the_same_generator_gives_the_same_losses_and_another_gives_others() -> 
 def test_the_decoder_has_the_papers_two_blocks() -> None:
     assert len(SplitMask(tiny_vit()).decoder.blocks) == 2
     assert len(tiny_splitmask(decoder_depth=1).decoder.blocks) == 1
+
+
+def test_the_decoder_has_the_backbones_width_unless_it_is_given_one() -> None:
+    papers = tiny_splitmask()
+    assert papers.decoder.mask_token.shape == (1, 1, 32)
+    assert not any("decoder_embed" in name for name in papers.state_dict())  # as in files of earlier versions
+    narrow = tiny_splitmask(decoder_dim=16)
+    assert narrow.decoder_embed.weight.shape == (16, 32)
+    assert narrow.decoder.mask_token.shape == (1, 1, 16)
+    assert narrow.head.weight.shape == (64, 16)
+    heads = [model.decoder.blocks[0].attn.num_heads for model in (papers, narrow)]
+    assert heads == [2, 1]  # as wide as the backbone's
+
+
+def test_without_a_width_of_its_own_the_decoder_begins_with_the_same_weights_as_ever() -> None:
+    model, vit = tiny_splitmask(), tiny_vit()
+    torch.manual_seed(1)
+    decoder = Decoder(vit.grid, 32, num_heads=2)
+    assert all(torch.equal(model.decoder.state_dict()[name], value) for name, value in decoder.state_dict().items())
+
+
+@pytest.mark.parametrize("decoder_dim", [0, -16, 8, 24])
+def test_a_decoder_that_cannot_be_divided_into_heads_of_the_backbones_width_is_refused(decoder_dim: int) -> None:
+    with pytest.raises(UserError, match=f"decoder_dim={decoder_dim} cannot.*multiple of 16"):
+        tiny_splitmask(decoder_dim=decoder_dim)
 
 
 def test_the_words_are_those_of_half_size_patches_and_the_papers_vocabulary() -> None:

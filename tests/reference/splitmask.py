@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_splitmask.objectives import SplitMask
 
@@ -43,13 +43,16 @@ def eq_1_in_loops(view: Tensor, codebook: Tensor, patch_size: int, mean: Tensor,
 
 
 def branch(model: SplitMask, image: Tensor, keep: list[int]) -> Tensor:
-    """Encodes the patches ``keep`` of one image (C, H, W) and decodes the full sequence: (N, D)."""
+    """Encodes the patches ``keep`` of one image (C, H, W) and decodes the full sequence: (N, D), D the decoder's width."""
     backbone, decoder = model.backbone, model.decoder
     embedded = backbone.patch_embed(image[None])[0]  # (N, D)
     visible = torch.stack([embedded[i] + backbone.pos_embed[0, i] for i in keep])[None]
     for block in backbone.blocks:
         visible = block(visible)
     encoded = backbone.norm(visible)[0]
+    if isinstance(model.decoder_embed, nn.Linear):  # the decoder has a width of its own
+        weight, bias = model.decoder_embed.weight, model.decoder_embed.bias
+        encoded = torch.stack([weight @ token + bias for token in encoded])
     seen = dict(zip(keep, encoded, strict=True))
     sequence = [
         seen[i] if i in seen else decoder.mask_token[0, 0] + decoder.pos_embed[0, i]
