@@ -2,11 +2,12 @@
 
 import io
 import itertools
+import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class Training:
 
     def num_steps(self) -> int:
         """Its number of optimizer steps."""
-        with tempfile.TemporaryDirectory() as directory:
+        with tempfile.TemporaryDirectory() as directory, _silence():
             trainer, _, data = self._build(Path(directory), [])
             data.trainer = trainer  # the budget may depend on it
             data.prepare_data()
@@ -60,7 +61,7 @@ class Training:
     def time_steps(self) -> list[float]:
         """Seconds of a few steps in a run of its own, with loading and optimizer."""
         timer = _Timer()
-        with tempfile.TemporaryDirectory() as directory, redirect_stdout(io.StringIO()):
+        with tempfile.TemporaryDirectory() as directory, _silence():
             trainer, module, data = self._build(Path(directory), [timer])
             data.budget, data.num_epochs = Budget(steps=WARMUP_STEPS + TIMED_STEPS), 1
             trainer.fit(module, datamodule=data)
@@ -73,6 +74,17 @@ class Training:
         if self.share is not None:
             scale_passes(cli, 1, self.share)
         return cli.build(RunFolder(directory), extra)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Prints and logs nothing: the trainings themselves will say the same."""
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 class _Timer(Callback):
