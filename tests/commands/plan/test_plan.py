@@ -72,7 +72,7 @@ def test_the_tables_have_classes_recipes_and_commands(untimed: list[Job], capsys
     for part in ("disc", "square", "stripes", "PNG 24", "pretrain.yaml", "No duplicates", "h:mm:ss"):
         assert part in text
     assert "lit-splitmask pretrain --recipe pretrain.yaml --data.root shapes" in text
-    assert "lit-splitmask finetune --recipe finetune --weights runs/pretrain-shapes/backbone.safetensors" in text
+    assert "lit-splitmask finetune --recipe finetune_few --weights runs/pretrain-shapes/backbone.safetensors" in text
     assert "scaled linearly to 8 per device" in text
 
 
