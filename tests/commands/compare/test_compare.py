@@ -253,7 +253,9 @@ def test_each_other_method_is_one_more_arm(command: list[str], capsys: pytest.Ca
     assert "own pre-training, mae@2" in capsys.readouterr().out
     capsys.readouterr()
     assert main([*command, "--methods", "[simclr]", "--out", "d"]) == 1
-    assert "There is no method 'simclr' to compare with: choose among beit, dino, mae" in capsys.readouterr().err
+    assert (
+        "There is no method 'simclr' to compare with: choose among beit, dino, instance, mae" in capsys.readouterr().err
+    )
     assert main([*command, "--methods=supervised", "--label_shares=1,0.5", "--out", "d"]) == 1
     assert "supervised pre-trains on all labels" in capsys.readouterr().err
 
