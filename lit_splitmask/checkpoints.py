@@ -113,7 +113,7 @@ def load_weights(path: str | Path) -> Weights:
         problem = f"{type(error).__name__}: {error}"
     if problem is not None:
         raise UserError(f"{path} does not describe the shape of its network ({problem}): give an unmodified file.")
-    check_values(weights.state, weights.info, weights.source)
+    check_values(weights.state, weights.source)
     return weights
 
 

@@ -1,9 +1,7 @@
 """What the values of weights must be, and files of weights whose bytes depend on nothing else."""
 
 import json
-import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,16 +12,15 @@ _VIT_PARTS = ("patch_embed.", "blocks.", "norm", "fc_norm.", "head.", "pos_embed
 """Beginnings of the names of a ViT's tensors; other parts of a network may count in whole numbers, such as batch norm."""
 
 
-def check_values(state: Mapping[str, Tensor], info: Mapping[str, Any], source: str) -> None:
+def check_values(state: Mapping[str, Tensor], source: str) -> None:
     """Checks that a network can compute with weights.
 
     Args:
         state: Tensors by name.
-        info: What the file says about them; ``pixel_mean`` and ``pixel_std`` are checked.
         source: The file, for messages.
 
     Raises:
-        UserError: A tensor of the ViT is not of floats, a value is NaN or infinite, or a standard deviation is not positive.
+        UserError: A tensor of the ViT is not of floats, or a value is NaN or infinite.
     """
     for name, tensor in state.items():
         if not tensor.is_floating_point():
@@ -35,17 +32,6 @@ def check_values(state: Mapping[str, Tensor], info: Mapping[str, Any], source: s
                 f"{source} holds NaN or infinite values in {name}, so it cannot be used: the training that wrote it had "
                 "failed, or the file is damaged. Give an earlier checkpoint."
             )
-    mean, std = info.get("pixel_mean", [0.0]), info.get("pixel_std", [1.0])
-    numbers = [*_numbers(mean), *_numbers(std)]
-    if not all(map(math.isfinite, numbers)) or any(value <= 0 for value in _numbers(std)):
-        raise UserError(
-            f"{source} normalises pixels with mean {mean} and standard deviation {std}: the values must be finite, and the "
-            "deviations above 0. Give an unmodified file."
-        )
-
-
-def _numbers(values: Any) -> list[float]:
-    return [value for value in values if isinstance(value, int | float)] if isinstance(values, list | tuple) else []
 
 
 def in_fixed_order(file: bytes) -> bytes:

@@ -83,7 +83,7 @@ def test_the_settings_of_a_run_repeat_it(task: str) -> None:
     command = ["finetune", "--config", f"runs/{task}/config.yaml", "--name", "again", "--data.budget.steps=1"]
     assert main([*command, "--data.num_epochs=1"]) == 0
     again = yaml.safe_load(Path("runs/again/config.yaml").read_text())
-    new = {"auxiliary_weight": 1.0} if task == "classify" else {}
+    new = {"auxiliary_weight": 1.0, "probe_head": False} if task == "classify" else {}
     assert again["model"] == {**up_to_date(settings)["model"], **new}
     assert again["trainer"] == settings["trainer"]
 

@@ -112,4 +112,4 @@ def test_advice_to_load_code_is_not_passed_on(tmp_path: Path) -> None:
     with pytest.raises(pickle.UnpicklingError) as caught:
         load_tensors(tmp_path / "w.pt")
     assert "weights_only" in str(caught.value)
-    assert reason(caught.value) == "it asks for code to be run, which weights do not need"
+    assert reason(caught.value) == "it asks for code to be run (print), which weights do not need"

@@ -204,12 +204,11 @@ def test_recipes_without_a_variant_for_few_labels_stay(tmp_path: Path) -> None:
     assert recipes.for_few_labels(recipes.Choice("finetune_cpu", "asked for"), None).name == "finetune_cpu"
 
 
-def test_finetune_says_that_there_are_few_labels(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = f"{TINY} {SIZE} --data.label_share 0.6 --name few".split()
-    assert main(["finetune", "--data.root", str(root), *options]) == 0
-    printed = capsys.readouterr().out
-    assert "Recipe finetune_few" in printed
-    assert "labels a class, fewer than 50, " in printed
+@pytest.mark.parametrize(("weights", "name"), [([], "finetune_cpu"), (["--weights", "w"], "finetune_few_cpu")])
+def test_few_labels_have_their_recipe_after_a_pre_training_only(weights: list[str], name: str, root: Path) -> None:
+    choice = TASKS["classify"].default_recipe(Request.read("finetune", ["--data.root", str(root), *weights]))
+    assert choice.name == name
+    assert ("labels a class, fewer than 50, " in choice.settings()[1]) == bool(weights)
 
 
 @pytest.mark.parametrize("share", ["0", "2", "some"])
@@ -250,8 +249,12 @@ def test_all_arms_of_a_comparison_have_the_same_network(name: str) -> None:
 def test_joint_training_differs_from_fine_tuning_by_its_objective_and_its_mixture_only(name: str) -> None:
     recipe = recipes.comparison(name)
     joint = recipe["joint"]
-    assert joint["model"].pop("auxiliary")["class_path"] == "MAE"
+    method = joint["model"].pop("auxiliary")["class_path"]
+    assert method in ("MAE", "InstanceDiscrimination")
     joint["model"].pop("auxiliary_weight", None)
+    if method == "InstanceDiscrimination":  # shares the mixed images with the labels
+        assert joint["model"].pop("cutmix") == 1.0
+        recipe["finetune"]["model"].pop("cutmix")
     assert joint["data"]["init_args"].pop("unlabelled_share") == 0.5
     assert joint == recipe["finetune"]
 

@@ -150,9 +150,8 @@ def finetuning(pretraining: str) -> Choice:
 def joint(choice: Choice) -> Choice:
     """The recipe of joint training for the network of a fine-tuning recipe; the same if there is none."""
     partner = choice.name.replace("finetune_few", "finetune").replace("finetune", "joint", 1)
-    if partner not in available():
-        return choice
-    return replace(choice, name=partner, reason=f"{choice.reason}, trained jointly with the auxiliary objective")
+    reason = f"{choice.reason}, trained jointly with the auxiliary objective"
+    return replace(choice, name=partner, reason=reason) if partner in available() else choice
 
 
 def for_few_labels(choice: Choice, labels: float | None) -> Choice:
@@ -165,8 +164,8 @@ def for_few_labels(choice: Choice, labels: float | None) -> Choice:
     variant = choice.name.replace("finetune", "finetune_few", 1)
     if labels is None or labels >= FEW_LABELS or variant not in available():
         return choice
-    few = f"about {labels:,.0f} labels a class, fewer than {FEW_LABELS}"
-    return replace(choice, name=variant, reason=f"{few}, {choice.reason}")
+    reason = f"about {labels:,.0f} labels a class, fewer than {FEW_LABELS}, {choice.reason}"
+    return replace(choice, name=variant, reason=reason)
 
 
 def choose_segmentation(num_images: int, gpu: bool) -> Choice:
@@ -329,11 +328,10 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def methods() -> dict[str, str]:
     """Names of the pre-training methods that have a recipe for GPUs and one for CPUs, and the classes of their objectives."""
     names = available()
-    both = [name for name in names if f"{name}_cpu" in names]
-    settings = {name: read(name).get("model", {}) for name in both}
+    models = {name: read(name).get("model", {}) for name in names if f"{name}_cpu" in names}
     return {
         name: model["objective"]["class_path"].rpartition(".")[2]
-        for name, model in settings.items()
+        for name, model in models.items()
         if "objective" in model
     }
 
