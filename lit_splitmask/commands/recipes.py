@@ -242,8 +242,8 @@ COMPARISON_KEYS = ("pretrain", "finetune", "grid")
 def comparison(name: str) -> dict[str, Any]:
     """A comparison recipe: the settings of ``pretrain`` and ``finetune``, and the ``grid`` over which every arm is tuned.
 
-    In the file, ``pretrain`` and ``finetune`` are names of recipes, or settings that may start from a ``recipe``. ``joint`` may be
-    left out; it is a name, or settings over those of ``finetune``. ``methods`` is the suffix of other methods' recipes.
+    In the file, ``pretrain`` and ``finetune`` are names of recipes, or settings that may start from a ``recipe``. ``joint`` may
+    be left out; it is a name, or settings over those of ``finetune``. ``methods`` is the suffix of other methods' recipes.
 
     Raises:
         UserError: There is no such recipe, or it is not for ``compare``.
