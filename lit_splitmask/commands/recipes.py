@@ -241,9 +241,8 @@ COMPARISON_KEYS = ("pretrain", "finetune", "grid")
 def comparison(name: str) -> dict[str, Any]:
     """A comparison recipe: the settings of ``pretrain`` and ``finetune``, and the ``grid`` over which every arm is tuned.
 
-    In the file, ``pretrain`` and ``finetune`` are names of recipes, or settings that may start from a ``recipe``. ``joint`` is
-    joint training, if it is compared: the name of a recipe, or settings merged over those of ``finetune``. ``methods`` is the
-    suffix of other methods' recipes for the same network.
+    In the file, ``pretrain`` and ``finetune`` are names of recipes, or settings that may start from a ``recipe``. ``joint`` may
+    be left out; it is a name, or settings over those of ``finetune``. ``methods`` is the suffix of other methods' recipes.
 
     Raises:
         UserError: There is no such recipe, or it is not for ``compare``.
@@ -257,8 +256,7 @@ def comparison(name: str) -> dict[str, Any]:
         )
     for part in ("pretrain", "finetune"):
         recipe[part] = _with_base({"recipe": recipe[part]} if isinstance(recipe[part], str) else recipe[part])
-    if "joint" in recipe:
-        joint = recipe["joint"]
+    if joint := recipe.get("joint"):
         recipe["joint"] = read(joint) if isinstance(joint, str) else _merged(recipe["finetune"], joint)
     return recipe
 
