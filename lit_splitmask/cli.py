@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lit_splitmask import __version__
 from lit_splitmask.commands.help import USAGE, help_of
-from lit_splitmask.commands.processes import has_lost_the_others, leave_the_others
+from lit_splitmask.commands.processes import explain, leave_the_others
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.terminal import outlive_the_terminal
 from lit_splitmask.errors import UserError
@@ -86,12 +86,9 @@ def _run(arguments: list[str]) -> int:
         print(f"error: The disk failed: {error.strerror}{place}. {DISK_ADVICE}", file=sys.stderr)
         return 1
     except RuntimeError as error:
-        if not has_lost_the_others(error):
+        if (explanation := explain(error)) is None:
             raise
-        print(
-            "error: Another process of this run has ended, so this one ends too: see what that one said.",
-            file=sys.stderr,
-        )
+        print(f"error: {explanation}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

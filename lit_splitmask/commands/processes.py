@@ -1,4 +1,4 @@
-"""How one of several processes of a run ends when the run fails or is stopped."""
+"""How one of several processes of a run ends when the run fails or is stopped, and errors that come from other processes."""
 
 import os
 import sys
@@ -24,11 +24,19 @@ def leave_the_others(code: int) -> None:
     os._exit(code)
 
 
-def has_lost_the_others(error: RuntimeError) -> bool:
-    """Whether an error says that another process of this run has ended."""
+def explain(error: RuntimeError) -> str | None:
+    """What an error means that comes from other processes, and what to do; None for any other error."""
     text = str(error)
+    if any(part in text for part in ("unable to allocate shared memory", "killed by signal: Bus error")):
+        return (
+            "The shared memory (/dev/shm), through which loader processes pass images, is full: give it more (docker run "
+            "--shm-size=2g), or load images without other processes (data.num_workers=0). Continue a run that has begun with "
+            "--name NAME --resume."
+        )
     lost = any(part in text for part in ("closed by peer", "reset by peer", "Broken pipe", "remote process exited"))
-    return lost and _is_one_of_several()
+    if lost and _is_one_of_several():
+        return "Another process of this run has ended, so this one ends too: see what that one said."
+    return None
 
 
 def _is_one_of_several() -> bool:
