@@ -17,7 +17,7 @@ import torch
 from coco_sets import annotation
 from PIL import Image
 from safetensors.torch import save as to_safetensors
-from torch import nn
+from torch_programs import Writes
 
 from lit_splitmask.checkpoints import FORMAT, describe
 from lit_splitmask.models import ViT, ViTConfig
@@ -36,26 +36,6 @@ class Runs:
         return os.system, (f"touch {RAN}",)
 
 
-class Program(nn.Module):
-    """A TorchScript program that writes a file when it is loaded."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.path = RAN
-
-    @torch.jit.export
-    def __getstate__(self) -> tuple[str, bool]:
-        return self.path, self.training
-
-    @torch.jit.export
-    def __setstate__(self, state: tuple[str, bool]) -> None:
-        self.path, self.training = state[0], state[1]
-        torch.save(torch.zeros(1), self.path)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x
-
-
 def saved(value: Any, **settings: Any) -> bytes:
     """What ``torch.save`` writes."""
     buffer = io.BytesIO()
@@ -68,7 +48,7 @@ def program() -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.script(Program()), buffer)
+        torch.jit.save(torch.jit.script(Writes(RAN)), buffer)
     return buffer.getvalue()
 
 
