@@ -99,7 +99,7 @@ def _run(arguments: list[str]) -> int:
     except Terminated as stop:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"stopped by SIGTERM: {stop.kept or _to_repeat(arguments)}", file=sys.stderr)
-        return int(stop.code)
+        return 143
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into exit(1)
             print("interrupted", file=sys.stderr)

@@ -54,15 +54,10 @@ end_together()
 
 
 @pytest.mark.parametrize("kind", ["segment", "detect"])
-def test_two_processes_and_one_choose_the_same_checkpoints(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if kind == "segment":
-        root = write_scenes(
-            tmp_path / "images", {"train": 6, "val": 3}
-        )  # numbers that two processes cannot share equally
-    else:
-        root = detection_set(tmp_path / "images")
+def test_two_processes_and_one_choose_the_same_checkpoints(kind: str, tmp_path: Path) -> None:
+    # numbers of images that two processes cannot share equally
+    make = {"segment": lambda root: write_scenes(root, {"train": 6, "val": 3}), "detect": detection_set}
+    root = make[kind](tmp_path / "images")
     script, tests = tmp_path / "script.py", str(Path(__file__).parents[1])
     script.write_text(PROCESSES)
     said = ""

@@ -259,7 +259,7 @@ def test_sigterm_after_the_last_step_names_the_checkpoint_and_goes_on(
 ) -> None:
     folder = RunFolder(tmp := place / "runs" / "after")
     folder.checkpoints.mkdir(parents=True)
-    torch.save({"global_step": 3}, folder.last)
+    torch.save({"global_step": 3, "state_dict": {}}, folder.last)
     cli_of_run = Namespace(command="finetune", config=Namespace(resume=True, runs_dir=str(tmp.parent), name="after"))
     folder.config.touch()
     with pytest.raises(Terminated) as stop, run_folder(cli_of_run, "finetune"):
