@@ -41,7 +41,7 @@ def test_names_of_hubs_and_addresses_are_taken_for_files_that_are_missing(
     command: str, option: str, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in HUB:
-        images = [] if option.startswith("--data") else ["--data.root", "shapes"]
+        images = [] if option.startswith(("--data", "--config")) else ["--data.root", "shapes"]
         try:
             code = main([command, *images, option, name])
         except SystemExit as error:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.commands import recipe_choice, recipes
 from lit_splitmask.commands.compare.experiment import Comparison
 from lit_splitmask.commands.compare.options import Options
@@ -21,6 +22,8 @@ def compare(request: Request) -> int:
     """
     quiet()
     options = Options.parse(request.settings())
+    if options.weights is not None:
+        load_weights(options.weights)  # an error appears before anything is scanned or built
     found = glance(options.root)
     name = options.recipe
     if name is None:
