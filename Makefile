@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint types install
+.PHONY: demo test check lint types install gpu-check
 
 install: $(VENV)/.installed
 
@@ -26,3 +26,7 @@ types: install
 	$(BIN)/mypy
 
 check: lint types test
+
+# The tests and benchmarks that need a GPU, in less than ten minutes.
+gpu-check: install
+	$(BIN)/python benchmarks/gpu_check.py
