@@ -75,14 +75,16 @@ def test_two_processes_and_one_choose_the_same_checkpoints(kind: str, tmp_path: 
         json.loads((tmp_path / f"{name}.json").read_text()) for name in ("of1-rank0", "of2-rank0", "of2-rank1")
     )
     assert first == second
+    assert len(first["history"]) == 4
+    for selected in ("measured", "scored"):
+        kept = torch.load(tmp_path / "of2" / selected / "best.ckpt", weights_only=True)
+        assert kept["global_step"] == first[selected]
+    assert "sync_dist" not in said  # Lightning's advice for scores that differ between the processes
+    if kind == "detect":  # each process samples regions of its own images, so the weights are not those of one process
+        return
     assert first["measured"] == one["measured"]
     assert first["scored"] == one["scored"]
     assert first["score"] == pytest.approx(one["score"], abs=1e-4)
-    assert len(one["history"]) == 4
     for ours, theirs in zip(one["history"], first["history"], strict=True):
         assert ours["step"] == theirs["step"]
         assert ours["values"] == pytest.approx(theirs["values"], rel=1e-3)
-    for selected in ("measured", "scored"):
-        kept = [torch.load(tmp_path / of / selected / "best.ckpt", weights_only=True) for of in ("of1", "of2")]
-        assert [each["global_step"] for each in kept] == [one[selected]] * 2
-    assert "sync_dist" not in said  # Lightning's advice for scores that differ between the processes
