@@ -117,10 +117,10 @@ class TrainsObjective(TrainModule):
         )
 
     def views(self, images: Tensor, *more: Tensor) -> dict[str, Any]:
-        """The objective's inputs from uint8 crops (B, C, H, W); ``more`` are other crops of the same images."""
+        """The objective's inputs from uint8 crops (B, C, H, W); ``more`` are other crops, or the tokenizer's view."""
         views: dict[str, Any] = {"images": self.normalise(images)}
         if self._objective.tokenizer_to_fit is not None:
-            views["token_view"] = token_view(images)
+            views["token_view"] = token_view(images, *more)
         if self._objective.num_crops > 1:
             views["crops"] = [views["images"], *(self.normalise(crop) for crop in more)]
         return views
@@ -198,8 +198,9 @@ class TrainsObjective(TrainModule):
         """Half-size views of ``num_crops`` training crops, in batches on this module's device."""
         seen = 0
         for batch in self._fitting_loader(num_crops):
-            images = batch["image"][: num_crops - seen].to(self.device)
-            yield token_view(images)
+            views = [batch[name] for name in ("image", "image_1") if name in batch]
+            images, *more = (view[: num_crops - seen].to(self.device) for view in views)
+            yield token_view(images, *more)
             seen += len(images)
             if seen >= num_crops:
                 return
