@@ -12,7 +12,7 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.seeding import derive_seed
 from lit_splitmask.tokenizers.base import CONSTANT_PATCH_NORM, Codebook
 from lit_splitmask.tokenizers.faiss_gpu import FaissSearch, faiss_gpu_works
-from lit_splitmask.tokenizers.lloyd import Search, TorchSearch, lloyd, strides
+from lit_splitmask.tokenizers.lloyd import START_PER_WORD, Search, TorchSearch, lloyd, spread_start, strides
 from lit_splitmask.tokenizers.progress import counted
 from lit_splitmask.tokenizers.sampling import sample_patches
 
@@ -88,7 +88,7 @@ def spherical_kmeans(
         Centroids of unit length, (V, d) float32.
     """
     device = torch.device(device)
-    search: Search = FaissSearch(points.shape[1]) if device.type == "cuda" and faiss_gpu_works() else TorchSearch()
+    search = search_on(device, points.shape[1])
     log.info(
         "k-means: %s points, %s words, by %s on %s",
         f"{len(points):,}",
@@ -96,9 +96,10 @@ def spherical_kmeans(
         "faiss" if isinstance(search, FaissSearch) else "torch",
         "GPU" if device.type != "cpu" else "CPU",
     )
-    first = np.random.default_rng(derive_seed(seed, "kmeans")).choice(len(points), num_words, replace=False)
+    generator = np.random.default_rng(derive_seed(seed, "kmeans"))
+    some = np.sort(generator.choice(len(points), min(len(points), START_PER_WORD * num_words), replace=False))
+    words = spread_start(torch.from_numpy(points[some]).to(device), num_words, generator)
     everything = torch.from_numpy(points)
-    words = everything[torch.from_numpy(np.sort(first))].to(device)
     if (
         device.type == "cuda"
         and isinstance(search, TorchSearch)
@@ -107,3 +108,8 @@ def spherical_kmeans(
         everything = everything.to(device)  # else they are sent in each iteration
     plan = counted(strides(len(points), num_words, iterations), iterations, "k-means")
     return lloyd(everything, words, plan, search).cpu().numpy()
+
+
+def search_on(device: torch.device, dimensions: int) -> Search:
+    """What finds the nearest words on a device: faiss on GPUs that it can use, else torch."""
+    return FaissSearch(dimensions) if device.type == "cuda" and faiss_gpu_works() else TorchSearch()

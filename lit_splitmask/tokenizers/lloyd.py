@@ -92,7 +92,9 @@ def spread_start(points: Tensor, num_words: int, generator: np.random.Generator)
     """
     chances = torch.from_numpy(generator.random(num_words)).to(points.device)
     chosen = torch.zeros(num_words, dtype=torch.int64, device=points.device)
-    nearest = torch.ones(len(points), device=points.device)  # half of the squared distance, 1 - cosine, except for the first
+    nearest = torch.ones(
+        len(points), device=points.device
+    )  # half of the squared distance, 1 - cosine, except for the first
     for number in range(num_words):
         cumulated = nearest.double().cumsum(0)
         place = torch.searchsorted(cumulated, chances[number] * cumulated[-1], right=True).clamp(max=len(points) - 1)
