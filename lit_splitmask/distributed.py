@@ -103,7 +103,7 @@ def after_process_zero(work: Callable[[], object], *results: Tensor) -> None:
     if world_size() == 1:
         work()
         return
-    group = dist.new_group(backend="gloo", timeout=PATIENCE)  # before the work: all processes make it together
+    group: Any = dist.new_group(backend="gloo", timeout=PATIENCE)  # before the work: all processes make it together
     try:
         if rank() == 0:
             work()

@@ -56,6 +56,7 @@ class FileData(CropData):
         self.cache_gb = cache_gb
         self.index_dir = Path(index_dir)
         self._index: FolderIndex | None = None
+        self.fitted_file = self._file_for_fitted
 
     @property
     @abstractmethod
@@ -158,7 +159,7 @@ class FileData(CropData):
         """The indexes of all folders that training images come from."""
         return [self.index]
 
-    def fitted_file(self, settings: str) -> Path:
+    def _file_for_fitted(self, settings: str) -> Path:
         """The file, beside the index, in which to keep what was fitted on the training crops.
 
         Args:

@@ -1,7 +1,7 @@
 """The base of all datamodules: training budget, epochs, samplers and loaders."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -60,6 +60,7 @@ class ImageData(LightningDataModule, ABC):
     """
 
     unlabelled_share = 0.0  # JointData has more
+    fitted_file: Callable[[str], Path] | None = None  # FileData has one
 
     def __init__(
         self,
@@ -139,9 +140,10 @@ class ImageData(LightningDataModule, ABC):
             schedule = whole_epochs(schedule, self.num_epochs)  # Lightning does not validate after a partial epoch
         if self.trainer is None:
             return schedule
-        max_steps = own_max_steps(self.trainer, self.budget, schedule, self.num_epochs, self._installed_steps)
-        if max_steps is not None:
-            return self._schedule_of(Budget(steps=max_steps))
+        if (
+            own := own_max_steps(self.trainer, self.budget, schedule, self.num_epochs, self._installed_steps)
+        ) is not None:
+            return self._schedule_of(Budget(steps=own))
         self._installed_steps = schedule.steps
         self.trainer.fit_loop.epoch_loop.max_steps = schedule.steps
         return schedule

@@ -150,6 +150,7 @@ def test_other_pixels_in_a_file_ask_for_another_codebook(root: Path) -> None:
         data = image_data(root, index_dir=str(root.parent / f"index{len(names)}"))
         data.prepare_data()
         data.setup("validate")
+        assert data.fitted_file is not None
         return data.fitted_file("settings")
 
     names: list[str] = []
