@@ -140,10 +140,9 @@ class ImageData(LightningDataModule, ABC):
             schedule = whole_epochs(schedule, self.num_epochs)  # Lightning does not validate after a partial epoch
         if self.trainer is None:
             return schedule
-        if (
-            own := own_max_steps(self.trainer, self.budget, schedule, self.num_epochs, self._installed_steps)
-        ) is not None:
-            return self._schedule_of(Budget(steps=own))
+        max_steps = own_max_steps(self.trainer, self.budget, schedule, self.num_epochs, self._installed_steps)
+        if max_steps is not None:
+            return self._schedule_of(Budget(steps=max_steps))
         self._installed_steps = schedule.steps
         self.trainer.fit_loop.epoch_loop.max_steps = schedule.steps
         return schedule
@@ -260,9 +259,8 @@ class ImageData(LightningDataModule, ABC):
             world_size=self._world_size,
             accumulate=self._accumulate,
         )
-        return make_loader(
-            self.train_images(), sampler, batch_size=sampler.loader_batch_size, num_workers=self.num_workers
-        )
+        images = self.train_images()
+        return make_loader(images, sampler, batch_size=sampler.loader_batch_size, num_workers=self.num_workers)
 
     @property
     def repeats(self) -> int:
