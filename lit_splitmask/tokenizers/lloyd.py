@@ -64,7 +64,7 @@ class TorchSearch:
     def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Similarity (n,) float32 and index (n,) int64 of the most similar word of each point (n, d) float32."""
         with fast_products():
-            scores = points @ self._columns
+            scores = points.to(self._columns.device) @ self._columns
         if scores.device.type != "cpu":
             similarity, nearest = scores.max(dim=1)
             return similarity, nearest
@@ -94,7 +94,7 @@ def spread_start(points: Tensor, num_words: int, generator: np.random.Generator)
     chosen = torch.zeros(num_words, dtype=torch.int64, device=points.device)
     nearest = torch.ones(
         len(points), device=points.device
-    )  # half of the squared distance, 1 - cosine, except for the first
+    )  # 1 - cosine, half of the squared distance; at first unknown
     for number in range(num_words):
         cumulated = nearest.double().cumsum(0)
         place = torch.searchsorted(cumulated, chances[number] * cumulated[-1], right=True).clamp(max=len(points) - 1)
@@ -116,12 +116,7 @@ def strides(num_points: int, num_words: int, iterations: int) -> list[int]:
     return [stride if stride <= most else (2 if most >= 2 and stride > 2 else 1) for stride in plan]
 
 
-def lloyd(
-    points: Tensor,
-    words: Tensor,
-    plan: Iterable[int],
-    search: Search,
-) -> Tensor:
+def lloyd(points: Tensor, words: Tensor, plan: Iterable[int], search: Search) -> Tensor:
     """Moves each word to the normalised mean of the points that are most similar to it, again and again.
 
     Args:
@@ -147,10 +142,10 @@ def _iteration(points: Tensor, words: Tensor, search: Search) -> Tensor:
     sums, sizes = torch.zeros_like(words), torch.zeros(len(words), device=words.device)
     similarities = []
     for rows in points.split(_rows_at_a_time(words)):
-        rows = rows.to(words.device)
-        similarity, nearest = search(rows)
-        add_rows(sums, nearest.to(words.device), rows)
-        sizes += torch.bincount(nearest.to(words.device), minlength=len(words))
+        similarity, nearest = search(rows)  # faiss wants them on the CPU
+        nearest = nearest.to(words.device)
+        add_rows(sums, nearest, rows.to(words.device))
+        sizes += torch.bincount(nearest, minlength=len(words))
         similarities.append(similarity)
     empty = sizes.eq(0).nonzero()[:, 0]
     if len(empty):
