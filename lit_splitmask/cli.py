@@ -12,7 +12,7 @@ from lit_splitmask.commands.processes import explain, leave_the_others
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.terminal import outlive_the_terminal
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import is_disk_error
+from lit_splitmask.files import is_disk_error, local_folder
 
 COMMANDS = {
     "plan": "plan.command:plan",
@@ -74,7 +74,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     try:
         request = Request.read(command, rest)
-        check_root(request.root)
+        check_data(request)
         return _function(command)(request)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -106,12 +106,17 @@ def _run(arguments: list[str]) -> int:
         return 2
 
 
-def check_root(root: str | None) -> None:
-    """Checks the data folder, before the slow imports.
+def check_data(request: Request) -> None:
+    """Checks the folders of images, before the slow imports.
 
     Raises:
-        UserError: It does not exist, or is a file.
+        UserError: One is an address that is not read, does not exist, or is a file.
     """
+    root = request.root
+    if request.datamodule == "Shards":
+        return  # which may be anywhere
+    for place in filter(None, (root, request.manifest, *request.pool)):
+        local_folder(place)
     if root is not None and not os.path.isdir(Path(root).expanduser()):
         kind = "is a file" if os.path.exists(Path(root).expanduser()) else "does not exist"
         raise UserError(f"The data folder {root} {kind} (from {Path.cwd()}). Give the folder that holds the images.")
