@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lit_splitmask import __version__
 from lit_splitmask.commands.help import USAGE, help_of
-from lit_splitmask.commands.processes import explain, leave_the_others
+from lit_splitmask.commands.processes import error_prefix, explain, leave_the_others
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.terminal import outlive_the_terminal
 from lit_splitmask.errors import UserError
@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": "compare.command:compare",
     "probe": "probe:probe",
     "embed": "embed:embed",
+    "shard": "shard:shard",
     "recipes": "recipes:list_recipes",
     "convert-dalle": "convert_dalle:convert_dalle",
     "fit": "lightning_commands:lightning",
@@ -77,18 +78,18 @@ def _run(arguments: list[str]) -> int:
         check_data(request)
         return _function(command)(request)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{error_prefix()}: {error}", file=sys.stderr)
         return 1
     except OSError as error:
         if not is_disk_error(error):
             raise
         place = f" ({error.filename})" if error.filename else ""
-        print(f"error: The disk failed: {error.strerror}{place}. {DISK_ADVICE}", file=sys.stderr)
+        print(f"{error_prefix()}: The disk failed: {error.strerror}{place}. {DISK_ADVICE}", file=sys.stderr)
         return 1
     except RuntimeError as error:
         if (explanation := explain(error)) is None:
             raise
-        print(f"error: {explanation}", file=sys.stderr)
+        print(f"{error_prefix()}: {explanation}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
