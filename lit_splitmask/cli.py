@@ -12,7 +12,7 @@ from lit_splitmask.commands.processes import error_prefix, explain, leave_the_ot
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.terminal import outlive_the_terminal
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import is_disk_error, local_folder
+from lit_splitmask.files import is_disk_error, is_remote, local_folder
 
 COMMANDS = {
     "plan": "plan.command:plan",
@@ -114,8 +114,8 @@ def check_data(request: Request) -> None:
         UserError: One is an address that is not read, does not exist, or is a file.
     """
     root = request.root
-    if request.datamodule == "Shards":
-        return  # which may be anywhere
+    if request.datamodule == "Shards" or (root is not None and is_remote(root) and request.names_settings):
+        return  # the settings may name Shards, which may be anywhere; other datamodules refuse an address themselves
     for place in filter(None, (root, request.manifest, *request.pool)):
         local_folder(place)
     if root is not None and not os.path.isdir(Path(root).expanduser()):

@@ -21,7 +21,10 @@ except ImportError:  # Windows, which does not delete files that a process has o
     fcntl = None  # type: ignore[assignment]
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # pathlib makes one slash of two; C:/ is a drive
-_COPY = {"s3": "`aws s3 sync {root} DIR`", "gs": "`gcloud storage rsync --recursive {root} DIR`"}
+_COPY = {
+    "s3": "copy it with `aws s3 sync {root} DIR`",
+    "gs": "copy it with `gcloud storage rsync --recursive {root} DIR`",
+}
 
 _PARTIAL = re.compile(r"\.[0-9a-f]{12}\.tmp$")
 """How the names of :func:`partial_name` end."""
@@ -55,9 +58,9 @@ def local_folder(root: str) -> Path:
     if not is_remote(root):
         return Path(root).expanduser()
     scheme = root.partition(":")[0]
-    copy = _COPY.get(scheme, "a download").format(root=root)
+    copy = _COPY.get(scheme, "download it").format(root=root)
     raise UserError(
-        f"{root} is an address, and images are read from folders of this machine: copy them with {copy}, and give DIR. To read "
+        f"{root} is an address, and images are read from folders of this machine: {copy}, and give the folder DIR. To read "
         "from a bucket while training, write shards with lit-splitmask shard, and give --data Shards with the bucket's address."
     )
 

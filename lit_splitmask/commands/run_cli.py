@@ -50,7 +50,7 @@ def quiet() -> None:
 
     for pattern in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=pattern)
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in ("lightning.pytorch", "lightning.fabric", "litdata"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if not logging.getLogger().handlers:
         level = logging.INFO if is_process_zero() else logging.ERROR  # the others would say the same

@@ -201,12 +201,12 @@ def write_shards(
         raise UserError(f"{out} is not empty: give another folder with --out DIR.")
     splits: dict[str, ShardedSplit] = {}
     for name, (names, labels) in files.items():
-        order = np.arange(len(names))
+        order = list(range(len(names)))
         if name == "train":
-            order = np.random.default_rng(seed).permutation(len(names))
+            order = np.random.default_rng(seed).permutation(len(names)).tolist()
         stored = [names[index] for index in order]
         sizes, num_bytes = _write(out / name, ({"image": read(file)} for file in stored), shard_bytes)
-        splits[name] = ShardedSplit(stored, [int(labels[index]) for index in order], sizes, num_bytes)
+        splits[name] = ShardedSplit(stored, [labels[index] for index in order], sizes, num_bytes)
     record = ShardRecord(splits, list(class_names), *statistics)
     _write(out / RECORD, [{"json": json.dumps({"version": VERSION, **asdict(record)}).encode()}], shard_bytes)
     return record
