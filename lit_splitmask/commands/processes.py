@@ -1,6 +1,7 @@
-"""The processes of a run: how many a launcher started, how one ends when the run fails or is stopped, errors of others."""
+"""The processes of a run: how many a launcher started, how one ends when it is stopped or the run fails, errors of others."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -49,10 +50,36 @@ def was_started_again() -> bool:
     return any(os.environ.get(name, "0") != "0" for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
 
 
+def this_rank() -> int:
+    """Which process of a run this is, as its launcher or Lightning said; 0 for one that was started alone."""
+    return int(next((os.environ[name] for name in RANKS if name in os.environ), "0"))
+
+
 def error_prefix() -> str:
     """How an error begins: which process it comes from, unless that is process zero."""
-    rank = next((os.environ[name] for name in RANKS if name in os.environ), "0")
-    return "error" if rank == "0" else f"error (process {rank})"
+    return f"error (process {this_rank()})" if this_rank() else "error"
+
+
+class Terminated(SystemExit):
+    """SIGTERM, while nothing is trained: in training, ``StopOnSignal`` takes it.
+
+    Attributes:
+        kept: What was saved, and the command to run then; None if nobody knows.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+        self.kept: str | None = None
+
+
+def end_at_sigterm() -> None:
+    """Lets SIGTERM raise :class:`Terminated`, so that files are closed, locks are released, and the user gets a word."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
 
 
 def leave_the_others(code: int) -> None:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_splitmask.callbacks.whole_checkpoints import newest_whole, read_checkpoint
-from lit_splitmask.commands.processes import launched
+from lit_splitmask.commands.processes import Terminated, launched
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import cannot_write, lock, remove_abandoned
 
@@ -88,9 +88,11 @@ def new_run(runs_dir: str, name: str | None, default: str) -> Iterator[RunFolder
         default: The name, with a number if it is taken, of a run without a name.
 
     Raises:
-        UserError: A run of this name exists, the folder cannot be made, or externally started processes have no name for it.
+        UserError: A run of this name exists, its name is not UTF-8, the folder cannot be made, or externally started processes
+            have no name for it.
     """
     base, started = Path(runs_dir), launched()
+    _check_utf8(base / (name or default))
     if name is None and started is not None and started.per_node * started.nodes > 1:
         raise UserError("A run whose processes torchrun or SLURM starts needs a name: give --name NAME.")
     if getattr(rank_zero_only, "rank", 0):
@@ -105,7 +107,7 @@ def new_run(runs_dir: str, name: str | None, default: str) -> Iterator[RunFolder
                 yield folder
             except BaseException as error:
                 is_kept = any(folder.checkpoints.glob("*.ckpt"))
-                if not is_kept and (isinstance(error, UserError) or not folder.config.exists()):
+                if not is_kept and (isinstance(error, UserError | Terminated) or not folder.config.exists()):
                     shutil.rmtree(folder.path, ignore_errors=True)  # frees the name
                 raise
     finally:
@@ -132,6 +134,18 @@ def resumed_run(runs_dir: str, name: str | None) -> Iterator[RunFolder]:
         for path in (folder.path, folder.checkpoints):
             remove_abandoned(path)
         yield folder
+
+
+def _check_utf8(path: Path) -> None:
+    """Checks that libraries, which write UTF-8, can write the name of a folder."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise UserError(
+            f"The name of the run's folder, {shown}, is not UTF-8, and not every library can write to it: choose another --name "
+            "or --runs_dir."
+        ) from None
 
 
 def _inherited(base: Path, name: str | None) -> RunFolder:
