@@ -9,11 +9,18 @@ from pathlib import Path
 
 from lit_splitmask import __version__
 from lit_splitmask.commands.help import USAGE, help_of
-from lit_splitmask.commands.processes import Terminated, end_at_sigterm, explain, leave_the_others
+from lit_splitmask.commands.processes import (
+    Terminated,
+    end_at_sigterm,
+    error_prefix,
+    explain,
+    leave_the_others,
+    this_rank,
+)
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.terminal import outlive_the_terminal, use_utf8
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import is_disk_error
+from lit_splitmask.files import is_disk_error, is_remote, local_folder
 
 COMMANDS = {
     "plan": "plan.command:plan",
@@ -22,6 +29,7 @@ COMMANDS = {
     "compare": "compare.command:compare",
     "probe": "probe:probe",
     "embed": "embed:embed",
+    "shard": "shard:shard",
     "recipes": "recipes:list_recipes",
     "convert-dalle": "convert_dalle:convert_dalle",
     "fit": "lightning_commands:lightning",
@@ -77,27 +85,27 @@ def _run(arguments: list[str]) -> int:
         return 0
     try:
         request = Request.read(command, rest)
-        check_root(request.root)
+        check_data(request)
         return _function(command)(request)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{error_prefix()}: {error}", file=sys.stderr)
         return 1
     except OSError as error:
         if not is_disk_error(error):
             raise
         place = f" ({error.filename})" if error.filename else ""
-        print(f"error: The disk failed: {error.strerror}{place}. {DISK_ADVICE}", file=sys.stderr)
+        print(f"{error_prefix()}: The disk failed: {error.strerror}{place}. {DISK_ADVICE}", file=sys.stderr)
         return 1
     except RuntimeError as error:
         if (explanation := explain(error)) is None:
             raise
-        print(f"error: {explanation}", file=sys.stderr)
+        print(f"{error_prefix()}: {explanation}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except Terminated as stop:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if this_rank() == 0:
             print(f"stopped by SIGTERM: {stop.kept or _to_repeat(arguments)}", file=sys.stderr)
         return 143
     except SystemExit as error:
@@ -123,12 +131,17 @@ def _to_repeat(arguments: Sequence[str]) -> str:
     return f"{kept}:\n  {shlex.join(['lit-splitmask', *arguments])}"
 
 
-def check_root(root: str | None) -> None:
-    """Checks the data folder, before the slow imports.
+def check_data(request: Request) -> None:
+    """Checks the folders of images, before the slow imports.
 
     Raises:
-        UserError: It does not exist, or is a file.
+        UserError: One is an address that is not read, does not exist, or is a file.
     """
+    root = request.root
+    if request.datamodule == "Shards" or (root is not None and is_remote(root) and request.names_settings):
+        return  # the settings may name Shards, which may be anywhere; other datamodules refuse an address themselves
+    for place in filter(None, (root, request.manifest, *request.pool)):
+        local_folder(place)
     if root is not None and not os.path.isdir(Path(root).expanduser()):
         kind = "is a file" if os.path.exists(Path(root).expanduser()) else "does not exist"
         raise UserError(f"The data folder {root} {kind} (from {Path.cwd()}). Give the folder that holds the images.")

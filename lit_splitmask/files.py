@@ -21,6 +21,12 @@ try:
 except ImportError:  # Windows, which does not delete files that a process has open
     fcntl = None  # type: ignore[assignment]
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # pathlib makes one slash of two; C:/ is a drive
+_COPY = {
+    "s3": "copy it with `aws s3 sync {root} DIR`",
+    "gs": "copy it with `gcloud storage rsync --recursive {root} DIR`",
+}
+
 _PARTIAL = re.compile(r"\.[0-9a-f]{12}\.tmp$")
 """How the names of :func:`partial_name` end."""
 
@@ -52,6 +58,27 @@ def check_regular(path: str | Path) -> None:
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a folder fails by itself
         raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, and only files are read", str(path))
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is an address, such as ``s3://bucket/folder``, and not a folder or file of this machine."""
+    return _ADDRESS.match(path) is not None
+
+
+def local_folder(root: str) -> Path:
+    """The path of a folder of images, which must be on this machine.
+
+    Raises:
+        UserError: It is an address.
+    """
+    if not is_remote(root):
+        return Path(root).expanduser()
+    scheme = root.partition(":")[0]
+    copy = _COPY.get(scheme, "download it").format(root=root)
+    raise UserError(
+        f"{root} is an address, and images are read from folders of this machine: {copy}, and give the folder DIR. To read "
+        "from a bucket while training, write shards with lit-splitmask shard, and give --data Shards with the bucket's address."
+    )
 
 
 def is_file(path: str | Path) -> bool:

@@ -12,7 +12,7 @@ from lightning import LightningDataModule
 from replicas import draw, food
 from scenes import scene_data, write_scenes
 from tiny_runs import classifier, image_data, one_thread, pretrain_module, tiny_trainer  # noqa: F401
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from lit_splitmask import contract
 from lit_splitmask.contract import (
@@ -25,6 +25,7 @@ from lit_splitmask.contract import (
 )
 from lit_splitmask.datamodules import Budget, CocoDetection, Food101, Manifest
 from lit_splitmask.datamodules.file_data import FileData
+from lit_splitmask.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
 
@@ -233,3 +234,42 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pyte
     exec(example, names)
     assert names["module"].num_classes == 2
     assert names["module"].trainer.global_step == 2
+
+
+class BatchesOfItsOwn(NumClasses):
+    """A loader whose batches a batch sampler makes."""
+
+    def train_dataloader(self) -> DataLoader:
+        loader = super().train_dataloader()
+        return DataLoader(
+            loader.dataset, batch_sampler=BatchSampler(SequentialSampler(loader.dataset), 4, drop_last=True)
+        )
+
+
+@pytest.mark.parametrize("datamodule", [NumClasses, BatchesOfItsOwn])
+@pytest.mark.parametrize("length", [{"max_steps": 3}, {"max_steps": 3, "max_epochs": 9}, {"max_epochs": 2}])
+def test_a_plain_data_loader_trains_for_steps_and_for_epochs(
+    datamodule: type[LightningDataModule], length: dict[str, int], tmp_path: Path
+) -> None:
+    trainer = tiny_trainer(tmp_path, accumulate_grad_batches=2 if "max_epochs" in length else 1, **length)
+    module = classifier()
+    trainer.fit(module, datamodule=datamodule())
+    assert trainer.global_step == (3 if "max_steps" in length else 2)
+    assert module.images_per_step == 4 * trainer.accumulate_grad_batches
+
+
+@pytest.mark.parametrize("make", [classifier, pretrain_module])
+def test_a_loader_without_a_datamodule_trains_for_steps(make: Any, tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path, max_steps=3)
+    module = make(num_classes=2) if make is classifier else make()
+    trainer.fit(module, NumClasses().train_dataloader())
+    assert (trainer.global_step, module.images_per_step) == (3, 4)
+
+
+def test_a_loader_without_a_batch_size_is_named(tmp_path: Path) -> None:
+    class Unbatched(NumClasses):
+        def train_dataloader(self) -> Any:
+            return [next(iter(super().train_dataloader()))]
+
+    with pytest.raises(UserError, match="of class list, is unknown"):
+        tiny_trainer(tmp_path, max_steps=3).fit(classifier(), datamodule=Unbatched())

@@ -15,7 +15,7 @@ from lit_splitmask.commands.run_cli import RunCLI, last_checkpoint, quiet
 from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.commands.tasks.registry import Task, choose_task
 from lit_splitmask.commands.tasks.report import TaskReport
-from lit_splitmask.commands.training import after_requeue, fit, run_folder, starting_settings
+from lit_splitmask.commands.training import after_requeue, check_recipe_of_shards, fit, run_folder, starting_settings
 from lit_splitmask.config_files import public_path
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.files import write_atomically
@@ -32,6 +32,8 @@ def finetune(request: Request) -> int:
     request = after_requeue(request)
     task = choose_task(request)
     chosen = request.root is not None and not request.names_settings
+    if chosen:
+        check_recipe_of_shards(request)
     choice = task.default_recipe(request) if chosen else None
     if choice is not None and request.auxiliary is not None:
         choice = recipe_choice.joint(choice)

@@ -13,6 +13,7 @@ Pre-train a Vision Transformer on your own images, fine-tune it, and find out wh
   compare    is pre-training worth it? several seeds, a table, a verdict     lit-splitmask compare --data.root DIR
   probe      evaluate frozen features: k-NN and linear probes                lit-splitmask probe --weights W --data.root DIR
   embed      write the features of all images, and draw a map of them        lit-splitmask embed --weights W --data.root DIR
+  shard      write the images into a few large files, also for a bucket      lit-splitmask shard --data.root DIR --out DIR
   recipes    list the built-in recipes                                       lit-splitmask recipes
   convert-dalle
              convert OpenAI's d-VAE encoder to safetensors                   lit-splitmask convert-dalle --weights encoder.pkl
@@ -136,6 +137,21 @@ Writes a backbone's features of all images as NPZ: features (N, D), path, label,
   --out FILE.npz               the file (default: runs/embed-WEIGHTS-IMAGES.npz); the map is a PNG of the same name
   --most_on_map N              largest number of images on the map (2,000)
   --seed N                     seed of random weights (0)
+""",
+    "shard": """\
+usage: lit-splitmask shard --data.root DIR --out DIR [options]
+
+Writes the images as they are, with their splits and classes, into a few large files, for training with --data Shards: from a
+disk that is slow with small files, or, once they are copied there, from a bucket. Needs litdata (pip install
+'lit-splitmask[stream]').
+
+  --data.root DIR              folder of images; --data CLASS for another datamodule
+  --out DIR                    folder of the shards; it must be empty
+  --layout NAME                what the folder is: splits, classes, subfolders or flat (default: what plan says)
+  --data.statistics imagenet|dataset|half
+                               pixel statistics to store with the images (imagenet)
+  --shard_mb MEGABYTES         size of a shard (64)
+  --seed N                     seed of the order in which the training images are stored (0)
 """,
     "recipes": """\
 usage: lit-splitmask recipes

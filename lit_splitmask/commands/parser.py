@@ -9,6 +9,7 @@ import yaml
 from jsonargparse import get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lit_splitmask.commands.processes import error_prefix
 from lit_splitmask.config_files import check_yaml, up_to_date
 
 CONFIG_MODE = "lit_splitmask"
@@ -30,7 +31,7 @@ class ShortErrors:
     """Reports a wrong option in one paragraph, and exits with code 2."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        print(f"error: {shorten(message)}", file=sys.stderr)
+        print(f"{error_prefix()}: {shorten(message)}", file=sys.stderr)
         raise SystemExit(2)
 
 

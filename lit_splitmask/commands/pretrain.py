@@ -12,7 +12,7 @@ from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import RunCLI, quiet
 from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.commands.tasks.registry import TASKS, Task, root_for_finetuning, task_for_folder, task_for_recipe
-from lit_splitmask.commands.training import after_requeue, fit, run_folder, starting_settings
+from lit_splitmask.commands.training import after_requeue, check_recipe_of_shards, fit, run_folder, starting_settings
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.glance import glance
 from lit_splitmask.tokenizers import Codebook
@@ -65,6 +65,7 @@ def _choice(request: Request) -> recipe_choice.Choice | None:
     """The recipe for the images; None if the request names settings to start from."""
     if request.root is None or request.names_settings:
         return None
+    check_recipe_of_shards(request)
     found = [glance(folder) for folder in (request.root, *request.pool)]
     num_images = sum(folder.num_images for folder in found)
     return recipe_choice.choose(num_images, found[0].median_side, torch.cuda.is_available())
@@ -73,7 +74,7 @@ def _choice(request: Request) -> recipe_choice.Choice | None:
 def _finetune_options(request: Request) -> list[str]:
     """Options of ``finetune`` for the same images, with their annotations if there are any, and for the matching recipe."""
     images, task = request.data_options(), TASKS["classify"]
-    if request.root is not None:
+    if request.root is not None and request.datamodule != "Shards":
         annotated = root_for_finetuning(request.root)
         task = _task_of(annotated)
         if task.name != "classify":

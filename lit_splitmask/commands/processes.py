@@ -1,12 +1,63 @@
-"""How a process ends when it is stopped or, as one of several of a run, when the run fails; errors that come from others."""
+"""The processes of a run: how many a launcher started, how one ends when it is stopped or the run fails, errors of others."""
 
 import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 WAIT = 3.0
 """Seconds that the process that started the others has to end before them; Lightning looks after them every five seconds."""
+
+
+RANKS = ("RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK")
+"""Environment variables that say which process of a run this is, by launcher; ``LOCAL_RANK`` is Lightning's own."""
+
+
+@dataclass(frozen=True)
+class Launched:
+    """Processes that torchrun or SLURM started together.
+
+    Attributes:
+        per_node: Processes on each node.
+        nodes: Number of nodes.
+    """
+
+    per_node: int
+    nodes: int
+
+
+def launched(environment: Mapping[str, str] | None = None) -> Launched | None:
+    """The processes that a launcher started; None if this process was started alone.
+
+    Args:
+        environment: The environment variables; None for those of this process.
+    """
+    values = os.environ if environment is None else environment
+    if "TORCHELASTIC_RUN_ID" in values:
+        per_node = int(values["LOCAL_WORLD_SIZE"])
+        return Launched(per_node, int(values["WORLD_SIZE"]) // per_node)
+    # An interactive shell of SLURM has the job's variables too, but runs as a single process.
+    if "SLURM_PROCID" in values and values.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        nodes = int(values.get("SLURM_NNODES", "1"))
+        return Launched(int(values.get("SLURM_NTASKS", "1")) // nodes, nodes)
+    return None
+
+
+def was_started_again() -> bool:
+    """Whether SLURM has requeued this job, or torchrun started its processes again."""
+    return any(os.environ.get(name, "0") != "0" for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
+
+
+def this_rank() -> int:
+    """Which process of a run this is, as its launcher or Lightning said; 0 for one that was started alone."""
+    return int(next((os.environ[name] for name in RANKS if name in os.environ), "0"))
+
+
+def error_prefix() -> str:
+    """How an error begins: which process it comes from, unless that is process zero."""
+    return f"error (process {this_rank()})" if this_rank() else "error"
 
 
 class Terminated(SystemExit):

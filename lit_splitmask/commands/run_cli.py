@@ -1,7 +1,9 @@
 """LightningCLI for one run: a fixed module, a folder for the run, and a recipe that every option overrides."""
 
+import os
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from lit_splitmask import modules
 from lit_splitmask.callbacks.whole_checkpoints import write_whole_checkpoints
 from lit_splitmask.commands.config_classes import check_classes
 from lit_splitmask.commands.parser import CONFIG_MODE, Parser
+from lit_splitmask.commands.processes import RANKS, launched
 from lit_splitmask.commands.request import names_budget
 from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.datamodules.image_data import ImageData
@@ -49,10 +52,11 @@ def quiet() -> None:
 
     for pattern in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=pattern)
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in ("lightning.pytorch", "lightning.fabric", "litdata"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if not logging.getLogger().handlers:
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        level = logging.INFO if is_process_zero() else logging.ERROR  # the others would say the same
+        logging.basicConfig(level=level, format="%(message)s")
         for name in ("faiss", "matplotlib", "PIL"):
             logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -171,6 +175,7 @@ class RunCLI(LightningCLI):
                 TensorBoardLogger(str(folder.path), name="tensorboard", version=""),
             ]
         settings["default_root_dir"] = str(folder.path)
+        fit_to_launcher(settings, os.environ)
         trainer = build_trainer(settings)
         write_whole_checkpoints(trainer)
         return trainer, self.config_init["model"], self.config_init["data"]
@@ -179,6 +184,29 @@ class RunCLI(LightningCLI):
         """Writes the resolved settings, from which the run can be repeated or resumed."""
         text = self.parser.dump(self.config, skip_none=False, skip_link_targets=True)
         write_atomically(folder.config, text.encode())
+
+
+def fit_to_launcher(settings: dict[str, Any], environment: Mapping[str, str]) -> None:
+    """Gives the trainer the processes that torchrun or SLURM started, unless the user has said how many they are.
+
+    Args:
+        settings: The trainer's settings, which are changed.
+        environment: The environment variables.
+
+    Raises:
+        UserError: There are several nodes, but no launcher started this process.
+    """
+    started = launched(environment)
+    if started is not None:
+        if settings.get("devices") in (None, "auto"):
+            settings["devices"] = started.per_node
+        if settings.get("num_nodes") in (None, 1):
+            settings["num_nodes"] = started.nodes
+    elif settings.get("num_nodes") not in (None, 1) and not any(name in environment for name in RANKS):
+        raise UserError(
+            f"trainer.num_nodes is {settings['num_nodes']}, but a command starts processes on its own node only: run it on "
+            "each node with torchrun, or on all of them with srun (docs/guide/nodes.md has both command lines)."
+        )
 
 
 def build_trainer(settings: dict[str, Any]) -> Trainer:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_splitmask.callbacks.whole_checkpoints import newest_whole, read_checkpoint
-from lit_splitmask.commands.processes import Terminated
+from lit_splitmask.commands.processes import Terminated, launched
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import cannot_write, lock, remove_abandoned
 
@@ -88,11 +88,13 @@ def new_run(runs_dir: str, name: str | None, default: str) -> Iterator[RunFolder
         default: The name, with a number if it is taken, of a run without a name.
 
     Raises:
-        UserError: A run of this name exists, its name is not UTF-8, the folder cannot be made, or an externally started process
-            has no name for it.
+        UserError: A run of this name exists, its name is not UTF-8, the folder cannot be made, or externally started processes
+            have no name for it.
     """
-    base = Path(runs_dir)
+    base, started = Path(runs_dir), launched()
     _check_utf8(base / (name or default))
+    if name is None and started is not None and started.per_node * started.nodes > 1:
+        raise UserError("A run whose processes torchrun or SLURM starts needs a name: give --name NAME.")
     if getattr(rank_zero_only, "rank", 0):
         yield _inherited(base, name)
         return
@@ -151,7 +153,7 @@ def _inherited(base: Path, name: str | None) -> RunFolder:
     if INHERITED in os.environ:
         return RunFolder(Path(os.environ[INHERITED]))
     if name is None:
-        raise UserError("A run on externally started processes (torchrun, SLURM) needs a name: give --name NAME.")
+        raise UserError("A run on externally started processes needs a name: give --name NAME.")
     return RunFolder(base / name)
 
 

@@ -1,6 +1,5 @@
 """What ``pretrain`` and ``finetune`` share: the settings to start from, the folder of the run, and the training."""
 
-import os
 import shlex
 import signal
 import sys
@@ -14,12 +13,13 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_splitmask.callbacks import StopOnSignal
 from lit_splitmask.commands import recipe_choice, recipes
-from lit_splitmask.commands.processes import Terminated
+from lit_splitmask.commands.processes import Terminated, was_started_again
 from lit_splitmask.commands.request import Option, Request
 from lit_splitmask.commands.run_cli import RunCLI, is_process_zero, trainer_defaults
 from lit_splitmask.commands.run_folder import RunFolder, keep_metrics, new_run, resumed_run
 from lit_splitmask.config_files import read_settings
 from lit_splitmask.datamodules.image_data import ImageData
+from lit_splitmask.errors import UserError
 
 
 def starting_settings(request: Request, choice: recipe_choice.Choice | None) -> dict[str, Any]:
@@ -42,9 +42,22 @@ def starting_settings(request: Request, choice: recipe_choice.Choice | None) -> 
     return settings
 
 
+def check_recipe_of_shards(request: Request) -> None:
+    """Checks that the images from which a recipe would be chosen are files.
+
+    Raises:
+        UserError: They are in shards.
+    """
+    if request.datamodule == "Shards":
+        raise UserError(
+            "No recipe is chosen for shards: give one with --recipe NAME (lit-splitmask recipes lists them; lit-splitmask plan "
+            "names the one for the folder that the shards were written from)."
+        )
+
+
 def after_requeue(request: Request) -> Request:
-    """The request, with ``--resume`` if SLURM started the job again and its run exists."""
-    if os.environ.get("SLURM_RESTART_COUNT", "0") == "0" or request.name is None or request.resume:
+    """The request, with ``--resume`` if SLURM or torchrun started the same command again and its run exists."""
+    if not was_started_again() or request.name is None or request.resume:
         return request
     if not RunFolder(Path(request.runs_dir) / request.name).config.is_file():
         return request

@@ -22,6 +22,7 @@ from lit_splitmask.datamodules.published.imagenet import ImageNet
 from lit_splitmask.datamodules.published.inaturalist import INaturalist2018, INaturalist2019
 from lit_splitmask.datamodules.published.stanford_cars import StanfordCars
 from lit_splitmask.datamodules.segmentation_folder import SegmentationFolder
+from lit_splitmask.datamodules.shards import Shards
 from lit_splitmask.images.glance import Glance, glance
 from lit_splitmask.loading.budget import Budget
 
@@ -46,6 +47,7 @@ __all__ = [
     "PretrainAugment",
     "SegmentAugment",
     "SegmentationFolder",
+    "Shards",
     "Sketch",
     "StanfordCars",
     "glance",

@@ -25,6 +25,7 @@ from lit_splitmask.datamodules.coco_splits import (
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.datamodules.recognise import LAYOUTS, recognise
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import local_folder
 from lit_splitmask.images.examined import Examined, examine_once, load_examined
 from lit_splitmask.images.index import folder_in
 from lit_splitmask.images.split import check_shares
@@ -104,7 +105,7 @@ class CocoDetection(ImageData):
             raise UserError(
                 f"max_size={max_size}, the largest long side, must be at least image_size={image_size}, the short side."
             )
-        self.root, self.max_size, self.augment = Path(root).expanduser(), max_size, augment
+        self.root, self.max_size, self.augment = local_folder(root), max_size, augment
         self.annotations, self.val_share, self.index_dir = annotations, val_share, Path(index_dir)
         self._requested_masks = masks
         self._coco: CocoSet | None = None

@@ -9,6 +9,7 @@ from typing import Any
 
 from lit_splitmask.datamodules.crop_data import CropData
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import local_folder
 from lit_splitmask.images.cache import Reader, choose_store_size
 from lit_splitmask.images.cache_writer import StoreWhileScanning, build
 from lit_splitmask.images.index import FolderIndex, load_index
@@ -51,7 +52,7 @@ class FileData(CropData):
         **settings: Any,
     ) -> None:
         super().__init__(image_size=image_size, **settings)
-        self.root = Path(root).expanduser()
+        self.root = local_folder(root)
         self.statistics: StatisticsKind = statistics
         self.cache_gb = cache_gb
         self.index_dir = Path(index_dir)

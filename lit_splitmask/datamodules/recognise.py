@@ -11,6 +11,7 @@ from lit_splitmask.annotations.coco_files import find_annotations
 from lit_splitmask.annotations.pairs import find_pairs, looks_like_segmentation
 from lit_splitmask.datamodules.markers import check_not_published
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import local_folder
 from lit_splitmask.images.layout import LabelsMode, LayoutName, understand
 from lit_splitmask.images.tree import Tree
 
@@ -64,7 +65,7 @@ def recognise(root: str | Path, mode: LabelsMode = "auto", layout: str = "auto",
     Raises:
         UserError: There is no such folder or no image in it, or two readings are about as likely.
     """
-    root = Path(root).expanduser()
+    root = local_folder(str(root))
     tree = tree or Tree.read(root)
     if layout not in LAYOUTS:
         raise UserError(f"There is no layout {layout!r}: --layout is one of {', '.join(LAYOUTS)}.")

@@ -16,6 +16,7 @@ from lit_splitmask.augment.segment import SegmentAugment, scale_for
 from lit_splitmask.datamodules.image_data import ImageData, check_counts
 from lit_splitmask.distributed import rank
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import local_folder
 from lit_splitmask.images.index import folder_in
 from lit_splitmask.images.split import check_shares, cut, drop_shared
 from lit_splitmask.images.statistics import FIXED, Colour, StatisticsKind, dataset_statistics
@@ -101,7 +102,7 @@ class SegmentationFolder(ImageData):
         check_shares(val_share, 0.0)
         check_counts(short_side=short_side, num_classes=num_classes)
         self.options = MapOptions(void, None if values is None else tuple(values), colours)
-        self.root = Path(root).expanduser()
+        self.root = local_folder(root)
         self.short_side = short_side
         self.val_share = val_share
         self.augment = augment or SegmentAugment()

@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Iterator
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -55,10 +56,11 @@ class DecodeError(UserError):
 _plugins = threading.Lock()
 
 
-def open_image(path: str | Path) -> Image.Image:
+def open_image(path: str | Path, data: bytes | None = None) -> Image.Image:
     """Opens an image file of one of :data:`FORMATS`; the pixels are not read yet. Not a pipe, which may wait for ever."""
-    check_regular(path)
-    image = Image.open(path, formats=_known_formats())
+    if data is None:
+        check_regular(path)
+    image = Image.open(path if data is None else BytesIO(data), formats=_known_formats())
     if isinstance(image, TiffImageFile) and image.tag_v2.get(_ORIENTATION_TAG) in _SIDEWAYS:
         image.filename = (
             ""  # else Pillow 13 maps uncompressed pixels into memory at the upright size, which garbles them
@@ -74,7 +76,7 @@ def _known_formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def decode(path: str | Path, draft_size: int | None = None) -> np.ndarray:
+def decode(path: str | Path, draft_size: int | None = None, data: bytes | None = None) -> np.ndarray:
     """Reads an image file as RGB; of an animated one the first frame.
 
     The EXIF orientation is applied, transparency is composited over white, and an image of 16 bits or more (or of floats) is
@@ -84,6 +86,7 @@ def decode(path: str | Path, draft_size: int | None = None) -> np.ndarray:
         path: The file; its content counts, not its extension.
         draft_size: Allows a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, which is faster, as long as both sides stay at
             least this long.
+        data: The content, if it is in memory already; ``path`` then only names the image in errors.
 
     Returns:
         (H, W, 3) uint8.
@@ -93,7 +96,7 @@ def decode(path: str | Path, draft_size: int | None = None) -> np.ndarray:
         UserError: Memory ran out on a large image.
     """
     try:
-        with open_image(path) as image:
+        with open_image(path, data) as image:
             size = image.size
             if draft_size is not None:
                 image.draft(None, (draft_size, draft_size))
@@ -105,7 +108,7 @@ def decode(path: str | Path, draft_size: int | None = None) -> np.ndarray:
             hold(memory_for(image))
             turn = orientation(image)  # loads a PNG
             if image.format in ("JPEG", "MPO"):
-                data = Path(path).read_bytes()
+                data = Path(path).read_bytes() if data is None else data
                 if data.count(b"\xff\xda") > _MOST_SCANS:
                     raise ValueError(f"a JPEG of more than {_MOST_SCANS} scans, which would take very long")
                 if image.format == "JPEG" and image.mode == "RGB" and image.size == size and turn == 1:
@@ -117,9 +120,9 @@ def decode(path: str | Path, draft_size: int | None = None) -> np.ndarray:
     except FileNotFoundError:
         raise _missing(path) from None
     except MemoryError:
-        raise _no_memory(path) from None
+        raise _no_memory(path, data) from None
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
-        why = reason(error, path)
+        why = reason(error, path, data)
         raise DecodeError(
             f"The image {path} cannot be decoded: {why}. Replace it by a readable copy, or take it out of the folder.",
             why,
@@ -137,10 +140,10 @@ def memory_for(image: Image.Image) -> int:
     return 7 * pixels + (20 if image.has_transparency_data else 8) * strip
 
 
-def _no_memory(path: str | Path) -> UserError:
+def _no_memory(path: str | Path, data: bytes | None) -> UserError:
     """The error for an image that does not fit into memory. A large one is not left out: which images are used must not depend on
     what else the machine does. A small one is damaged: it claims more than it has."""
-    height, width = read_shape(path)
+    height, width = read_shape(path, data)
     if height * width <= _STRIP_PIXELS:
         why = "it claims to need more memory than there is"
         return DecodeError(
@@ -172,7 +175,7 @@ def _missing(path: str | Path) -> DecodeError:
     )
 
 
-def reason(error: BaseException, path: str | Path) -> str:
+def reason(error: BaseException, path: str | Path, data: bytes | None = None) -> str:
     """Why an image cannot be read, in words where the library's own would not help."""
     if isinstance(error, Image.DecompressionBombError):
         size = re.search(r"(\d+) pixels", str(error))
@@ -182,16 +185,16 @@ def reason(error: BaseException, path: str | Path) -> str:
     if isinstance(error, ValueError) and any(sign in str(error) for sign in _TEXT_TOO_LARGE):
         return "a text chunk in it, such as a workflow that a program has saved, is larger than Pillow reads: save it without"
     if isinstance(error, UnidentifiedImageError):
-        return _content(path)
+        return _content(path, data)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"{type(error).__name__}: {error}"
 
 
-def _content(path: str | Path) -> str:
+def _content(path: str | Path, data: bytes | None) -> str:
     """What a file is that is no image, by its first bytes."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") if data is None else BytesIO(data) as file:
             head = file.read(512)
     except OSError as error:
         return str(error.strerror)
@@ -235,14 +238,14 @@ def _decode_jpeg(data: bytes) -> np.ndarray | None:
         return None
 
 
-def read_shape(path: str | Path) -> tuple[int, int]:
+def read_shape(path: str | Path, data: bytes | None = None) -> tuple[int, int]:
     """The height and width of an image, upright; only its header is read.
 
     Raises:
         DecodeError: The file is missing or no image.
     """
     try:
-        with open_image(path) as image:
+        with open_image(path, data) as image:
             return _upright_shape(image)
     except FileNotFoundError:
         raise _missing(path) from None

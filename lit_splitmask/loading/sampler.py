@@ -25,6 +25,9 @@ class WrapAroundSampler(DistributedSampler):
 
     The class is a ``DistributedSampler`` so that Lightning does not replace it.
 
+    Attributes:
+        permute: Makes the order of a pass from a generator and the number of images.
+
     Args:
         num_images: Number of images to choose from.
         batch_size: Images per optimizer step, over all processes and micro-batches.
@@ -62,6 +65,7 @@ class WrapAroundSampler(DistributedSampler):
         self.order_seed = seed
         self.repeats = repeats
         self.accumulate = accumulate
+        self.permute: Callable[[np.random.Generator, int], np.ndarray] = np.random.Generator.permutation
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
     @property
@@ -85,7 +89,7 @@ class WrapAroundSampler(DistributedSampler):
         pass_number, index = divmod(number, self.num_images)
         if self._order[0] != pass_number:
             generator = np.random.default_rng(derive_seed(self.order_seed, "order", pass_number))
-            self._order = (pass_number, generator.permutation(self.num_images))
+            self._order = (pass_number, self.permute(generator, self.num_images))
         return pass_number * self.repeats + copy, int(self._order[1][index])
 
 

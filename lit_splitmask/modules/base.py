@@ -91,10 +91,16 @@ class TrainModule(LightningModule):
         """
         if self.data.images_per_step is not None:
             return self.data.images_per_step
+        self.trainer.fit_loop.setup_data()  # with the trainer's max_steps, nothing has asked for the loader yet
         loader = self.trainer.train_dataloader
         batch_size = getattr(loader, "batch_size", None)
+        if batch_size is None:  # a batch_sampler makes the batches
+            batch_size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
         if batch_size is None:
-            raise UserError("The batch size of the training loader is unknown: use a DataLoader with batch_size.")
+            raise UserError(
+                f"The batch size of the training loader, of class {type(loader).__name__}, is unknown: use a DataLoader with "
+                "batch_size, or a datamodule with images_per_step."
+            )
         return int(batch_size) * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
     def setup(self, stage: str) -> None:

@@ -258,3 +258,15 @@ def test_many_threads_may_open_the_first_images_at_the_same_time(tmp_path: Path)
         command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONSAFEPATH": ""}
     )
     assert found.stdout.strip() == "{(12, 8)}"
+
+
+def test_an_image_in_memory_is_decoded_as_its_file_is(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    for name, options in {"a.png": {}, "b.jpg": {"quality": 90}, "c.jpg": {"exif": exif}, "d.tif": {}}.items():
+        path = save(tmp_path / name, Image.fromarray(RAMP).convert("RGB").resize((96, 64)), **options)
+        for draft in (None, 16):
+            assert np.array_equal(decode("elsewhere.jpg", draft, path.read_bytes()), decode(path, draft)), name
+    for data, why in ((b"<html>", "a web page"), (b"", "empty"), (path.read_bytes()[:40], "cannot be decoded")):
+        with pytest.raises(DecodeError, match=rf"elsewhere\.jpg.*{why}"):
+            decode("elsewhere.jpg", data=data)

@@ -24,6 +24,7 @@ from lit_splitmask.commands.run_cli import quiet
 from lit_splitmask.commands.tasks.registry import classifier_recipe, task_for_folder
 from lit_splitmask.datamodules.recognise import WAYS_TO_LABEL, Reading
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import local_folder
 from lit_splitmask.images.index import FolderIndex
 from lit_splitmask.units import size
 
@@ -202,6 +203,8 @@ def plan(request: Request) -> int:
             f"plan takes one folder of images (lit-splitmask plan --data.root DIR) or a list of them (--data.manifest FILE.csv), "
             f"but was given {given}."
         )
+    for place in filter(None, (*roots, options.manifest)):
+        local_folder(place)
     result = make_plan(request, roots[0] if roots else None, options.index_dir, options.recipe)
     if options.json:
         print(json.dumps(asdict(result), indent=2, ensure_ascii=False))
