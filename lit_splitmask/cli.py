@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": "compare.command:compare",
     "probe": "probe:probe",
     "embed": "embed:embed",
+    "reproduce": "reproduce.command:reproduce",
     "recipes": "recipes:list_recipes",
     "convert-dalle": "convert_dalle:convert_dalle",
     "fit": "lightning_commands:lightning",
