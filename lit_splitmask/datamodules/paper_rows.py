@@ -67,12 +67,14 @@ class Finetuning:
         recipe: The recipe.
         images: What it trains on and is evaluated on.
         base: The recipe for ViT-B; None for the same.
+        options: Options of ``finetune`` over the recipe.
     """
 
     name: str
     recipe: str
     images: Images
     base: str | None = None
+    options: tuple[str, ...] = ()
 
     def recipe_for(self, backbone: str) -> str:
         """The recipe for ``ViT-S`` or ``ViT-B``."""
@@ -166,7 +168,9 @@ def paper_tables() -> dict[str, PaperTable]:
         for name, values in data["pretraining"].items()
     }
     finetunings = {
-        name: Finetuning(name, **{**values, "images": images[values["images"]]})
+        name: Finetuning(
+            name, **{**values, "images": images[values["images"]], "options": tuple(values.get("options", ()))}
+        )
         for name, values in data["finetuning"].items()
     }
     tables = {}

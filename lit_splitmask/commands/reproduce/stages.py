@@ -2,9 +2,11 @@
 
 import math
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from lit_splitmask import callbacks, datamodules
 from lit_splitmask.commands import recipes
@@ -132,6 +134,13 @@ def _stages(row: Row, seed: int, setting: Setting) -> Iterator[Stage]:
         yield _probe(row, row.probe, start, weights, seed, setting)
 
 
+@cache
+def _data_of(recipe: str) -> Mapping[str, Any]:
+    """The settings of a recipe's images."""
+    data: Mapping[str, Any] = recipes.read(recipe)["data"]["init_args"]
+    return data
+
+
 def _letter(row: Row) -> str:
     return SIZES[row.backbone][0]
 
@@ -159,8 +168,7 @@ def _pretrain(row: Row, pretraining: Pretraining, seed: int, setting: Setting) -
         *_common(seed, setting, name),
         *setting.set_pretrain,
     ]
-    batch: int = recipes.read(recipe)["data"]["init_args"]["batch_size"]
-    steps = math.ceil(round(passes * count(images)) / batch)
+    steps = math.ceil(round(passes * count(images)) / _data_of(recipe)["batch_size"])
     return Stage("pretrain", name, tuple(arguments), recipe, max(1, steps))
 
 
@@ -174,7 +182,7 @@ def _finetune(
     after: float | None = None,
 ) -> Stage:
     recipe = finetuning.recipe_for(row.backbone)
-    data = recipes.read(recipe)["data"]["init_args"]
+    data = _data_of(recipe)
     ((unit, length),) = data["budget"].items()
     length = max(1, round(setting.scale * length)) if unit == "steps" else setting.scale * length
     steps = length if unit == "steps" else math.ceil(round(length * count(finetuning.images)) / data["batch_size"])
@@ -184,6 +192,7 @@ def _finetune(
         f"--data.root={setting.root}",
         *([f"--model.backbone.size={SIZES[row.backbone]}"] if weights is None else [f"--weights={weights}"]),
         *_budget(unit, length, setting.set_finetune),
+        *finetuning.options,
         *_common(seed, setting, name),
         *setting.set_finetune,
     ]
