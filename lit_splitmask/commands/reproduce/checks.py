@@ -89,7 +89,9 @@ def _folder_of(images: Images, option: str, root: str) -> str:
     folder = Path(root) / data.find(*parts)
     looks = datamodules.looks_like_coco if is_coco else datamodules.looks_like_segmentation
     if option == "--data.root" and not looks(folder):
-        missing = "annotations/instances_train2017.json" if is_coco else "annotations/training/ and annotations/validation/"
+        missing = (
+            "annotations/instances_train2017.json" if is_coco else "annotations/training/ and annotations/validation/"
+        )
         raise UserError(
             f"{folder} holds the images of {facts.title}, but not their annotations: it needs {missing} beside them, from the "
             "same place."

@@ -53,7 +53,9 @@ def _print_commands(row: Row, options: Options) -> None:
 def _run(row: Row, table: PaperTable, options: Options) -> None:
     setting = checked(row, options)
     if setting.scale < 1:
-        print(f"Every training has {setting.scale:g} times the steps of the paper's: the numbers cannot be compared with it.")
+        print(
+            f"Every training has {setting.scale:g} times the steps of the paper's: the numbers cannot be compared with it."
+        )
     measured = run_row(row, options.seeds, setting)
     commands = [str(stage) for seed in options.seeds for stage in stages_of(row, seed, setting)]
     entry = write_results(row, measured, commands, setting)

@@ -45,7 +45,16 @@ def show(tables: Sequence[PaperTable], setting: Setting, hours: Hours | None) ->
     console = new_console()
     for paper in tables:
         scores = list(dict.fromkeys(score for row in paper.rows.values() for score in row.paper))
-        columns = ["row", "method", "pre-training", "then", "steps", *([] if hours is None else ["hours"]), "paper, %", "needs"]
+        columns = [
+            "row",
+            "method",
+            "pre-training",
+            "then",
+            "steps",
+            *([] if hours is None else ["hours"]),
+            "paper, %",
+            "needs",
+        ]
         table = Table(*columns, title=f"{paper.heading}. {paper.title} ({', '.join(scores)})", title_justify="left")
         for row in paper.rows.values():
             table.add_row(*_cells(row, setting, hours))
@@ -54,7 +63,9 @@ def show(tables: Sequence[PaperTable], setting: Setting, hours: Hours | None) ->
             console.print(paper.note)
         console.print()
     console.print(_length(setting.scale))
-    console.print("To run a row: lit-splitmask reproduce TABLE --row ROW --data.root DIR; --dry_run prints its commands.")
+    console.print(
+        "To run a row: lit-splitmask reproduce TABLE --row ROW --data.root DIR; --dry_run prints its commands."
+    )
 
 
 def _length(scale: float) -> str:

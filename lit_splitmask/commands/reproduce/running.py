@@ -73,7 +73,9 @@ def run_stage(stage: Stage, out: Path) -> None:
     start = time.monotonic()
     code = run_command([stage.command, *arguments])
     if code:
-        print(f"The command above ended with code {code}. The same reproduce command goes on from there.", file=sys.stderr)
+        print(
+            f"The command above ended with code {code}. The same reproduce command goes on from there.", file=sys.stderr
+        )
         raise SystemExit(code)
     write_json(record, {**entry, "finished": True})
     print(f"  {duration(time.monotonic() - start)}", flush=True)
@@ -115,7 +117,9 @@ def scores_of(stage: Stage, out: Path) -> dict[str, float]:
     else:
         found = next((path for path in (folder / "test.json", folder / "val.json") if path.is_file()), None)
         if found is None:
-            raise UserError(f"{folder} has no scores, since the dataset has no test images: check the folder of --data.root.")
+            raise UserError(
+                f"{folder} has no scores, since the dataset has no test images: check the folder of --data.root."
+            )
         values = json.loads(found.read_text())["scores"]
     missing = [written for _, written in stage.scores if values.get(written) is None]
     if missing:

@@ -136,7 +136,12 @@ def _draw_objects(root: Path) -> None:
             left, top, width, height = 20 + 110 * part, 40 + 50 * part, 90, 120
             right, bottom = left + width, top + height
             outline = [left, top, right, top, right, bottom, left, bottom]
-            shape = {"bbox": [left, top, width, height], "segmentation": [outline], "area": width * height, "iscrowd": 0}
+            shape = {
+                "bbox": [left, top, width, height],
+                "segmentation": [outline],
+                "area": width * height,
+                "iscrowd": 0,
+            }
             objects.append({"id": 4 * number + part, "image_id": number, "category_id": 1, **shape})
     (root / "annotations").mkdir()
     categories = [{"id": 1, "name": "object"}]

@@ -160,7 +160,10 @@ def test_rows_that_need_the_same_training_share_it() -> None:
     table = paper_tables()["table6"].rows
     starts = {stages_of(table[f"deit-s-{name}"], 0, Setting())[0].name for name in ("cars", "food101", "sketch")}
     assert starts == {"supervised-imagenet-s-seed0"}
-    assert distinct([table["deit-s-cars"]]).keys() == {"supervised-imagenet-s-seed0", "supervised-imagenet-s-on-cars-seed0"}
+    assert distinct([table["deit-s-cars"]]).keys() == {
+        "supervised-imagenet-s-seed0",
+        "supervised-imagenet-s-on-cars-seed0",
+    }
 
 
 def test_epochs_of_pre_training_are_those_of_table_3_and_of_constant_updates() -> None:

@@ -1,9 +1,11 @@
 """One row of each table and figure runs at a tiny scale, on replicas of the datasets, and can be interrupted."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,9 @@ TINY = """--model.backbone.embed_dim=32 --model.backbone.depth={depth} --model.b
 --model.backbone.patch_size=8 --data.image_size={size} --data.batch_size=4 --data.num_workers=0 --data.num_epochs=2
 --trainer.accelerator=cpu --trainer.precision=32-true"""
 SHAPE = "--model.backbone.embed_dim=32 --model.backbone.num_heads=2 --model.backbone.patch_size=8"
-LOAD = "--data.batch_size=4 --data.num_workers=0 --data.num_epochs=1 --trainer.accelerator=cpu --trainer.precision=32-true"
+LOAD = (
+    "--data.batch_size=4 --data.num_workers=0 --data.num_epochs=1 --trainer.accelerator=cpu --trainer.precision=32-true"
+)
 SEGMENT = f"{LOAD} --data.budget.steps=2 --model.channels=8 --data.short_side=40 --data.image_size=32 {SHAPE}"
 DETECT = f"""{LOAD} --data.budget.steps=2 --data.batch_size=2 --model.detector.channels=16 --model.detector.box_features=24
 --data.image_size=64 --data.max_size=96 {SHAPE} --model.backbone.depth=4"""
@@ -67,7 +71,9 @@ def write_images(row: Row, folder: Path) -> list[str]:
     """Writes the datasets of a row; returns the options that name them."""
     root = folder / row.evaluated_on.name
     writers = {
-        "ADE20K": lambda: write_scenes(root / "ADEChallengeData2016", {"training": 4, "validation": 2}, values=[1, 2, 3, 0]),
+        "ADE20K": lambda: write_scenes(
+            root / "ADEChallengeData2016", {"training": 4, "validation": 2}, values=[1, 2, 3, 0]
+        ),
         "COCO": lambda: write_set(root, train=4, val=1, year="2017"),
     }
     writers.get(row.evaluated_on.data, lambda: REPLICAS[row.evaluated_on.data](root))()
@@ -112,3 +118,42 @@ def test_a_row_runs(table: str, here: Path, capsys: pytest.CaptureFixture[str]) 
         assert value["mean"] == value["seeds"]["0"]
         assert f"│ {score}" in printed
     assert "0.0005 times the paper's length" in printed
+
+
+@pytest.mark.slow
+def test_a_row_that_sigterm_stopped_ends_as_if_it_had_not(tmp_path: Path) -> None:
+    row = paper_tables()["table6"].rows["splitmask-s-cars"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
+    images = write_images(row, tmp_path)
+    longer = [option.replace("passes=1", "passes=60").replace("epochs=2", "epochs=45") for option in options_of(row)]
+    command = [sys.executable, "-m", "lit_splitmask.cli", "reproduce", row.table, f"--row={row.name}", *images, *longer]
+
+    def run(out: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*command, f"--out={out}"], cwd=tmp_path, env=environment)
+
+    assert run("whole").wait() == 0
+    stopped = run("stopped")
+    while not list(tmp_path.glob("stopped/splitmask-cars-s-seed0/checkpoints/last.ckpt")):
+        time.sleep(0.05)
+    stopped.send_signal(signal.SIGTERM)
+    assert stopped.wait() == 143
+    assert not (tmp_path / "stopped/splitmask-cars-s-seed0/backbone.safetensors").exists()
+    assert run("stopped").wait() == 0
+    found = [
+        (tmp_path / out / "splitmask-cars-s-seed0/backbone.safetensors").read_bytes() for out in ("whole", "stopped")
+    ]
+    assert found[0] == found[1]
+    written = [json.loads((tmp_path / out / "results.json").read_text()) for out in ("whole", "stopped")]
+    scores = [one[f"{row.table}/{row.name}"]["scores"] for one in written]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", ["table4", "table5", "table6"])
+def test_hours_come_from_timed_steps(table: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = paper_tables()[table].rows[ROWS[table]]
+    arguments = ["reproduce", table, f"--row={row.name}", "--hours", "--json", *options_of(row)]
+    assert main(arguments) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    hours = [training["hours"] for training in entry["trainings"]]
+    assert all(0 < value < 100 for value in hours)

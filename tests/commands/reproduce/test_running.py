@@ -68,9 +68,15 @@ def test_the_measured_number_stands_beside_the_papers(commands: Commands, capsys
     assert "Trained for 0.01 times the paper's length, so the numbers cannot be compared." in printed
 
 
-def test_seeds_have_trainings_of_their_own_and_are_averaged(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:
+def test_seeds_have_trainings_of_their_own_and_are_averaged(
+    commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([*ROW, "--seeds=0,3"]) == 0
-    assert commands.names == [PRETRAINED, FINETUNED, *(name.replace("seed0", "seed3") for name in (PRETRAINED, FINETUNED))]
+    assert commands.names == [
+        PRETRAINED,
+        FINETUNED,
+        *(name.replace("seed0", "seed3") for name in (PRETRAINED, FINETUNED)),
+    ]
     assert all(f"--model.seed={seed}" in call for seed, call in zip("0033", commands.calls, strict=True))
     assert entry()["top-1"]["mean"] == pytest.approx(60)
     assert entry()["top-1"]["sd"] == pytest.approx(200**0.5)
@@ -98,7 +104,9 @@ def test_an_interrupted_training_goes_on(command: str, commands: Commands, capsy
     assert commands.names == ([PRETRAINED, FINETUNED] if command == "pretrain" else [FINETUNED])
 
 
-def test_trainings_of_other_settings_are_not_taken_for_these(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trainings_of_other_settings_are_not_taken_for_these(
+    commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(ROW) == 0
     assert main([*ROW, '--set_pretrain=["--data.batch_size=64"]']) == 1
     error = capsys.readouterr().err
@@ -108,7 +116,9 @@ def test_trainings_of_other_settings_are_not_taken_for_these(commands: Commands,
     assert entry("other")["top-1"]["mean"] == pytest.approx(70)
 
 
-def test_given_weights_take_the_place_of_the_pre_training(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:
+def test_given_weights_take_the_place_of_the_pre_training(
+    commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("deit.safetensors").touch()
     assert main(["reproduce", "table6", "--row=deit-s-cars", "--data.root=images", "--weights=deit.safetensors"]) == 0
     assert commands.names == ["given-deit-on-cars-seed0"]
