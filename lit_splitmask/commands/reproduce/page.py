@@ -39,8 +39,8 @@ ImageNet's pre-trainings with DALL-E's words need its encoder (`--tokenizer`, [m
 PRETRAININGS = """\
 ## Pre-trainings
 
-In place of DIR stands `--pretrain_root` if a row is evaluated on other images, and else `--data.root`. Steps are optimizer steps of
-the recipe's batch; the hours are `--hours`'.
+DIR is that of `--pretrain_root` if a row is evaluated on other images, and else that of `--data.root`. Steps are optimizer steps of
+the recipe's batch, on the whole dataset.
 """
 
 FINETUNINGS = """\
