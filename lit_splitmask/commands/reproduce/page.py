@@ -39,8 +39,8 @@ ImageNet's pre-trainings with DALL-E's words need its encoder (`--tokenizer`, [m
 PRETRAININGS = """\
 ## Pre-trainings
 
-DIR is that of `--pretrain_root` if a row is evaluated on other images, and else that of `--data.root`. Steps are optimizer steps of
-the recipe's batch, on the whole dataset.
+DIR is that of `--pretrain_root` if a row is evaluated on other images, and else that of `--data.root`. Steps are optimizer steps
+of the recipe's batch, on the whole dataset.
 """
 
 FINETUNINGS = """\

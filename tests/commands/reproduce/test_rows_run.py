@@ -125,7 +125,7 @@ def test_a_row_that_sigterm_stopped_ends_as_if_it_had_not(tmp_path: Path) -> Non
     row = paper_tables()["table6"].rows["splitmask-s-cars"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
     images = write_images(row, tmp_path)
-    longer = [option.replace("passes=1", "passes=60").replace("epochs=2", "epochs=45") for option in options_of(row)]
+    longer = [option.replace("passes=1", "passes=40").replace("epochs=2", "epochs=30") for option in options_of(row)]
     command = [sys.executable, "-m", "lit_splitmask.cli", "reproduce", row.table, f"--row={row.name}", *images, *longer]
 
     def run(out: str) -> subprocess.Popen[bytes]:
