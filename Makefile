@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint types install
+.PHONY: demo test check lint types install gpu-check
 
 install: $(VENV)/.installed
 
@@ -15,8 +15,9 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 demo: install
 	$(BIN)/python -m lit_splitmask.demo
 
+# One process per core, a file of tests at a time: most tests use one thread.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
@@ -26,3 +27,7 @@ types: install
 	$(BIN)/mypy
 
 check: lint types test
+
+# The tests and benchmarks that need a GPU, in less than ten minutes.
+gpu-check: install
+	$(BIN)/python benchmarks/gpu_check.py

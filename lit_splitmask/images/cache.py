@@ -1,15 +1,18 @@
 """Reads the pixel cache: all images of a folder, decoded and shrunk once, in one memory-mapped file."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from lit_splitmask.errors import UserError
 from lit_splitmask.images.decode import decode
 from lit_splitmask.images.index import FolderIndex
 from lit_splitmask.images.names import Names
+from lit_splitmask.images.scan import hash_pixels
 
 # More than four times the crop size gains nothing: there, a crop of 8 % of the area already has the size of the input.
 STORE_FACTORS = (4.0, 3.0, 2.0, 1.5, 1.15)
@@ -141,16 +144,39 @@ class Reader:
         self.draft_size = round(STORE_FACTORS[0] * image_size)
         cache = None if store_size is None else cache_of(index, store_size)
         self.cache = cache if cache is not None and cache.is_whole else None
+        records = [] if self.cache is not None else list(index.files.values())
+        self.times = np.array([(record.size, record.mtime_ns) for record in records], dtype=np.int64).reshape(-1, 2)
+        self.hashes = np.array([record.hash for record in records], dtype=np.bytes_)
 
     def __call__(self, file: str) -> np.ndarray:
         """Reads an image by its path relative to the root: (H, W, 3) uint8.
 
         Raises:
             DecodeError: The image is missing or damaged.
+            UserError: It has been replaced by another one since it was scanned.
         """
         if self.cache is not None:
             return self.cache.read(file)
+        self._check_same(file)
         if self.store_size is not None:
             height, width = self.shapes[self.names.index(file)].tolist()
             return read_shrunk(self.root / file, (height, width), self.store_size)
         return decode(self.root / file, self.draft_size)
+
+    def _check_same(self, file: str) -> None:
+        """Checks a file that was written since it was scanned: another image may have another class, or be in another split."""
+        path, number = self.root / file, self.names.index(file)
+        try:
+            status = os.stat(path)
+        except OSError:
+            return  # decoding says why
+        size, mtime_ns = self.times[number].tolist()
+        if (status.st_size, status.st_mtime_ns) == (size, mtime_ns):
+            return
+        is_decoded = self.hashes[number] != f"{size}-{mtime_ns}".encode()  # published datasets are not, when scanned
+        is_same = hash_pixels(decode(path)).encode() == self.hashes[number] if is_decoded else status.st_size == size
+        if not is_same:
+            raise UserError(
+                f"The image {path} is another one than when the folder was scanned: put the one from before back and resume the "
+                "run, or start a new run with the folder as it is now."
+            )

@@ -16,6 +16,7 @@ from lit_splitmask import modules
 from lit_splitmask.commands import recipes
 from lit_splitmask.commands.plan.cost import TIMING_OPTIONS, StepTimer
 from lit_splitmask.commands.plan.training import Stage as PlannedTraining
+from lit_splitmask.commands.recipe_choice import Choice
 from lit_splitmask.commands.reproduce.stages import SIZES, Stage
 from lit_splitmask.commands.run_cli import RunCLI, quiet, trainer_defaults
 from lit_splitmask.commands.run_folder import RunFolder
@@ -89,7 +90,7 @@ def _step_seconds(command: str, name: str, options: list[str]) -> float:
         recipe["data"]["class_path"] = "ImageFolder"
         module = modules.Pretrain if command == "pretrain" else modules.Classify
         training = PlannedTraining(module, arguments, recipe, Path(directory))
-        return training.plan(recipes.Choice(name, "the paper's"), num_checkpoints=1).step_seconds
+        return training.plan(Choice(name, "the paper's"), num_checkpoints=1).step_seconds
 
 
 def _dense_seconds(module: Any, arguments: list[str], recipe: dict[str, Any], folder: Path) -> float:

@@ -1,0 +1,32 @@
+"""The one call that does all checks on a GPU: what it says of a check that fails or hangs, and how long it may take."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import gpu_check
+
+
+def test_all_checks_together_end_within_ten_minutes() -> None:
+    assert sum(check.limit for check in gpu_check.CHECKS.values()) <= gpu_check.TEN_MINUTES
+
+
+def test_a_check_passes_fails_or_is_stopped_and_its_output_is_kept() -> None:
+    ends = {"print('done')": "passed", "print('bad', flush=True); raise SystemExit(3)": "failed (3)"}
+    for program, outcome in ends.items():
+        found, _, printed = gpu_check.run(gpu_check.Check(("-c", program), 30))
+        assert found == outcome
+        assert printed.strip() in ("done", "bad")
+    hangs = gpu_check.Check(("-c", "import time; print('begun', flush=True); time.sleep(60)"), 1.0)
+    assert gpu_check.run(hangs)[0] == "stopped after 1 s"
+
+
+def test_without_a_gpu_nothing_is_checked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py"])
+    assert gpu_check.main() == 2
+    assert "No GPU" in capsys.readouterr().out
