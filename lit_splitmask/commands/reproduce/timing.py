@@ -2,10 +2,12 @@
 
 import io
 import json
+import logging
 import statistics
 import sys
 import tempfile
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,13 @@ from lit_splitmask.datamodules.paper_rows import Row
 SIDES = (375, 500)
 """Height and width of the drawn images, as ImageNet's usually are."""
 
-NUM_IMAGES = 16
+NUM_IMAGES = 64
 DENSE_BATCH = 2
 """Images in a timed step of segmentation and detection."""
 
 IGNORED = (
     "--data=",
+    "--data.batch_size=",
     "--data.root=",
     "--data.label_share=",
     "--data.budget.",
@@ -77,10 +80,8 @@ def _kind(name: str) -> str:
 
 def _step_seconds(command: str, name: str, options: list[str]) -> float:
     """Seconds of a step of the recipe's batch on this machine."""
-    quiet()
-    recipe = recipes.read(name)
-    task = task_for_recipe(name)
-    with tempfile.TemporaryDirectory() as directory, redirect_stdout(io.StringIO()):
+    recipe, task = recipes.read(name), task_for_recipe(name)
+    with tempfile.TemporaryDirectory() as directory, _silence():
         root = Path(directory) / "images"
         draw = {"segment": _draw_maps, "detect": _draw_objects}.get(task.name, _draw_classes)
         draw(root)
@@ -91,6 +92,18 @@ def _step_seconds(command: str, name: str, options: list[str]) -> float:
         module = modules.Pretrain if command == "pretrain" else modules.Classify
         training = PlannedTraining(module, arguments, recipe, Path(directory))
         return training.plan(Choice(name, "the paper's"), num_checkpoints=1).step_seconds
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Prints and logs nothing of the drawn images."""
+    quiet()
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _dense_seconds(module: Any, arguments: list[str], recipe: dict[str, Any], folder: Path) -> float:
