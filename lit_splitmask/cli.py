@@ -30,6 +30,7 @@ COMMANDS = {
     "probe": "probe:probe",
     "embed": "embed:embed",
     "shard": "shard:shard",
+    "reproduce": "reproduce.command:reproduce",
     "recipes": "recipes:list_recipes",
     "convert-dalle": "convert_dalle:convert_dalle",
     "fit": "lightning_commands:lightning",

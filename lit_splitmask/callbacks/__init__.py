@@ -4,6 +4,7 @@ from lit_splitmask.callbacks.detection_pictures import DetectionPictures
 from lit_splitmask.callbacks.early_stopping import OverfitAwareEarlyStopping
 from lit_splitmask.callbacks.estimate import EstimateTime
 from lit_splitmask.callbacks.export import ExportWeights
+from lit_splitmask.callbacks.export_along import ExportAlong
 from lit_splitmask.callbacks.moving_average import MovingAverage
 from lit_splitmask.callbacks.prediction_writers import CocoResults, LabelMapWriter, PredictionWriter
 from lit_splitmask.callbacks.pretraining_pictures import HalvesPicture
@@ -20,6 +21,7 @@ __all__ = [
     "CocoResults",
     "DetectionPictures",
     "EstimateTime",
+    "ExportAlong",
     "ExportWeights",
     "HalvesPicture",
     "HeldOutLoss",

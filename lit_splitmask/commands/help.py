@@ -14,6 +14,7 @@ Pre-train a Vision Transformer on your own images, fine-tune it, and find out wh
   probe      evaluate frozen features: k-NN and linear probes                lit-splitmask probe --weights W --data.root DIR
   embed      write the features of all images, and draw a map of them        lit-splitmask embed --weights W --data.root DIR
   shard      write the images into a few large files, also for a bucket      lit-splitmask shard --data.root DIR --out DIR
+  reproduce  the paper's tables and figures, row by row                      lit-splitmask reproduce
   recipes    list the built-in recipes                                       lit-splitmask recipes
   convert-dalle
              convert OpenAI's d-VAE encoder to safetensors                   lit-splitmask convert-dalle --weights encoder.pkl
@@ -152,6 +153,27 @@ disk that is slow with small files, or, once they are copied there, from a bucke
                                pixel statistics to store with the images (imagenet)
   --shard_mb MEGABYTES         size of a shard (64)
   --seed N                     seed of the order in which the training images are stored (0)
+""",
+    "reproduce": """\
+usage: lit-splitmask reproduce [TABLE] [--row ROW --data.root DIR] [options]
+
+Lists the rows of the paper's tables and figures: their trainings, steps and numbers. With --row and --data.root, runs a row:
+pre-training, fine-tuning, evaluation. The same command again goes on with what is not finished. Writes results.json.
+
+  TABLE                        table1, table2, table4 to table8, figure2, figure3, figure5 or figure6 (default: all)
+  --row ROW                    one row of the table, such as splitmask-s-cars of table6
+  --data.root DIR              the dataset that the row is evaluated on, in its official layout (docs/datasets.md)
+  --pretrain_root DIR          the dataset that it is pre-trained on, if that is another one
+  --weights FILE               start from these weights instead of those of the row's pre-training
+  --tokenizer FILE             DALL-E's encoder, for rows with its words (lit-splitmask convert-dalle makes it)
+  --scale SHARE                this share of the paper's passes or steps in every training (1)
+  --seeds 0,1,2                seeds, each with trainings of its own (0)
+  --out DIR                    folder of the trainings and results (default: runs/reproduce, or runs/reproduce-scaleSHARE)
+  --set_pretrain '["--data.batch_size=256"]', --set_finetune '[…]', --set_probe '[…]'
+                               more options of pretrain, finetune and probe
+  --dry_run                    print the commands of the row, and run nothing
+  --hours                      list hours on this machine too, from a few timed steps on drawn images (minutes for a table)
+  --json                       list as JSON, with the commands
 """,
     "recipes": """\
 usage: lit-splitmask recipes

@@ -43,6 +43,36 @@ class OptionParser(ShortErrors, argparse.ArgumentParser):
     """argparse's parser, for a few plain options."""
 
 
+def _list(text: str) -> list[str | int | float]:
+    """``a,b`` or ``[a, b]``."""
+    try:
+        value = yaml.safe_load(text if text.startswith("[") else f"[{text}]")
+    except yaml.YAMLError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list such as a,b or '[a, b]'") from None
+    return list(value)
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The value of an option that is a list of words, as ``a,b`` or ``'[a, b]'``.
+
+    Raises:
+        argparse.ArgumentTypeError: It is not a list.
+    """
+    return tuple(str(entry) for entry in _list(text))
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """The value of an option that is a list of numbers, as :func:`words`.
+
+    Raises:
+        argparse.ArgumentTypeError: It is not a list of numbers.
+    """
+    try:
+        return tuple(float(entry) for entry in _list(text))
+    except (TypeError, ValueError):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 1,0.1") from None
+
+
 def shorten(message: str) -> str:
     """The parts of jsonargparse's message that help the user to fix the error."""
     text = str(message)

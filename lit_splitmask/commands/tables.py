@@ -108,7 +108,8 @@ def _settings(recipe: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _markdown(rows: Iterable[Sequence[str]]) -> str:
+def markdown(rows: Iterable[Sequence[str]]) -> str:
+    """Rows as a table; the first is the header."""
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * (lines[0].count("|") - 1), *lines[1:]]) + "\n"
 
@@ -118,7 +119,7 @@ def page() -> str:
     where = [["NAME", "where to get it, and its layout in DIR"]]
     where += [[name, facts.where] for name, facts in published_sets().items()]
     return "\n".join(
-        [INTRODUCTION, _markdown(where), TABLE_3_TEXT, _markdown(table_3()), TABLE_9_TEXT, _markdown(table_9())]
+        [INTRODUCTION, markdown(where), TABLE_3_TEXT, markdown(table_3()), TABLE_9_TEXT, markdown(table_9())]
     )  # fmt: skip
 
 

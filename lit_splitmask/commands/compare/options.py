@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-import yaml
-
-from lit_splitmask.commands.parser import OptionParser
+from lit_splitmask.commands.parser import OptionParser, numbers, words
 from lit_splitmask.comparison import LOOKS, looks_up_to
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.layout import LayoutName
@@ -60,12 +58,12 @@ class Options:
         parser.add_argument("--recipe")
         parser.add_argument("--seeds", type=_seeds, default=cls.seeds)
         parser.add_argument("--max_seeds", type=int, default=cls.max_seeds)
-        parser.add_argument("--label_shares", type=_numbers, default=cls.label_shares)
+        parser.add_argument("--label_shares", type=numbers, default=cls.label_shares)
         parser.add_argument("--weights")
-        parser.add_argument("--methods", type=_words, default=cls.methods)
+        parser.add_argument("--methods", type=words, default=cls.methods)
         parser.add_argument("--equal_time", type=_boolean, default=cls.equal_time)
-        parser.add_argument("--set_pretrain", type=_words, default=cls.set_pretrain)
-        parser.add_argument("--set_finetune", type=_words, default=cls.set_finetune)
+        parser.add_argument("--set_pretrain", type=words, default=cls.set_pretrain)
+        parser.add_argument("--set_finetune", type=words, default=cls.set_finetune)
         options = cls(**vars(parser.parse_args(list(arguments))))
         if not options.root:
             raise UserError("compare needs the folder of images: --data.root DIR.")
@@ -100,26 +98,6 @@ def _seeds(text: str) -> int | None:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto") from None
-
-
-def _list(text: str) -> list[str | int | float]:
-    """``a,b`` or ``[a, b]``."""
-    try:
-        value = yaml.safe_load(text if text.startswith("[") else f"[{text}]")
-    except yaml.YAMLError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list such as a,b or '[a, b]'") from None
-    return list(value)
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(str(entry) for entry in _list(text))
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(entry) for entry in _list(text))
-    except (TypeError, ValueError):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 1,0.1") from None
 
 
 def _boolean(text: str) -> bool:

@@ -38,7 +38,7 @@ MOST_IMAGES = {"cpu": 64, "cuda": 256}
 MOST_CPU_PIXELS = 2**20
 """Largest number of pixels in a timed step on a CPU; larger images are timed in smaller batches."""
 
-_TIMING_OPTIONS = [
+TIMING_OPTIONS = [
     "--trainer.devices=1",
     "--trainer.strategy=auto",
     "--trainer.accumulate_grad_batches=1",
@@ -49,6 +49,7 @@ _TIMING_OPTIONS = [
     "--trainer.enable_checkpointing=false",
     "--trainer.enable_progress_bar=false",
 ]
+"""Options that let a training run for its timed steps alone."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def time_steps(job: Job) -> StepCost:
 def _time_steps(job: Job, num_images: int) -> StepCost:
     timer = StepTimer()
     with tempfile.TemporaryDirectory() as directory, redirect_stdout(io.StringIO()):
-        run = RunCLI(job.module, [*job.arguments, *_TIMING_OPTIONS], job.recipe)
+        run = RunCLI(job.module, [*job.arguments, *TIMING_OPTIONS], job.recipe)
         trainer, module, data = run.build(RunFolder(Path(directory)), [timer])
         data.setup("validate")
         if isinstance(module, Pretrain):

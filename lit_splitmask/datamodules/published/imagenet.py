@@ -47,7 +47,7 @@ class ImageNet(ListedData):
             "enough to pre-train."
         ),
     )
-    recipes = ("splitmask_imagenet",)
+    recipes = ("splitmask_imagenet", "finetune_imagenet")
     markers = (("Data/CLS-LOC",), ("ILSVRC/Data/CLS-LOC",), ("train", "val/ILSVRC2012_val_*.JPEG"))
 
     def listing(self) -> Listing:

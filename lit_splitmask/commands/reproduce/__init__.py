@@ -1,0 +1,1 @@
+"""``lit-splitmask reproduce``: the paper's tables and figures, row by row."""

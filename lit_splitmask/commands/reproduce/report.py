@@ -1,0 +1,172 @@
+"""Lists the rows of the paper, and reports what a row measured beside the paper's numbers."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lit_splitmask.commands.plan.report import new_console
+from lit_splitmask.commands.reproduce.checks import needs_of
+from lit_splitmask.commands.reproduce.running import Measured
+from lit_splitmask.commands.reproduce.stages import Setting, Stage, stages_of
+from lit_splitmask.comparison import mean_and_sd
+from lit_splitmask.datamodules.paper_rows import PaperTable, Row
+from lit_splitmask.files import write_json
+
+Hours = Callable[[Row, Stage], float | None]
+"""Hours of a training on this machine; None if it cannot be timed."""
+
+
+def paper_text(row: Row) -> str:
+    """The paper's numbers of a row, in the order of its scores."""
+    numbers = [number for number in row.paper.values() if number is not None]
+    return ", ".join(f"{number:.1f}" for number in numbers) or "not in the text"
+
+
+def steps_text(stages: Sequence[Stage]) -> str:
+    """The optimizer steps of a row: those of its pre-training, and of what follows."""
+    counts = [f"{stage.steps:,}" for stage in stages if stage.command == "pretrain"]
+    later = [stage.steps for stage in stages if stage.command == "finetune"]
+    counts += [f"{len(later)} × {later[0]:,}" if len(later) > 1 else f"{steps:,}" for steps in later[:1]]
+    return " + ".join(counts)
+
+
+def show(tables: Sequence[PaperTable], setting: Setting, hours: Hours | None) -> None:
+    """Prints the rows of tables.
+
+    Args:
+        tables: The tables.
+        setting: Where the files are, and how the rows are run.
+        hours: Times a training; None to list no hours.
+    """
+    console = new_console()
+    for paper in tables:
+        scores = list(dict.fromkeys(score for row in paper.rows.values() for score in row.paper))
+        columns = [
+            "row",
+            "method",
+            "pre-training",
+            "then",
+            "steps",
+            *([] if hours is None else ["hours"]),
+            "paper, %",
+            "needs",
+        ]
+        table = Table(*columns, title=f"{paper.heading}. {paper.title} ({', '.join(scores)})", title_justify="left")
+        for row in paper.rows.values():
+            table.add_row(*_cells(row, setting, hours))
+        console.print(table)
+        if paper.note:
+            console.print(paper.note)
+        console.print()
+    console.print(_length(setting.scale))
+    console.print(
+        "To run a row: lit-splitmask reproduce TABLE --row ROW --data.root DIR; --dry_run prints its commands."
+    )
+
+
+def _length(scale: float) -> str:
+    if scale == 1:
+        return "Steps are those of the paper's lengths on the whole datasets."
+    return f"Steps are {scale:g} times those of the paper, in every training: the numbers cannot be compared with the paper's."
+
+
+def _cells(row: Row, setting: Setting, hours: Hours | None) -> list[str]:
+    stages = [] if row.outside else stages_of(row, 0, setting)
+    start = "-" if row.outside else "none" if row.pretraining is None else row.pretraining.name
+    then = [] if row.finetuning is None else [row.finetuning.name]
+    then += [] if row.probe is None else ["probe"]
+    cells = [row.name, f"{row.method}, {row.backbone}", start, " + ".join(then), steps_text(stages)]
+    if hours is not None:
+        times = [hours(row, stage) for stage in stages if stage.command != "probe"]
+        known = [time for time in times if time is not None]
+        cells.append("?" if len(known) < len(times) or not times else f"{sum(known):,.1f}")
+    return [*cells, paper_text(row), ", ".join(needs_of(row))]
+
+
+def as_json(tables: Sequence[PaperTable], setting: Setting, hours: Hours | None) -> str:
+    """The rows of tables with their commands, as JSON."""
+    entries = []
+    for paper in tables:
+        for row in paper.rows.values():
+            stages = [] if row.outside else stages_of(row, 0, setting)
+            entries.append(
+                {
+                    "table": row.table,
+                    "row": row.name,
+                    "method": row.method,
+                    "backbone": row.backbone,
+                    "paper": dict(row.paper),
+                    "needs": needs_of(row),
+                    "runs": row.outside is None,
+                    "note": paper.note,
+                    "scale": setting.scale,
+                    "trainings": [
+                        {
+                            "command": str(stage),
+                            "steps": stage.steps,
+                            **({} if hours is None else {"hours": hours(row, stage)}),
+                        }
+                        for stage in stages
+                    ],
+                }
+            )
+    return json.dumps(entries, indent=2, ensure_ascii=False)
+
+
+def write_results(row: Row, measured: Measured, commands: Sequence[str], setting: Setting) -> dict[str, Any]:
+    """Adds a row to ``results.json``, or replaces it; returns its entry.
+
+    Args:
+        row: The row.
+        measured: What was measured.
+        commands: The commands of all seeds.
+        setting: Where the files are, and how the row was run.
+    """
+    path = Path(setting.out) / "results.json"
+    entry: dict[str, Any] = {
+        "table": row.table,
+        "row": row.name,
+        "method": row.method,
+        "backbone": row.backbone,
+        "scale": setting.scale,
+        "scores": {score: _score(row.paper[score], values) for score, values in measured.items()},
+        "commands": list(commands),
+    }
+    results = json.loads(path.read_text()) if path.is_file() else {}
+    write_json(path, {**results, f"{row.table}/{row.name}": entry})
+    return entry
+
+
+def _score(paper: float | None, values: Mapping[int, float]) -> dict[str, Any]:
+    mean, sd = mean_and_sd(list(values.values()))
+    return {"paper": paper, "mean": mean, "sd": sd if len(values) > 1 else None, "seeds": dict(values)}
+
+
+def show_results(row: Row, entry: Mapping[str, Any], note: str, setting: Setting) -> None:
+    """Prints what a row measured beside the paper's numbers."""
+    console: Console = new_console()
+    table = Table("score", "paper, %", "measured, %", "difference", "seeds", title=f"{row.table} {row.name}")
+    for score, found in entry["scores"].items():
+        paper, sd = found["paper"], found["sd"]
+        table.add_row(
+            score,
+            "not in the text" if paper is None else f"{paper:.1f}",
+            f"{found['mean']:.1f}" + ("" if sd is None else f" ± {sd:.1f}"),
+            "" if paper is None else f"{found['mean'] - paper:+.1f}",
+            ", ".join(map(str, found["seeds"])),
+        )
+    console.print(table)
+    if setting.scale < 1:
+        console.print(f"Trained for {setting.scale:g} times the paper's length, so the numbers cannot be compared.")
+    changed = [*setting.set_pretrain, *setting.set_finetune, *setting.set_probe]
+    if changed:
+        console.print(f"Trained with other settings than the paper's: {' '.join(changed)}.")
+    if setting.weights is not None:
+        console.print(f"Started from {setting.weights}, not from the row's pre-training.")
+    if note:
+        console.print(note)
+    console.print(f"Wrote {Path(setting.out) / 'results.json'}.", soft_wrap=True)

@@ -1,0 +1,132 @@
+"""Runs the commands of a row, each once and in a process of its own, and reads what they measured."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lit_splitmask.commands.reproduce.stages import Setting, Stage, stages_of
+from lit_splitmask.commands.run_folder import RunFolder
+from lit_splitmask.datamodules.paper_rows import Row
+from lit_splitmask.errors import UserError
+from lit_splitmask.files import write_json
+from lit_splitmask.units import duration
+
+Measured = dict[str, dict[int, float]]
+"""Measured values in percent, by score and seed."""
+
+
+def run_row(row: Row, seeds: Sequence[int], setting: Setting) -> Measured:
+    """Runs what is not finished of a row, and returns what it measured.
+
+    Args:
+        row: A row that can be run.
+        seeds: Seeds, one after the other.
+        setting: Where the files are, and how the row is run.
+
+    Raises:
+        UserError: The folder holds a training of other settings.
+        SystemExit: A command failed, or was stopped by a signal.
+    """
+    measured: Measured = {score: {} for score in row.paper}
+    for seed in seeds:
+        stages = stages_of(row, seed, setting)
+        for stage in stages:
+            run_stage(stage, Path(setting.out))
+        for stage in stages:
+            for score, value in scores_of(stage, Path(setting.out)).items():
+                measured[score][seed] = value
+    return measured
+
+
+def run_stage(stage: Stage, out: Path) -> None:
+    """Runs a command unless it is finished; goes on with a training that was interrupted.
+
+    Raises:
+        UserError: The folder holds a training of other settings.
+        SystemExit: The command failed, or was stopped by a signal.
+    """
+    record, folder = out / f"{stage.name}.json", out / stage.name
+    known: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
+    if known and known["arguments"] != list(stage.arguments):
+        raise UserError(
+            f"{folder} holds a training of other settings ({' '.join(known['arguments'])}) than these "
+            f"({' '.join(stage.arguments)}): give another --out, or delete it and {record}."
+        )
+    if known.get("finished"):
+        print(f"— finished already: {folder}", flush=True)
+        return
+    arguments = list(stage.arguments)
+    if stage.command == "probe":
+        shutil.rmtree(folder, ignore_errors=True)  # an unfinished one starts again
+    elif any(RunFolder(folder).checkpoints.glob("*.ckpt")):
+        arguments = [f"--runs_dir={out}", f"--name={stage.name}", "--resume"]
+    out.mkdir(parents=True, exist_ok=True)
+    entry: dict[str, Any] = {"command": stage.command, "arguments": list(stage.arguments), "finished": False}
+    write_json(record, entry)
+    print(f"— {stage}", flush=True)
+    start = time.monotonic()
+    code = run_command([stage.command, *arguments])
+    if code:
+        print(
+            f"The command above ended with code {code}. The same reproduce command goes on from there.", file=sys.stderr
+        )
+        raise SystemExit(code)
+    write_json(record, {**entry, "finished": True})
+    print(f"  {duration(time.monotonic() - start)}", flush=True)
+
+
+def run_command(arguments: list[str]) -> int:
+    """Runs a command of this program in a process of its own, which may start others, and passes SIGTERM on to it.
+
+    Args:
+        arguments: The command and its options.
+
+    Returns:
+        Its exit code; 128 and the number of the signal if one ended it.
+    """
+    with subprocess.Popen([sys.executable, "-m", "lit_splitmask.cli", *arguments]) as process:
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            while True:
+                try:
+                    code = process.wait()
+                except KeyboardInterrupt:
+                    continue  # the terminal sent it to that process too, which ends by itself
+                return code if code >= 0 else 128 - code
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def scores_of(stage: Stage, out: Path) -> dict[str, float]:
+    """What a finished command measured of its row's scores, in percent.
+
+    Raises:
+        UserError: It wrote no scores.
+    """
+    if not stage.scores:
+        return {}
+    folder = out / stage.name
+    if stage.command == "probe":
+        values = _probed(json.loads((folder / "probe.json").read_text()))
+    else:
+        found = next((path for path in (folder / "test.json", folder / "val.json") if path.is_file()), None)
+        if found is None:
+            raise UserError(
+                f"{folder} has no scores, since the dataset has no test images: check the folder of --data.root."
+            )
+        values = json.loads(found.read_text())["scores"]
+    missing = [written for _, written in stage.scores if values.get(written) is None]
+    if missing:
+        raise UserError(f"{folder} has no {', '.join(missing)}, which the row reports.")
+    return {score: 100 * values[written] for score, written in stage.scores}
+
+
+def _probed(report: dict[str, Any]) -> dict[str, float]:
+    blocks = {f"block {number}": block["accuracy"] for number, block in enumerate(report["blocks"], start=1)}
+    return {"linear top-1": report["linear"]["accuracy"], **blocks}
