@@ -131,6 +131,8 @@ class ImageData(LightningDataModule, ABC):
 
     def choose_training(self, everything: Samples) -> Samples:
         """The training images to use, of ``everything`` that the training split holds."""
+        if self.label_share == 1:
+            return everything
         return everything.subset(nested_share(everything.labels.tolist(), self.label_share, self.seed))
 
     def _schedule_for_trainer(self) -> Schedule:

@@ -1,6 +1,5 @@
 """Reads the pixel cache: all images of a folder, decoded and shrunk once, in one memory-mapped file."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,13 +7,16 @@ import numpy as np
 from PIL import Image
 
 from lit_splitmask.images.decode import decode
-from lit_splitmask.images.index import FolderIndex
+from lit_splitmask.images.index import PIXELS_VERSION, FolderIndex
 from lit_splitmask.images.names import Names
 
 # More than four times the crop size gains nothing: there, a crop of 8 % of the area already has the size of the input.
 STORE_FACTORS = (4.0, 3.0, 2.0, 1.5, 1.15)
 
-VERSION = 2  # changes with how pixels are decoded, shrunk or laid out
+VERSION = PIXELS_VERSION
+Shapes = Sequence[tuple[int, int]] | np.ndarray
+"""Heights and widths."""
+
 FINISHED_MTIME = 946_684_800  # seconds; modification time of a complete file, so that any later change shows
 
 
@@ -25,6 +27,13 @@ def stored_shape(shape: tuple[int, int], store_size: int) -> tuple[int, int]:
         return shape
     height, width = (max(1, round(side * store_size / short)) for side in shape)
     return height, width
+
+
+def stored_shapes(shapes: np.ndarray, store_size: int) -> np.ndarray:
+    """:func:`stored_shape` of many images: (n, 2) int32 -> (n, 2) int32."""
+    short = shapes.min(axis=1, initial=np.iinfo(np.int32).max, keepdims=True)
+    smaller = np.rint(shapes * np.int64(store_size) / short).clip(1).astype(np.int32)  # rounds halves as Python does
+    return np.where(short <= store_size, shapes, smaller).astype(np.int32)
 
 
 def read_shrunk(path: Path, shape: tuple[int, int], store_size: int) -> np.ndarray:
@@ -61,7 +70,7 @@ def shrink(image: np.ndarray, shape: tuple[int, int], store_size: int) -> np.nda
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
 
 
-def choose_store_size(shapes: Sequence[tuple[int, int]], image_size: int, cache_bytes: float) -> int | None:
+def choose_store_size(shapes: Shapes, image_size: int, cache_bytes: float) -> int | None:
     """Chooses the largest store size whose file fits into ``cache_bytes``; None if none does.
 
     The choice depends on nothing else: with the same images and settings, two machines train on the same pixels.
@@ -73,9 +82,9 @@ def choose_store_size(shapes: Sequence[tuple[int, int]], image_size: int, cache_
     return None
 
 
-def num_bytes(shapes: Sequence[tuple[int, int]], store_size: int) -> int:
+def num_bytes(shapes: Shapes, store_size: int) -> int:
     """Size of the file that stores images of these heights and widths."""
-    return sum(height * width * 3 for height, width in (stored_shape(shape, store_size) for shape in shapes))
+    return int(stored_shapes(np.asarray(shapes).reshape(-1, 2), store_size).prod(axis=1, dtype=np.int64).sum()) * 3
 
 
 class PixelCache:
@@ -90,7 +99,7 @@ class PixelCache:
     def __init__(self, path: Path, names: Names, shapes: np.ndarray) -> None:
         self.path = path
         self._names, self._shapes = names, shapes
-        self._ends = np.cumsum(shapes.prod(axis=1) * 3)
+        self._ends = np.cumsum(shapes.prod(axis=1, dtype=np.int64) * 3)
         self.num_bytes = int(self._ends[-1]) if len(names) else 0
         self._pixels: np.ndarray | None = None
 
@@ -105,23 +114,20 @@ class PixelCache:
         status = self.path.stat()
         return status.st_size == self.num_bytes and int(status.st_mtime) == FINISHED_MTIME
 
-    def read(self, file: str) -> np.ndarray:
-        """Reads an image: (H, W, 3) uint8, a read-only view of the mapped file."""
+    def read(self, image: str | int) -> np.ndarray:
+        """Reads an image by its name or number: (H, W, 3) uint8, a read-only view of the mapped file."""
         if self._pixels is None:
-            self._pixels = np.memmap(self.path, dtype=np.uint8, mode="r")
-        index = self._names.index(file)
-        height, width = self._shapes[index]
-        end = self._ends[index]
+            self._pixels = np.asarray(np.memmap(self.path, dtype=np.uint8, mode="r"))  # slices of a memmap are slow
+        index = image if isinstance(image, int) else self._names.index(image)
+        height, width = self._shapes[index].tolist()
+        end = int(self._ends[index])
         return self._pixels[end - height * width * 3 : end].reshape(height, width, 3)
 
 
 def cache_of(index: FolderIndex, store_size: int) -> PixelCache:
     """The cache of a folder at a store size; its file need not exist yet."""
-    digest = hashlib.blake2b(f"version {VERSION}".encode(), digest_size=6)
-    for file, record in index.files.items():
-        digest.update(f"{file}\0{record.hash}\n".encode("utf-8", "surrogatepass"))
-    shapes = np.array([stored_shape(record.shape, store_size) for record in index.files.values()], dtype=np.int64)
-    return PixelCache(index.path.parent / f"pixels-{store_size}-{digest.hexdigest()}.bin", Names(index.files), shapes)
+    path = index.path.parent / f"pixels-{store_size}-{index.pixel_digest(VERSION)}.bin"
+    return PixelCache(path, index.files.names, stored_shapes(index.files.shapes, store_size))
 
 
 class Reader:
@@ -135,22 +141,23 @@ class Reader:
 
     def __init__(self, index: FolderIndex, image_size: int, store_size: int | None) -> None:
         self.root = index.root
-        self.names = Names(index.files)
-        self.shapes = np.array([record.shape for record in index.files.values()], dtype=np.int32)
+        self.names, self.shapes = index.files.names, index.files.shapes
         self.store_size = store_size
         self.draft_size = round(STORE_FACTORS[0] * image_size)
         cache = None if store_size is None else cache_of(index, store_size)
         self.cache = cache if cache is not None and cache.is_whole else None
 
-    def __call__(self, file: str) -> np.ndarray:
-        """Reads an image by its path relative to the root: (H, W, 3) uint8.
+    def __call__(self, image: str | int) -> np.ndarray:
+        """Reads an image by its number, or by its path relative to the root, which has to be found: (H, W, 3) uint8.
 
         Raises:
             DecodeError: The image is missing or damaged.
         """
         if self.cache is not None:
-            return self.cache.read(file)
+            return self.cache.read(image)
+        number = image if isinstance(image, int) else self.names.index(image)
+        path = self.root / self.names[number]
         if self.store_size is not None:
-            height, width = self.shapes[self.names.index(file)].tolist()
-            return read_shrunk(self.root / file, (height, width), self.store_size)
-        return decode(self.root / file, self.draft_size)
+            height, width = self.shapes[number].tolist()
+            return read_shrunk(path, (height, width), self.store_size)
+        return decode(path, self.draft_size)

@@ -50,7 +50,7 @@ class IndexedImages(KeyedDataset):
         indices = []
         for row, key in enumerate(keys):
             pass_number, index = parse_key(key)
-            image = self.read(self.samples.files[index])
+            image = self.read(self.samples.key(index))
             for number, transform in enumerate(self.transforms):
                 seed = self.augment_seed(pass_number, index, *([number] if number else []))
                 crop = self.to_channels(transform(image, seed))
