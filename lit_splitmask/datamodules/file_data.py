@@ -2,7 +2,7 @@
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,7 @@ class FileData(CropData):
     def _statistics_of(self, index: FolderIndex) -> tuple[Colour, Colour]:
         if self.statistics != "dataset":
             return FIXED[self.statistics]
-        train = index.splits.get("train", [])
+        train: Sequence[str] = index.splits.get("train", [])
         return dataset_statistics(index.root, train, lambda file: index.files[file].hash, index.path.parent)
 
     @property

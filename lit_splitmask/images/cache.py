@@ -30,10 +30,13 @@ def stored_shape(shape: tuple[int, int], store_size: int) -> tuple[int, int]:
 
 
 def stored_shapes(shapes: np.ndarray, store_size: int) -> np.ndarray:
-    """:func:`stored_shape` of many images: (n, 2) int32 -> (n, 2) int32."""
-    short = shapes.min(axis=1, initial=np.iinfo(np.int32).max, keepdims=True)
-    smaller = np.rint(shapes * np.int64(store_size) / short).clip(1).astype(np.int32)  # rounds halves as Python does
-    return np.where(short <= store_size, shapes, smaller).astype(np.int32)
+    """:func:`stored_shape` of many images: (n, 2) integers -> (n, 2) int32."""
+    heights, widths = shapes[:, 0].astype(np.float64), shapes[:, 1].astype(np.float64)
+    short = np.minimum(heights, widths)
+    stored = np.empty(shapes.shape, dtype=np.int32)
+    for column, sides in enumerate((heights, widths)):  # rint rounds halves as Python does
+        stored[:, column] = np.where(short <= store_size, sides, np.rint(sides * store_size / short).clip(1))
+    return stored
 
 
 def read_shrunk(path: Path, shape: tuple[int, int], store_size: int) -> np.ndarray:
@@ -75,16 +78,29 @@ def choose_store_size(shapes: Shapes, image_size: int, cache_bytes: float) -> in
 
     The choice depends on nothing else: with the same images and settings, two machines train on the same pixels.
     """
+    distinct, counts = _distinct(shapes)
     for factor in STORE_FACTORS:
         store_size = round(factor * image_size)
-        if num_bytes(shapes, store_size) <= cache_bytes:
+        if _num_bytes(distinct, counts, store_size) <= cache_bytes:
             return store_size
     return None
 
 
 def num_bytes(shapes: Shapes, store_size: int) -> int:
     """Size of the file that stores images of these heights and widths."""
-    return int(stored_shapes(np.asarray(shapes).reshape(-1, 2), store_size).prod(axis=1, dtype=np.int64).sum()) * 3
+    return _num_bytes(*_distinct(shapes), store_size)
+
+
+def _distinct(shapes: Shapes) -> tuple[np.ndarray, np.ndarray]:
+    """The different ones among the shapes, (m, 2) int64, and how often each occurs: images share few."""
+    pairs = np.asarray(shapes, dtype=np.int64).reshape(-1, 2)
+    packed, counts = np.unique(pairs[:, 0] << 32 | pairs[:, 1], return_counts=True)
+    return np.stack([packed >> 32, packed & 0xFFFFFFFF], axis=1), counts
+
+
+def _num_bytes(distinct: np.ndarray, counts: np.ndarray, store_size: int) -> int:
+    heights, widths = stored_shapes(distinct, store_size).astype(np.int64).T
+    return int((heights * widths * counts).sum()) * 3
 
 
 class PixelCache:
@@ -99,7 +115,7 @@ class PixelCache:
     def __init__(self, path: Path, names: Names, shapes: np.ndarray) -> None:
         self.path = path
         self._names, self._shapes = names, shapes
-        self._ends = np.cumsum(shapes.prod(axis=1, dtype=np.int64) * 3)
+        self._ends = np.cumsum(shapes[:, 0].astype(np.int64) * shapes[:, 1] * 3)
         self.num_bytes = int(self._ends[-1]) if len(names) else 0
         self._pixels: np.ndarray | None = None
 

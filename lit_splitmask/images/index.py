@@ -153,9 +153,15 @@ def labels_by_folder(files: Iterable[str], classes: Sequence[str], class_level: 
     return [number[same_name(file.split("/")[class_level])] for file in files]
 
 
+def stored_at(path: Path) -> Path:
+    """The file that holds the index of ``path``: of this version, or of an earlier one, which was JSON."""
+    old = path.with_suffix(".json")
+    return old if old.exists() and not path.exists() else path
+
+
 def has_index(path: Path) -> bool:
     """Whether there is an index at ``path``, of this version or an earlier one."""
-    return path.exists() or path.with_suffix(".json").exists()
+    return stored_at(path).exists()
 
 
 def load_index(path: Path) -> FolderIndex:
@@ -166,7 +172,7 @@ def load_index(path: Path) -> FolderIndex:
     Raises:
         UserError: The file is damaged, or of another version.
     """
-    stored = path if path.exists() else path.with_suffix(".json")
+    stored = stored_at(path)
     try:
         version, index = (_from_columns if stored == path else _from_json)(stored, path)
     except (
@@ -293,7 +299,7 @@ def check_options(index: FolderIndex, options: SplitOptions) -> None:
     if differing:
         listed = ", ".join(f"{name}={requested[name]} (stored: {stored[name]})" for name in differing)
         raise UserError(
-            f"The folder {index.root} was split with other options: {listed}. Pass the stored values, or delete {index.path} "
+            f"The folder {index.root} was split with other options: {listed}. Pass the stored values, or delete {stored_at(index.path)} "
             "to make a new split; weights and scores from the old split can't be compared with those from the new one."
         )
 
@@ -338,7 +344,7 @@ def check_unchanged(index: FolderIndex, present: set[str]) -> FolderIndex:
         if files
     )
     raise UserError(
-        f"The images in {index.root} have changed since they were split: {listed}. Restore them, or delete {index.path} to "
+        f"The images in {index.root} have changed since they were split: {listed}. Restore them, or delete {stored_at(index.path)} to "
         "make a new split; weights and scores from the old split can't be compared with those from the new one."
     )
 

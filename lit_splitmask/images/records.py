@@ -76,8 +76,13 @@ class Records(Mapping[str, FileRecord]):
 
     def columns(self) -> dict[str, np.ndarray]:
         """The columns by name, to be stored."""
-        return {"text": self.names.text, "ends": self.names.ends} | {
-            name: getattr(self, name) for name in ("sizes", "mtimes", "hashes", "shapes")
+        return {
+            "text": self.names.text,
+            "ends": self.names.ends,
+            "sizes": self.sizes,
+            "mtimes": self.mtimes,
+            "hashes": self.hashes,
+            "shapes": self.shapes,
         }
 
     @classmethod
