@@ -93,7 +93,8 @@ class Manifest(OwnData):
         if index.list_digest != rows.digest:
             raise UserError(
                 f"The manifest {self.manifest} has changed since its images were split, or is now read differently. Restore it, "
-                f"or delete {stored_at(self.record)} to make a new split; results of the old split can't be compared with those of the new."
+                f"or delete {stored_at(self.record)} to make a new split; results of the old split can't be compared "
+                "with those of the new."
             )
         return check_unchanged(index, set(found.names.values()))
 

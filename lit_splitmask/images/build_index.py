@@ -67,8 +67,8 @@ def load_or_make(
         way = "Restore the folder" if "layout" in index.options else "Pass the --layout that was meant then"
         raise UserError(
             f"{root} is read differently than when it was split: now as {layout.description}, because {layout.because}; before "
-            f"as {index.layout}. {way}, or delete {stored_at(path)} to make a new split; weights and scores from the old split can't be "
-            "compared with those from a new one."
+            f"as {index.layout}. {way}, or delete {stored_at(path)} to make a new split; weights and scores from the old "
+            "split can't be compared with those from a new one."
         )
     return check_unchanged(index, set(layout.files))
 

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import read_text
 from lit_splitmask.images.columns import map_columns, write_columns
-from lit_splitmask.images.folder_names import same_name
+from lit_splitmask.images.index_json import JSON_VERSION, read_json
 from lit_splitmask.images.layout import LabelsMode, LayoutName
 from lit_splitmask.images.names import Selection
 from lit_splitmask.images.records import Records
@@ -25,8 +24,7 @@ from lit_splitmask.images.split import SPLIT_NAMES, Dropped
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # versions 1 and 2 were JSON; 1 hashed pixels differently
-_JSON_VERSION = 2
+VERSION = 3  # versions 1 and 2 were JSON
 
 PIXELS_VERSION = 2
 """Changes with how pixels are decoded, shrunk or laid out in the cache."""
@@ -147,12 +145,6 @@ def folder_in(index_dir: str | Path, root: Path) -> Path:
     return Path(index_dir) / f"{resolved.name}-{hashlib.blake2b(str(resolved).encode(), digest_size=4).hexdigest()}"
 
 
-def labels_by_folder(files: Iterable[str], classes: Sequence[str], class_level: int) -> list[int]:
-    """Labels of images whose folder at ``class_level`` of their path names the class."""
-    number = {same_name(name): label for label, name in enumerate(classes)}  # older indexes hold names as on disk
-    return [number[same_name(file.split("/")[class_level])] for file in files]
-
-
 def stored_at(path: Path) -> Path:
     """The file that holds the index of ``path``: of this version, or of an earlier one, which was JSON."""
     old = path.with_suffix(".json")
@@ -174,7 +166,8 @@ def load_index(path: Path) -> FolderIndex:
     """
     stored = stored_at(path)
     try:
-        version, index = (_from_columns if stored == path else _from_json)(stored, path)
+        version, fields, digests = _from_columns(stored) if stored == path else (*read_json(stored), {})
+        index = FolderIndex(path=path, **fields) if version == (VERSION if stored == path else JSON_VERSION) else None
     except (
         ValueError,
         KeyError,
@@ -193,16 +186,17 @@ def load_index(path: Path) -> FolderIndex:
         raise UserError(
             f"The index {stored} has version {version}, but this program reads version {VERSION}. Delete it."
         )
+    index.digests.update(digests)
     return index
 
 
-def _from_columns(stored: Path, path: Path) -> tuple[Any, FolderIndex | None]:
-    """The version of an index and, if it is the current one, the index."""
-    columns = map_columns(stored)
+def _from_columns(path: Path) -> tuple[Any, dict[str, Any], dict[str, str]]:
+    """The version of an index and, if it is the current one, its fields and the digests of its pixels."""
+    columns = map_columns(path)
     about = json.loads(columns.pop("about").tobytes())
     version, names, digests = about.pop("version"), about.pop("splits"), about.pop("digests")
     if version != VERSION:
-        return version, None
+        return version, {}, {}
     tables: dict[str, dict[str, np.ndarray]] = {"files": {}, "unreadable": {}, "splits": {}}
     labels = columns.pop("labels")
     for name, column in columns.items():
@@ -215,16 +209,16 @@ def _from_columns(stored: Path, path: Path) -> tuple[Any, FolderIndex | None]:
     num_labels = len(files) if about["classes"] else 0
     if len(_within(labels, -1, len(about["classes"]))) != num_labels:
         raise ValueError("there is not one label per file")
-    index = FolderIndex(
-        **{**about, "root": Path(about["root"]), "dropped": [Dropped(**entry) for entry in about["dropped"]]},
-        path=path,
-        files=files,
-        unreadable=unreadable,
-        splits={name: Selection(files.names, numbers[name]) for name in names},
-        file_labels=labels,
-    )
-    index.digests.update({key: value for key, value in digests.items() if re.fullmatch("[0-9a-f]{12}", value)})
-    return version, index
+    fields = {
+        **about,
+        "root": Path(about["root"]),
+        "dropped": [Dropped(**entry) for entry in about["dropped"]],
+        "files": files,
+        "unreadable": unreadable,
+        "splits": {name: Selection(files.names, numbers[name]) for name in names},
+        "file_labels": labels,
+    }
+    return version, fields, {key: value for key, value in digests.items() if re.fullmatch("[0-9a-f]{12}", value)}
 
 
 def _within(column: np.ndarray, low: int, end: int) -> np.ndarray:
@@ -236,29 +230,6 @@ def _within(column: np.ndarray, low: int, end: int) -> np.ndarray:
     if column.dtype.kind != "i" or column.ndim != 1 or (len(column) and not low <= column.min() <= column.max() < end):
         raise ValueError("a column is out of range")
     return column
-
-
-def _from_json(file: Path, path: Path) -> tuple[Any, FolderIndex | None]:
-    """The version of an index of an earlier program and, if it can be read, the index, to be saved at ``path``."""
-    stored = json.loads(read_text(file))
-    version = stored.pop("version")
-    records = {
-        name: {file: _record(entry) for file, entry in stored.pop(name).items()} for name in ("files", "unreadable")
-    }
-    classes, files, given = stored["classes"], sorted(records["files"]), stored.pop("given_labels", {})
-    labels = [given[file] for file in files] if given else labels_by_folder(files, classes, stored["class_level"])
-    stored["dropped"] = [Dropped(**entry) for entry in stored["dropped"]]
-    index = FolderIndex(
-        **{**stored, **records, "root": Path(stored["root"]), "path": path},
-        file_labels=_within(np.array(labels, dtype=np.int32), -1, len(classes)) if classes else np.empty(0, np.int32),
-        lists_labels=bool(given),
-    )
-    return version, index if version == _JSON_VERSION else None
-
-
-def _record(entry: dict[str, Any]) -> FileRecord:
-    height, width = entry["shape"]
-    return FileRecord(entry["size"], entry["mtime_ns"], entry["hash"], (height, width))
 
 
 def save_index(index: FolderIndex) -> None:
@@ -299,8 +270,9 @@ def check_options(index: FolderIndex, options: SplitOptions) -> None:
     if differing:
         listed = ", ".join(f"{name}={requested[name]} (stored: {stored[name]})" for name in differing)
         raise UserError(
-            f"The folder {index.root} was split with other options: {listed}. Pass the stored values, or delete {stored_at(index.path)} "
-            "to make a new split; weights and scores from the old split can't be compared with those from the new one."
+            f"The folder {index.root} was split with other options: {listed}. Pass the stored values, or delete "
+            f"{stored_at(index.path)} to make a new split; weights and scores from the old split can't be compared with those "
+            "from the new one."
         )
 
 
@@ -344,8 +316,9 @@ def check_unchanged(index: FolderIndex, present: set[str]) -> FolderIndex:
         if files
     )
     raise UserError(
-        f"The images in {index.root} have changed since they were split: {listed}. Restore them, or delete {stored_at(index.path)} to "
-        "make a new split; weights and scores from the old split can't be compared with those from the new one."
+        f"The images in {index.root} have changed since they were split: {listed}. Restore them, or delete "
+        f"{stored_at(index.path)} to make a new split; weights and scores from the old split can't be compared with those from "
+        "the new one."
     )
 
 
