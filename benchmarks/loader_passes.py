@@ -274,7 +274,7 @@ def make_record(path: Path, num_files: int) -> None:
 
 def measure_record(path: Path) -> dict[str, dict[str, float]]:
     """Seconds and MiB that opening a record takes in this process, alone and with all that a datamodule sets up."""
-    data = ImageFolder(str(path.parent), num_workers=0, index_dir=str(path.parent))
+    data = ImageFolder(str(path.parent.parent), num_workers=0, index_dir=str(path.parent.parent))
     before = memory("self")
     result = {}
     for name, open_it in {"record": partial(load_index, path), "datamodule": partial(data.setup, "fit")}.items():

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from lit_splitmask.images.names import Names, Selection
+from lit_splitmask.images.split import nested_share
 from lit_splitmask.loading.sampler import Key
 from lit_splitmask.seeding import derive_seed
 
@@ -54,6 +55,14 @@ class Samples:
         )
         numbers = None if self.numbers is None else self.numbers[chosen]
         return Samples(Selection(files, place), self.labels[chosen], numbers=numbers)
+
+    def share(self, share: float, seed: int) -> "Samples":
+        """A stratified part of the images; see :func:`nested_share`.
+
+        Raises:
+            UserError: The share is not in (0, 1].
+        """
+        return self if share == 1 else self.subset(nested_share(self.labels.tolist(), share, seed))
 
     def relabelled(self, labels: Sequence[int]) -> "Samples":
         """The same images with other labels."""
