@@ -15,8 +15,9 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 demo: install
 	$(BIN)/python -m lit_splitmask.demo
 
+# One process per core, a file of tests at a time: most tests use one thread.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """The command ``lit-splitmask``. Light: torch and Lightning are imported only by the commands that need them."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -8,9 +9,9 @@ from pathlib import Path
 
 from lit_splitmask import __version__
 from lit_splitmask.commands.help import USAGE, help_of
-from lit_splitmask.commands.processes import explain, leave_the_others
+from lit_splitmask.commands.processes import Terminated, end_at_sigterm, explain, leave_the_others
 from lit_splitmask.commands.request import Request
-from lit_splitmask.commands.terminal import outlive_the_terminal
+from lit_splitmask.commands.terminal import outlive_the_terminal, use_utf8
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import is_disk_error
 
@@ -49,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is not None:
         return _run(list(argv))
+    use_utf8()
     outlive_the_terminal()
+    end_at_sigterm()
     code = _run(sys.argv[1:])
     if code:
         leave_the_others(code)
@@ -93,6 +96,10 @@ def _run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Terminated as stop:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"stopped by SIGTERM: {stop.kept or _to_repeat(arguments)}", file=sys.stderr)
+        return 143
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into exit(1)
             print("interrupted", file=sys.stderr)
@@ -104,6 +111,16 @@ def _run(arguments: list[str]) -> int:
             return error.code or 0
         print(error.code, file=sys.stderr)
         return 2
+
+
+def _to_repeat(arguments: Sequence[str]) -> str:
+    """What to do after a command that was stopped."""
+    kept = "it had not finished. To start again"
+    if arguments[0] == "compare":
+        kept = "what it had finished is kept. The same command goes on"
+    elif arguments[0] in ("pretrain", "finetune", "fit"):
+        kept = "before the first step, so nothing was saved. To start again"
+    return f"{kept}:\n  {shlex.join(['lit-splitmask', *arguments])}"
 
 
 def check_root(root: str | None) -> None:

@@ -101,6 +101,13 @@ class TrainingData(Protocol):
         """
 
     @property
+    def fitted_file(self) -> Callable[[str], Path] | None:
+        """Names the file in which to keep what was fitted on the training crops, for later runs.
+
+        The argument is all that it depends on besides the data. The same text and the same crops give the same file.
+        """
+
+    @property
     def split_images(self) -> Callable[[str], Dataset | None] | None:
         """Gives the images of a split without augmentation (``image`` uint8, ``label``), or None without such a split."""
 

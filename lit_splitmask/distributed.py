@@ -3,13 +3,17 @@
 W processes, B rows per process.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+PATIENCE = timedelta(weeks=4)
+"""How long processes wait for work that process 0 does for all."""
 
 _alone = False
 
@@ -84,6 +88,31 @@ def broadcast_from_zero(tensor: Tensor) -> None:
     """Overwrites a tensor in place with the one of process 0."""
     if world_size() > 1:
         dist.broadcast(tensor, src=0)
+
+
+def after_process_zero(work: Callable[[], object], *results: Tensor) -> None:
+    """Process 0 does work that may take hours; the others wait for it, and get its results.
+
+    The wait is a message of its own on the CPU, with a patience of weeks, so the limit of the process group (30 minutes by
+    default) does not end it. If process 0 fails or ends, the others fail at once.
+
+    Args:
+        work: What process 0 does.
+        results: Tensors that are then overwritten in place with those of process 0.
+    """
+    if world_size() == 1:
+        work()
+        return
+    group: Any = dist.new_group(backend="gloo", timeout=PATIENCE)  # before the work: all processes make it together
+    try:
+        if rank() == 0:
+            work()
+        for result in results:
+            sent = result.cpu()
+            dist.broadcast(sent, src=0, group=group)
+            result.copy_(sent)
+    finally:
+        dist.destroy_process_group(group)
 
 
 def sum_over_processes(tensor: Tensor) -> None:

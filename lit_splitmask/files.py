@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shutil
+import socket
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,21 @@ _PARTIAL = re.compile(r"\.[0-9a-f]{12}\.tmp$")
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+NETWORK_SECONDS = 60.0
+"""How long a download waits for the other side."""
+
+
+@contextmanager
+def bounded_waiting() -> Iterator[None]:
+    """Ends waits of more than :data:`NETWORK_SECONDS` for another machine with an OSError; a download would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(NETWORK_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def check_regular(path: str | Path) -> None:

@@ -26,9 +26,11 @@ class OptimConfig:
         lr: Peak learning rate at ``reference_batch`` images per step.
         reference_batch: Batch size that ``lr`` is for; the rate scales with the square root of the batch size. 0 switches
             scaling off.
-        weight_decay: Weight decay of matrices and, as in BEiT, of mask tokens; other vectors, positions and CLS tokens have none.
+        weight_decay: Weight decay of matrices and, as in BEiT, of mask tokens; other vectors have none, nor have positions and
+            CLS tokens unless ``decay_positions`` is set.
         beta1, beta2: AdamW's betas (BEiT's command line sets the second to 0.98).
         warmup: Share of the steps in which the rate rises linearly (10 of 300 epochs in BEiT's recipe).
+        decay_positions: Whether learned positions and CLS tokens decay too, as in DINO's, MAE's and MoCo v3's published code.
         min_lr: Learning rate at the end of the run, at ``reference_batch``; the schedule ``steps`` ignores it.
         weight_decay_end: Weight decay at the end of the run, reached along half a cosine (DINO); None keeps it constant.
         layer_decay: Factor of the learning rate from each block to the one below it (Table 9); 1.0 for none.
@@ -52,6 +54,7 @@ class OptimConfig:
     layer_decay: float = 1.0
     weight_decay_end: float | None = None
     schedule: ScheduleKind = "cosine"
+    decay_positions: bool = False
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
@@ -142,7 +145,8 @@ def parameter_groups(
     for name, parameter in named_parameters:
         if not parameter.requires_grad:
             continue
-        decays = parameter.ndim > 1 and not name.endswith(("bias", "pos_embed", "cls_token"))
+        undecayed = ("bias",) if config.decay_positions else ("bias", "pos_embed", "cls_token")
+        decays = parameter.ndim > 1 and not name.endswith(undecayed)
         layer = layer_of(name, depth) if config.layer_decay != 1 else depth + 1
         group = groups.setdefault(
             (decays, layer),

@@ -32,15 +32,18 @@ def network_view(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (images.float() / 255 - mean[:, None, None]) / std[:, None, None]
 
 
-def token_view(images: Tensor) -> Tensor:
-    """The half-size view of crops for the tokenizer: the mean of each 2×2 block (in BEiT 112² pixels for crops of 224²).
+def token_view(images: Tensor, *more: Tensor) -> Tensor:
+    """The half-size view of crops for the tokenizer: the first of ``more`` if it is one, else the mean of each 2×2 block.
 
     Args:
         images: (B, C, H, W) uint8, H and W even.
+        more: Further crops of the same images, uint8; a single one of (B, C, H/2, W/2) is the view.
 
     Returns:
         (B, C, H/2, W/2) float32 in [0, 1].
     """
+    if len(more) == 1 and 2 * more[0].shape[-1] == images.shape[-1]:
+        return more[0].float() / 255
     return F.avg_pool2d(images.float(), 2) / 255
 
 

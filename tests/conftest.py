@@ -1,7 +1,10 @@
 """Tiny image folders, made anew for every test that asks for one."""
 
-from collections.abc import Callable
+import errno
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,9 @@ COLOURS = ((220, 60, 50), (60, 170, 80), (60, 90, 210), (230, 190, 60))
 SIZES = ((40, 40), (48, 64), (72, 56))  # height, width
 
 MakeFolder = Callable[..., Path]
+
+HERE = {"localhost", "127.0.0.1", "::1", "0.0.0.0", socket.gethostname(), None, ""}
+"""This machine, to which processes of a test may talk."""
 
 
 def draw_shape(name: str, number: int) -> np.ndarray:
@@ -77,3 +83,36 @@ def flat_folder(tmp_path: Path) -> MakeFolder:
         return folder
 
     return make
+
+
+@pytest.fixture(autouse=True, scope="session")
+def refused_network() -> Iterator[list[str]]:
+    """Refuses the network, as on a cluster's nodes; lists what asked for it."""
+    asked: list[str] = []
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def connect_here(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in HERE:
+            asked.append(f"connect to {address}")
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+        connect(self, address)
+
+    def look_up_here(host: Any, *arguments: Any, **settings: Any) -> Any:
+        if host not in HERE:
+            asked.append(f"look up {host}")
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return look_up(host, *arguments, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", connect_here)
+        patch.setattr(socket, "getaddrinfo", look_up_here)
+        yield asked
+
+
+@pytest.fixture(autouse=True)
+def no_network(refused_network: list[str]) -> Iterator[list[str]]:
+    """Fails a test whose code asked for the network, even if it went on without; a test that means it empties the list."""
+    yield refused_network
+    asked = list(refused_network)
+    refused_network.clear()
+    assert not asked, "the code asked for the network"

@@ -12,7 +12,7 @@ FLOORS = [
     {"files", "pickles", "views", "masking", "losses"},
     {"images", "models", "optim", "weight_values"},
     {"annotations", "checkpoints", "mixing", "probing", "config_files"},
-    {"augment", "tokenizers", "selection"},
+    {"augment", "tokenizers", "selection", "streamed_probing"},
     {"loading", "objectives"},
     {"datamodules", "modules"},
     {"callbacks"},

@@ -134,8 +134,14 @@ def test_a_mask_ratio_that_leaves_no_disjoint_halves_is_refused_for_two_branches
 
 
 def test_a_masking_without_checks_accepts_any_grid() -> None:
+    class Refuses(Masking):
+        def check(self, grid: tuple[int, int]) -> None:
+            raise UserError(f"not {grid}")
+
     Masking().check((1, 1))
     Masking().check_split((1, 1))
+    with pytest.raises(UserError, match="not"):  # the check of two branches is that of one, unless it is overridden
+        Refuses().check_split((1, 1))
 
 
 def test_impossible_blocks_are_refused() -> None:

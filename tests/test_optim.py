@@ -113,6 +113,15 @@ def test_matrices_decay_and_biases_norms_and_positions_do_not() -> None:
     assert {"backbone.patch_embed.proj.weight", "backbone.blocks.0.attn.qkv.weight", "head.weight"} <= matrices
 
 
+def test_positions_and_class_tokens_decay_on_request() -> None:
+    model = tiny_splitmask(tiny_vit(class_token=True))
+    groups = parameter_groups(model.named_parameters(), OptimConfig(decay_positions=True), lr=1.0, depth=2)
+    decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    by_name = {name: decay[id(parameter)] for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert by_name["backbone.pos_embed"] == by_name["backbone.cls_token"] == 0.05
+    assert by_name["backbone.norm.weight"] == by_name["backbone.patch_embed.proj.bias"] == 0
+
+
 @pytest.mark.parametrize("layer_decay", [1.0, 0.65])
 @pytest.mark.parametrize("positions", ["learned", "sincos"])
 def test_each_trainable_parameter_is_in_one_group_and_frozen_ones_in_none(positions: Any, layer_decay: float) -> None:

@@ -15,7 +15,7 @@ from tiny_runs import one_thread  # noqa: F401
 
 from lit_splitmask import datamodules
 from lit_splitmask.cli import main
-from lit_splitmask.commands import recipes, tables
+from lit_splitmask.commands import recipe_choice, recipes, tables
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.tasks.registry import TASKS, classifier_recipe
 from lit_splitmask.datamodules import glance
@@ -119,7 +119,7 @@ def test_the_segmentation_of_ade20k_has_the_papers_schedule() -> None:
     assert (model["optim"]["schedule"], model["optim"]["min_lr"]) == ("poly", 0.0)
     for key in ("size", "positions"):
         assert model["backbone"][key] == partner["model"]["backbone"][key]
-    assert recipes.finetuning("splitmask_ade20k").name == "segment_ade20k"
+    assert recipe_choice.finetuning("splitmask_ade20k").name == "segment_ade20k"
 
 
 def test_every_dataset_of_the_paper_has_its_recipes() -> None:
@@ -155,10 +155,10 @@ def test_a_fine_tuning_recipe_goes_with_a_pre_training_one(name: str) -> None:
     partner = name.replace("finetune_few", "finetune").replace("finetune", "splitmask", 1)
     assert partner in PRETRAINING
     labels = 5.0 if "few" in name else None
-    assert recipes.for_few_labels(recipes.finetuning(partner), labels).name == name
+    assert recipe_choice.for_few_labels(recipe_choice.finetuning(partner), labels).name == name
 
 
-def choice_for(root: Path, *options: str) -> recipes.Choice:
+def choice_for(root: Path, *options: str) -> recipe_choice.Choice:
     """What finetune chooses for a folder without a GPU."""
     request = Request.read("finetune", ["--data.root", str(root), *options])
     return classifier_recipe("splitmask_cpu", root, request)
@@ -199,9 +199,12 @@ def test_images_that_will_be_held_out_are_not_counted_as_labels(per_class: int, 
 
 
 def test_recipes_without_a_variant_for_few_labels_stay(tmp_path: Path) -> None:
-    few = [recipes.for_few_labels(recipes.finetuning(name), 5).name for name in ("splitmask_tiny_images", "splitmask")]
+    few = [
+        recipe_choice.for_few_labels(recipe_choice.finetuning(name), 5).name
+        for name in ("splitmask_tiny_images", "splitmask")
+    ]
     assert few == ["finetune_tiny_images", "finetune_few"]
-    assert recipes.for_few_labels(recipes.Choice("finetune_cpu", "asked for"), None).name == "finetune_cpu"
+    assert recipe_choice.for_few_labels(recipe_choice.Choice("finetune_cpu", "asked for"), None).name == "finetune_cpu"
 
 
 @pytest.mark.parametrize(("weights", "name"), [([], "finetune_cpu"), (["--weights", "w"], "finetune_few_cpu")])
@@ -283,7 +286,7 @@ def train(command: str, recipe: str, root: Path, options: str) -> int:
     ],
 )
 def test_the_choice_follows_size_number_and_machine(num_images: int, median_side: int, gpu: bool, name: str) -> None:
-    choice = recipes.choose(num_images, median_side, gpu)
+    choice = recipe_choice.choose(num_images, median_side, gpu)
     assert choice.name == name
     assert f"{num_images:,} images" in choice.reason
 
@@ -292,17 +295,17 @@ def test_the_choice_follows_size_number_and_machine(num_images: int, median_side
 @pytest.mark.parametrize("num_images", [100, 100_000])
 @pytest.mark.parametrize("gpu", [False, True])
 def test_every_choice_is_shipped_with_its_comparison(num_images: int, median_side: int, gpu: bool) -> None:
-    name = recipes.choose(num_images, median_side, gpu).name
+    name = recipe_choice.choose(num_images, median_side, gpu).name
     assert name in PRETRAINING
     assert name.replace("splitmask", "compare", 1) in COMPARISONS
 
 
 @pytest.mark.parametrize(("num_images", "batch"), [(3, 2), (80, 64), (159, 64), (160, 128), (2_000, 128)])
 def test_a_chosen_recipe_has_no_image_twice_in_a_batch(num_images: int, batch: int) -> None:
-    settings, reason = recipes.choose(num_images, 300, gpu=False).settings()
+    settings, reason = recipe_choice.choose(num_images, 300, gpu=False).settings()
     assert settings["data"]["init_args"]["batch_size"] == batch
     assert (f"in batches of {batch}" in reason) == (batch < 128)
-    asked = recipes.Choice("splitmask_cpu", "asked for").settings()
+    asked = recipe_choice.Choice("splitmask_cpu", "asked for").settings()
     assert asked == (recipes.read("splitmask_cpu"), "asked for")
 
 
@@ -344,7 +347,7 @@ def test_compared_methods_share_what_the_comparison_is_not_about(name: str, meth
     ("name", "partner"), [("mae_cpu", "finetune_cpu"), ("mae", "finetune"), ("splitmask_cars", "finetune_cars")]
 )
 def test_a_fine_tuning_goes_with_each_pre_training(name: str, partner: str) -> None:
-    assert recipes.finetuning(name).name == partner
+    assert recipe_choice.finetuning(name).name == partner
 
 
 def test_a_recipe_is_read_by_path_too(tmp_path: Path) -> None:
@@ -397,5 +400,5 @@ def test_table_9_is_the_papers() -> None:
     ],
 )
 def test_annotated_images_are_trained_on_by_their_number(num_images: int, gpu: bool, names: tuple[str, str]) -> None:
-    chosen = recipes.choose_segmentation(num_images, gpu), recipes.choose_detection(num_images, gpu)
+    chosen = recipe_choice.choose_segmentation(num_images, gpu), recipe_choice.choose_detection(num_images, gpu)
     assert tuple(one.name for one in chosen) == names

@@ -46,3 +46,9 @@ def test_patches_are_cut_row_by_row_and_reassembled(height: int, width: int, pat
         expected = images[:, :, top : top + patch_size, left : left + patch_size].flatten(1)
         assert torch.equal(patches[:, i], expected)
     assert torch.equal(unpatchify(patches, patch_size, grid), images)
+
+
+def test_a_half_size_crop_is_the_token_view_and_another_crop_is_not() -> None:
+    images, half = crops(8, 12), crops(4, 6)
+    torch.testing.assert_close(token_view(images, half), half.float() / 255)
+    assert torch.equal(token_view(images, images), token_view(images))

@@ -20,6 +20,9 @@ BINARY = (0, 255)
 Kind = Literal["grey", "palette", "colour"]
 
 _SINGLE = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "F")
+_MEMORY = 18
+"""Bytes for each pixel while a map is read: as stored, as an array, compared and as whole numbers."""
+
 _FEW = 8  # colours that a message lists
 
 
@@ -61,7 +64,7 @@ def open_map(path: str | Path) -> MapPixels:
     """
     try:
         with open_image(path) as image:
-            hold(image.width * image.height)
+            hold(_MEMORY * image.width * image.height)
             image.load()
             if image.format in ("JPEG", "MPO"):
                 raise WrongMapError(_is_jpeg(path))

@@ -28,6 +28,8 @@ class FinetuneAugment(Augment):
         erase: Probability of overwriting a rectangle with noise.
         repeats: Repeated augmentation: number of differently augmented copies of an image in a row; 3 in DeiT and Table 9. The
             total number of images seen stays the same, so fewer of them are different.
+        as_timm: Whether two details are those of timm's training: RandAugment resamples bicubically, not bilinearly or
+            bicubically by chance; and the noise of erasing is around ImageNet's mean pixel, not around the image's own.
 
     Raises:
         UserError: A probability or share is outside [0, 1], ``min_scale`` is 0, or ``repeats`` is less than 1.
@@ -45,6 +47,7 @@ class FinetuneAugment(Augment):
     rand_augment: str | None = "rand-m9-mstd0.5-inc1"
     erase: float = 0.25
     repeats: int = 1
+    as_timm: bool = False
 
     def __post_init__(self) -> None:
         check_fractions(min_scale=self.min_scale, hflip=self.hflip, erase=self.erase)
@@ -70,7 +73,9 @@ class _FinetuneTransform:
         if augment.rand_augment is not None:
             from timm.data.auto_augment import rand_augment_transform
 
-            constants = {"translate_const": int(0.45 * image_size), "img_mean": _IMAGENET_MEAN_PIXEL}
+            constants: dict[str, Any] = {"translate_const": int(0.45 * image_size), "img_mean": _IMAGENET_MEAN_PIXEL}
+            if augment.as_timm:
+                constants["interpolation"] = Image.Resampling.BICUBIC
             try:
                 self.policy = rand_augment_transform(augment.rand_augment, constants)
             except (AssertionError, ValueError, KeyError) as error:
@@ -90,7 +95,7 @@ class _FinetuneTransform:
             with seeded_python_and_numpy(seed):  # timm's policies use these generators
                 crop = np.asarray(self.policy(Image.fromarray(crop)))
         if generator.random() < self.augment.erase:
-            crop = erase(generator, crop)
+            crop = erase(generator, crop, mean=_IMAGENET_MEAN_PIXEL if self.augment.as_timm else None)
         return crop
 
 
@@ -107,12 +112,13 @@ def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
     return image if bits >= 8 else ImageOps.posterize(image, max(1, bits))
 
 
-def erase(generator: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Overwrites a random rectangle, 2 % to a third of the area, with noise around the image's mean (timm's ``pixel`` mode).
+def erase(generator: np.random.Generator, image: np.ndarray, *, mean: tuple[int, int, int] | None = None) -> np.ndarray:
+    """Overwrites a random rectangle, 2 % to a third of the area, with noise in each pixel (timm's ``pixel`` mode).
 
     Args:
         generator: Source of the rectangle and the noise.
         image: (H, W, 3) uint8; not modified.
+        mean: Mean of the noise per channel; None for that of the image. timm's is ImageNet's.
 
     Returns:
         (H, W, 3) uint8.
@@ -124,7 +130,8 @@ def erase(generator: np.random.Generator, image: np.ndarray) -> np.ndarray:
         h, w = round(sqrt(area * ratio)), round(sqrt(area / ratio))
         if 0 < w < width and 0 < h < height:
             top, left = int(generator.integers(height - h + 1)), int(generator.integers(width - w + 1))
-            noise = generator.standard_normal((h, w, 3)) * _IMAGENET_STD_PIXEL + image.mean(axis=(0, 1))
+            centre = image.mean(axis=(0, 1)) if mean is None else np.array(mean)
+            noise = generator.standard_normal((h, w, 3)) * _IMAGENET_STD_PIXEL + centre
             erased = image.copy()
             erased[top : top + h, left : left + w] = noise.round().clip(0, 255)
             return erased

@@ -2,8 +2,10 @@
 
 import random
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from PIL import Image
 
 from lit_splitmask.augment.base import Augment, Transform, check_fractions, crop_box, flip, resize_box
 from lit_splitmask.errors import UserError
@@ -23,9 +25,13 @@ class PretrainAugment(Augment):
         grayscale: Probability of converting to greyscale.
         blur: Probability of a Gaussian blur, sigma 0.1 to 2.
         solarize: Probability of inverting all values of at least 128.
+        token_crop: Where the half-size view of the tokenizer comes from in training: ``mean``, the mean of each 2×2 block of the
+            crop; or ``lanczos``, the same part of the image, resized once more with Pillow's Lanczos filter, as in BEiT. Held-out
+            images have the mean.
 
     Raises:
-        UserError: A probability or share is outside [0, 1], ``min_scale`` is 0, or ``min_scale`` exceeds ``max_scale``.
+        UserError: A probability or share is outside [0, 1], ``min_scale`` is 0, ``min_scale`` exceeds ``max_scale``, or
+            ``token_crop`` is unknown, or ``lanczos`` with colour augmentation, which BEiT's two views do not have.
 
     Example:
         >>> import numpy as np
@@ -42,9 +48,14 @@ class PretrainAugment(Augment):
     grayscale: float = 0.0
     blur: float = 0.0
     solarize: float = 0.0
+    token_crop: Literal["mean", "lanczos"] = "mean"
 
     def __post_init__(self) -> None:
-        check_fractions(**vars(self))
+        check_fractions(**{name: value for name, value in vars(self).items() if name != "token_crop"})
+        if self.token_crop not in ("mean", "lanczos"):
+            raise UserError(f"token_crop is {self.token_crop!r}; it must be mean or lanczos.")
+        if self.token_crop == "lanczos" and max(self.color_jitter, self.grayscale, self.blur, self.solarize) > 0:
+            raise UserError("token_crop=lanczos goes with crops and flips alone: leave out the colour augmentation.")
         if not 0 < self.min_scale <= self.max_scale:
             raise UserError(
                 f"The crop's min_scale={self.min_scale} must be greater than 0 and at most max_scale={self.max_scale}."
@@ -53,6 +64,28 @@ class PretrainAugment(Augment):
     def build(self, image_size: int) -> Transform:
         """Makes the function of an image and a seed."""
         return _PretrainTransform(self, image_size)
+
+    def build_all(self, image_size: int) -> list[Transform]:
+        """The function of the crop and, with ``token_crop=lanczos``, that of the tokenizer's view."""
+        crop = self.build(image_size)
+        return [crop, _TokenCrop(self, image_size // 2)] if self.token_crop == "lanczos" else [crop]
+
+
+class _TokenCrop:
+    """The half-size view of the crop that :class:`_PretrainTransform` makes for the same seed."""
+
+    follows_first = True
+
+    def __init__(self, augment: PretrainAugment, size: int) -> None:
+        self.augment, self.size = augment, size
+
+    def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
+        generator = np.random.default_rng(seed)
+        height, width = image.shape[:2]
+        box = crop_box(generator, height, width, min_scale=self.augment.min_scale, max_scale=self.augment.max_scale)
+        part = Image.fromarray(np.ascontiguousarray(image)).crop(box)
+        crop = np.array(part.resize((self.size, self.size), Image.Resampling.LANCZOS))
+        return flip(crop) if generator.random() < self.augment.hflip else crop
 
 
 class _PretrainTransform:

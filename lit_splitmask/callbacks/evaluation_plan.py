@@ -13,6 +13,7 @@ from lit_splitmask.callbacks.selection_checks import (
     check_images,
     images_in,
     images_per_step,
+    of_one_size,
     pair_of,
     per_step,
     total_steps,
@@ -76,7 +77,8 @@ class EvaluationPlan:
         if self.images is not None:
             train, held_out = pair_of(self.images)
         elif data.split_images is not None:
-            train, held_out = data.split_images("train"), data.split_images("val")
+            splits = (data.split_images("train"), data.split_images("val"))
+            train, held_out = (of_one_size(images, data.image_size) for images in splits)
             if data.all_labelled is not None:
                 self.num_classes, option = (
                     (data.num_classes or 0) if data.all_labelled else 0,

@@ -10,9 +10,12 @@ from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from lit_splitmask.augment.evaluate import EvalTransform
 from lit_splitmask.contract import training_data
 from lit_splitmask.distributed import alone
 from lit_splitmask.errors import UserError
+from lit_splitmask.loading.crops import IndexedImages
+from lit_splitmask.loading.samples import KeyedDataset
 from lit_splitmask.selection.descriptors import descriptors
 from lit_splitmask.selection.items import labels_of
 from lit_splitmask.selection.snapshot import BATCH_SIZE, ImageSubset, undisturbed
@@ -42,6 +45,20 @@ def total_steps(trainer: Trainer) -> int:
         f"IterableDataset, so max_epochs={trainer.max_epochs} does not tell: set the trainer's max_steps, or limit_train_batches "
         "to a number of batches."
     )
+
+
+def of_one_size(images: Any, image_size: int | None) -> Any:
+    """A split's images, from which batches can be made: whole images of this project (those of segmentation and detection have
+    different sizes) become centre crops.
+
+    Args:
+        images: The images of a split; None if there are none.
+        image_size: Side of the crops.
+    """
+    if image_size is None or not isinstance(images, KeyedDataset) or isinstance(images, IndexedImages):
+        return images
+    transform = EvalTransform(image_size, crop_ratio=1.0)
+    return IndexedImages(images.samples, images.read, transform=transform, channels=images.channels)
 
 
 def images_per_step(trainer: Trainer, module: LightningModule) -> int | None:

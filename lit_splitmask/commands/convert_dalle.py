@@ -7,6 +7,7 @@ from pathlib import Path
 from lit_splitmask.commands.parser import OptionParser
 from lit_splitmask.commands.request import Request
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import bounded_waiting
 from lit_splitmask.tokenizers.dalle import URL, save_encoder
 from lit_splitmask.tokenizers.dalle_pickle import read_encoder
 
@@ -42,7 +43,8 @@ def _download(url: str, path: Path) -> Path:
     import torch
 
     try:
-        torch.hub.download_url_to_file(url, str(path))
+        with bounded_waiting():
+            torch.hub.download_url_to_file(url, str(path))
     except (OSError, HTTPException) as error:
         raise UserError(
             f"{url} cannot be downloaded ({error}): download it on another machine and give the file with --weights FILE."

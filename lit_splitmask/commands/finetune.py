@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lit_splitmask import callbacks
 from lit_splitmask.callbacks.whole_checkpoints import read_checkpoint
 from lit_splitmask.checkpoints import load_weights
-from lit_splitmask.commands import recipes
+from lit_splitmask.commands import recipe_choice
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import RunCLI, last_checkpoint, quiet
 from lit_splitmask.commands.run_folder import RunFolder
@@ -34,14 +34,14 @@ def finetune(request: Request) -> int:
     chosen = request.root is not None and not request.names_settings
     choice = task.default_recipe(request) if chosen else None
     if choice is not None and request.auxiliary is not None:
-        choice = recipes.joint(choice)
+        choice = recipe_choice.joint(choice)
     settings = starting_settings(request, choice)
     if request.weights is not None:
         info = load_weights(request.weights).info
         if choice is not None:
             settings.get("model", {}).pop("backbone", None)  # the shape is that of the weights
         if "timm" in info:
-            recipes.fit_to_weights(settings, info["timm"], task.usual_datamodule, size=task.crops_follow_weights)
+            recipe_choice.fit_to_weights(settings, info["timm"], task.usual_datamodule, size=task.crops_follow_weights)
     cli = RunCLI(task.module, request.settings(weights_option="--model.weights"), settings)
     with run_folder(cli, "finetune") as folder:
         best = ModelCheckpoint(

@@ -121,7 +121,8 @@ images, and scores them on the test images (or on val). Writes probe.json and pr
   --out DIR                    folder of the results (default: runs/probe-WEIGHTS-IMAGES)
   --k N                        number of neighbours (20)
   --blocks true|false          probe each block too (true)
-  --most_images N              largest number of training images (20,000)
+  --linear auto|solved|streamed  hold features in memory, or stream all from files (auto: stream above --most_images or 1 GiB)
+  --most_images N              largest number of training images of the solved probe (20,000)
   --seed N                     seed of random weights (0)
 """,
     "embed": """\

@@ -7,7 +7,7 @@ import torch
 
 from lit_splitmask import callbacks, modules
 from lit_splitmask.callbacks.estimate import DAY
-from lit_splitmask.commands import recipes
+from lit_splitmask.commands import recipe_choice, recipes
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import RunCLI, quiet
 from lit_splitmask.commands.run_folder import RunFolder
@@ -61,13 +61,13 @@ def _train(request: Request, cli: RunCLI, folder: RunFolder) -> Path | None:
     return weights
 
 
-def _choice(request: Request) -> recipes.Choice | None:
+def _choice(request: Request) -> recipe_choice.Choice | None:
     """The recipe for the images; None if the request names settings to start from."""
     if request.root is None or request.names_settings:
         return None
     found = [glance(folder) for folder in (request.root, *request.pool)]
     num_images = sum(folder.num_images for folder in found)
-    return recipes.choose(num_images, found[0].median_side, torch.cuda.is_available())
+    return recipe_choice.choose(num_images, found[0].median_side, torch.cuda.is_available())
 
 
 def _finetune_options(request: Request) -> list[str]:
@@ -80,7 +80,7 @@ def _finetune_options(request: Request) -> list[str]:
             images = ["--data.root", annotated]
     if request.recipe not in recipes.available():
         return images
-    partner = recipes.finetuning(request.recipe).name
+    partner = recipe_choice.finetuning(request.recipe).name
     return [*images, "--recipe", partner] if task_for_recipe(partner) is task else images
 
 

@@ -1,12 +1,14 @@
 """``lit-splitmask probe``: the quality of a backbone's frozen features, block by block."""
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
@@ -18,6 +20,14 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.files import write_json
 from lit_splitmask.loading.samples import Samples
 from lit_splitmask.probing import LinearProbe, accuracy, knn_predict, rankme
+from lit_splitmask.seeding import generator_for
+from lit_splitmask.streamed_probing import FeatureFiles, StreamedLinearProbe, streamed_knn
+
+MOST_SOLVED = 2**30
+"""Most bytes of features that ``--linear auto`` holds in memory."""
+
+MOST_QUERIES = 65_536
+"""Held-out images of which the k-NN holds the features; RankMe takes the first that many."""
 
 
 @dataclass
@@ -28,12 +38,16 @@ class Options:
         out: Folder of ``probe.json`` and ``probe.png``; by default ``runs/probe-<weights>-<images>``.
         k: Neighbours that vote.
         blocks: Whether to probe the output of each block too (Figure 5).
-        most_images: Largest number of training images, evenly spaced; their features are held in memory.
+        linear: ``solved`` holds all features in memory, solves the linear probe, and takes ``most_images`` training images;
+            ``streamed`` keeps the features of all images in files and trains by mini-batches (MAE's form); ``auto`` solves
+            up to ``most_images`` training images whose features, with the held-out ones, fit in 1 GiB.
+        most_images: Largest number of training images of the solved probe, evenly spaced.
     """
 
     out: str | None = None
     k: int = 20
     blocks: bool = True
+    linear: Literal["auto", "solved", "streamed"] = "auto"
     most_images: int = 20_000
 
 
@@ -49,7 +63,7 @@ def probe(request: Request) -> int:
     if (out / "probe.json").exists():
         raise UserError(f"{out} already holds a probe: give another --out, or delete it.")
     frozen.open()
-    report = {"weights": frozen.weights_path, "images": frozen.images, **_probe(frozen)}
+    report = {"weights": frozen.weights_path, "images": frozen.images, **_probe(frozen, out)}
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "probe.json", report)
     _print(report)
@@ -61,7 +75,7 @@ def probe(request: Request) -> int:
     return 0
 
 
-def _probe(frozen: Frozen[Options]) -> dict[str, Any]:
+def _probe(frozen: Frozen[Options], out: Path) -> dict[str, Any]:
     """Fits on the training images, and scores on the test images, or on val if there is no test split."""
     data, options = frozen.data, frozen.options
     held_out_of = {name: data.source.splits[name].labelled() for name in ("test", "val") if name in data.source.splits}
@@ -71,28 +85,83 @@ def _probe(frozen: Frozen[Options]) -> dict[str, Any]:
             f"probe needs labelled training images and a val or test split, but these images have {data.num_classes} classes "
             f"and the splits {', '.join(data.source.splits)}: put each class's images into a folder of its own."
         )
-    samples = data.train_samples.labelled()
+    train, held_out = data.train_samples.labelled(), held_out_of[split]
+    blocks = list(range(len(frozen.vit.blocks))) if options.blocks else []
+    linear = options.linear
+    if linear == "auto":
+        size = 4 * (len(train) + len(held_out)) * frozen.vit.embed_dim * (len(blocks) + 1)
+        linear = "solved" if len(train) <= options.most_images and size <= MOST_SOLVED else "streamed"
+    scores = (
+        _solved(frozen, train, held_out, blocks)
+        if linear == "solved"
+        else _streamed(frozen, train, held_out, blocks, out)
+    )
+    return {"split": split, "classes": data.num_classes, "linear_probe": linear, **scores}
+
+
+def _solved(frozen: Frozen[Options], samples: Samples, held_out: Samples, blocks: list[int]) -> dict[str, Any]:
+    """Solves the probes of features in memory."""
+    options, num_classes = frozen.options, frozen.data.num_classes
     if len(samples) > options.most_images:
         samples = samples.subset(torch.linspace(0, len(samples) - 1, options.most_images).round().long().tolist())
-    blocks = list(range(len(frozen.vit.blocks))) if options.blocks else []
     train, labels = _collect(frozen, samples, "Training images", blocks)
-    held_out, truth = _collect(frozen, held_out_of[split], f"{split.title()} images", blocks)
-    final_train, final_held_out = train.pop(), held_out.pop()
+    queries, truth = _collect(frozen, held_out, "Held-out images", blocks)
+    linear = [
+        accuracy(LinearProbe(fitted_on, labels, num_classes).predict(scored_on), truth)
+        for fitted_on, scored_on in zip(train, queries, strict=True)
+    ]
+    neighbours = accuracy(knn_predict(train[-1], labels, queries[-1], num_classes, k=options.k), truth)
+    return _scores(labels, truth, options.k, neighbours, linear, rankme(queries[-1]))
 
-    def linear(fitted_on: Tensor, scored_on: Tensor) -> dict[str, float]:
-        value, error = accuracy(LinearProbe(fitted_on, labels, data.num_classes).predict(scored_on), truth)
-        return {"accuracy": value, "error": error}
 
-    neighbours, error = accuracy(knn_predict(final_train, labels, final_held_out, data.num_classes, k=options.k), truth)
+def _streamed(
+    frozen: Frozen[Options], samples: Samples, held_out: Samples, blocks: list[int], out: Path
+) -> dict[str, Any]:
+    """Trains the probes on features in files, which are deleted afterwards; at most one feature set is in memory."""
+    num_classes, device, k = frozen.data.num_classes, frozen.vit.pos_embed.device, frozen.options.k
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-features-", dir=out.parent) as folder:
+        order = torch.randperm(len(samples), generator=generator_for(0, "order of the probe's images"))
+        train = _store(frozen, samples.subset(order.tolist()), "Training images", blocks, Path(folder) / "train")
+        queries = _store(frozen, held_out, "Held-out images", blocks, Path(folder) / "held-out")
+        labels, truth, last = train.labels, queries.labels, len(blocks)
+        linear = []
+        for number in track(range(last + 1), "Linear probes", console=Console(stderr=True), transient=True):
+            probe = StreamedLinearProbe(train, number, num_classes, device=device)
+            linear.append(accuracy(torch.cat([probe.predict(rows) for rows in queries.batches(number)]), truth))
+        final = [
+            streamed_knn(train, last, rows, num_classes, k=k, device=device)
+            for rows in queries.batches(last, MOST_QUERIES)
+        ]
+        effective_rank = rankme(queries.read(last, 0, MOST_QUERIES))
+        return _scores(labels, truth, k, accuracy(torch.cat(final), truth), linear, effective_rank)
+
+
+def _store(frozen: Frozen[Options], samples: Samples, title: str, blocks: Sequence[int], folder: Path) -> FeatureFiles:
+    """Features of each block and of the whole network, in files."""
+    folder.mkdir()
+    files = FeatureFiles(folder, [frozen.vit.embed_dim] * (len(blocks) + 1), len(samples))
+    for features, labels in frozen.features(samples, title, blocks):
+        files.add(features, labels)
+    return files
+
+
+def _scores(
+    labels: Tensor,
+    truth: Tensor,
+    k: int,
+    neighbours: tuple[float, float],
+    linear: Sequence[tuple[float, float]],
+    effective_rank: float,
+) -> dict[str, Any]:
+    named = [{"accuracy": value, "error": error} for value, error in linear]
     return {
-        "split": split,
         "train_images": len(labels),
         "held_out_images": len(truth),
-        "classes": data.num_classes,
-        "knn": {"accuracy": neighbours, "error": error, "k": min(options.k, len(labels))},
-        "linear": linear(final_train, final_held_out),
-        "rankme": rankme(final_held_out),
-        "blocks": [linear(*block) for block in zip(train, held_out, strict=True)],
+        "knn": {"accuracy": neighbours[0], "error": neighbours[1], "k": min(k, len(labels))},
+        "linear": named[-1],
+        "rankme": effective_rank,
+        "blocks": named[:-1],
     }
 
 
@@ -120,5 +189,5 @@ def _print(report: dict[str, Any]) -> None:
     Console().print(
         table,
         f"Frozen features, {report['train_images']:,} training and {report['held_out_images']:,} held-out images; "
-        "± one standard error.",
+        f"± one standard error; {report['linear_probe']} linear probe.",
     )

@@ -1,11 +1,34 @@
-"""How one of several processes of a run ends when the run fails or is stopped, and errors that come from other processes."""
+"""How a process ends when it is stopped or, as one of several of a run, when the run fails; errors that come from others."""
 
 import os
+import signal
 import sys
 import time
 
 WAIT = 3.0
 """Seconds that the process that started the others has to end before them; Lightning looks after them every five seconds."""
+
+
+class Terminated(SystemExit):
+    """SIGTERM, while nothing is trained: in training, ``StopOnSignal`` takes it.
+
+    Attributes:
+        kept: What was saved, and the command to run then; None if nobody knows.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(128 + signal.SIGTERM)
+        self.kept: str | None = None
+
+
+def end_at_sigterm() -> None:
+    """Lets SIGTERM raise :class:`Terminated`, so that files are closed, locks are released, and the user gets a word."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
 
 
 def leave_the_others(code: int) -> None:

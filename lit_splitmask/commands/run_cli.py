@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse import ActionConfigFile
+from jsonargparse import ActionConfigFile, set_config_read_mode
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -24,6 +24,8 @@ from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import write_atomically
+
+set_config_read_mode(fsspec_enabled=False)  # Lightning's would look up addresses that are given for files
 
 IGNORED_WARNINGS = [  # advice by Lightning that does not apply here
     ".*does not have many workers.*",

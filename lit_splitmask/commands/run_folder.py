@@ -12,6 +12,7 @@ from typing import BinaryIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_splitmask.callbacks.whole_checkpoints import newest_whole, read_checkpoint
+from lit_splitmask.commands.processes import Terminated
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import cannot_write, lock, remove_abandoned
 
@@ -87,9 +88,11 @@ def new_run(runs_dir: str, name: str | None, default: str) -> Iterator[RunFolder
         default: The name, with a number if it is taken, of a run without a name.
 
     Raises:
-        UserError: A run of this name exists, the folder cannot be made, or an externally started process has no name for it.
+        UserError: A run of this name exists, its name is not UTF-8, the folder cannot be made, or an externally started process
+            has no name for it.
     """
     base = Path(runs_dir)
+    _check_utf8(base / (name or default))
     if getattr(rank_zero_only, "rank", 0):
         yield _inherited(base, name)
         return
@@ -102,7 +105,7 @@ def new_run(runs_dir: str, name: str | None, default: str) -> Iterator[RunFolder
                 yield folder
             except BaseException as error:
                 is_kept = any(folder.checkpoints.glob("*.ckpt"))
-                if not is_kept and (isinstance(error, UserError) or not folder.config.exists()):
+                if not is_kept and (isinstance(error, UserError | Terminated) or not folder.config.exists()):
                     shutil.rmtree(folder.path, ignore_errors=True)  # frees the name
                 raise
     finally:
@@ -129,6 +132,18 @@ def resumed_run(runs_dir: str, name: str | None) -> Iterator[RunFolder]:
         for path in (folder.path, folder.checkpoints):
             remove_abandoned(path)
         yield folder
+
+
+def _check_utf8(path: Path) -> None:
+    """Checks that libraries, which write UTF-8, can write the name of a folder."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise UserError(
+            f"The name of the run's folder, {shown}, is not UTF-8, and not every library can write to it: choose another --name "
+            "or --runs_dir."
+        ) from None
 
 
 def _inherited(base: Path, name: str | None) -> RunFolder:

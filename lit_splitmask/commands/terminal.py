@@ -1,4 +1,4 @@
-"""A run outlives its terminal: it goes on, and writes its files, when nobody reads its output any more."""
+"""A run outlives its terminal, and speaks UTF-8 with it: it goes on when nobody reads its output, and in any locale."""
 
 import errno
 import io
@@ -20,6 +20,16 @@ class _Output(io.FileIO):
             if error.errno not in _NOBODY_READS:
                 raise
             return len(data)
+
+
+def use_utf8() -> None:
+    """Starts this program again in Python's UTF-8 mode if file names are ASCII here, so that all names can be written.
+
+    That is so in the POSIX locale if the mode, which is Python's default there, was switched off (PYTHONUTF8=0). Libraries would
+    fail in the middle of the work.
+    """
+    if sys.getfilesystemencoding() == "ascii" and "utf8" not in sys._xoptions:
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def outlive_the_terminal() -> None:

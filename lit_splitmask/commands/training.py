@@ -13,7 +13,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_splitmask.callbacks import StopOnSignal
-from lit_splitmask.commands import recipes
+from lit_splitmask.commands import recipe_choice, recipes
+from lit_splitmask.commands.processes import Terminated
 from lit_splitmask.commands.request import Option, Request
 from lit_splitmask.commands.run_cli import RunCLI, is_process_zero, trainer_defaults
 from lit_splitmask.commands.run_folder import RunFolder, keep_metrics, new_run, resumed_run
@@ -21,7 +22,7 @@ from lit_splitmask.config_files import read_settings
 from lit_splitmask.datamodules.image_data import ImageData
 
 
-def starting_settings(request: Request, choice: recipes.Choice | None) -> dict[str, Any]:
+def starting_settings(request: Request, choice: recipe_choice.Choice | None) -> dict[str, Any]:
     """The settings of lowest priority: those of the run to resume, of ``--recipe``, or of the recipe chosen for the images.
 
     Raises:
@@ -59,13 +60,33 @@ def run_folder(cli: RunCLI, command: str) -> Iterator[RunFolder]:
     """
     config = cli.config
     if config.resume:
-        with resumed_run(config.runs_dir, config.name) as folder:
+        with resumed_run(config.runs_dir, config.name) as folder, _says_what_is_kept(cli, folder):
             yield folder
         return
     settings = config.data.init_args
     images = Path(settings.get("manifest") or settings.root).resolve().stem
-    with new_run(config.runs_dir, config.name, f"{command}-{images}") as folder:
+    with new_run(config.runs_dir, config.name, f"{command}-{images}") as folder, _says_what_is_kept(cli, folder):
         yield folder
+
+
+@contextmanager
+def _says_what_is_kept(cli: RunCLI, folder: RunFolder) -> Iterator[None]:
+    """Adds to a SIGTERM before the first step, or after the last, what is saved and how to go on."""
+    try:
+        yield
+    except Terminated as stop:
+        if checkpoint := folder.newest_checkpoint():
+            stop.kept = f"{checkpoint} is kept. To go on:\n  {_command_that_goes_on(cli, folder)}"
+        elif cli.config.resume:
+            stop.kept = f"no checkpoint had been written. To start again:\n  {_command_that_goes_on(cli, folder)}"
+        raise
+
+
+def _command_that_goes_on(cli: RunCLI, folder: RunFolder) -> str:
+    words = ["lit-splitmask", cli.command, "--name", folder.path.name, "--resume"]
+    if cli.config.runs_dir != "runs":
+        words[2:2] = ["--runs_dir", cli.config.runs_dir]
+    return shlex.join(words)
 
 
 def fit(cli: RunCLI, folder: RunFolder, trainer: Trainer, module: LightningModule, data: ImageData) -> None:
@@ -84,10 +105,7 @@ def fit(cli: RunCLI, folder: RunFolder, trainer: Trainer, module: LightningModul
             keep_metrics(folder, checkpoint)
         else:
             cli.save_resolved(folder)
-    continuing = ["lit-splitmask", cli.command, "--name", folder.path.name, "--resume"]
-    if cli.config.runs_dir != "runs":
-        continuing[2:2] = ["--runs_dir", cli.config.runs_dir]
-    with ends_with_143(trainer, shlex.join(continuing)):
+    with ends_with_143(trainer, _command_that_goes_on(cli, folder)):
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
 

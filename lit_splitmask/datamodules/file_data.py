@@ -1,5 +1,6 @@
 """The base of datamodules over image files: their index, decoded images on disk, pixel statistics."""
 
+import hashlib
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -57,6 +58,7 @@ class FileData(CropData):
         self.cache_gb = cache_gb
         self.index_dir = Path(index_dir)
         self._index: FolderIndex | None = None
+        self.fitted_file = self._file_for_fitted
 
     @property
     @abstractmethod
@@ -157,6 +159,27 @@ class FileData(CropData):
         if self._index is None:
             raise UserError("The folder has not been read yet: call prepare_data() and setup() first.")
         return self._index
+
+    def indexes(self) -> list[FolderIndex]:
+        """The indexes of all folders that training images come from."""
+        return [self.index]
+
+    def _file_for_fitted(self, settings: str) -> Path:
+        """The file, beside the index, in which to keep what was fitted on the training crops.
+
+        Args:
+            settings: All that it depends on besides the crops. The crops depend on the names and the pixels of the images, and
+                on the settings of the augmentation.
+        """
+        crops = [self.image_size, self.channels, self.augment, self.seed]
+        digest = hashlib.blake2b(repr([settings, crops]).encode(), digest_size=8)
+        for index in self.indexes():
+            digest.update(f"{self.store_size(index)}\0".encode())
+            for file, record in index.files.as_dict().items():
+                digest.update(f"{file}\0{record.hash}\n".encode("utf-8", "surrogatepass"))
+        for file in self.train_samples.files:
+            digest.update(f"{file}\n".encode("utf-8", "surrogatepass"))
+        return self.record.parent / f"words-{digest.hexdigest()}.safetensors"
 
     def store_size(self, index: FolderIndex) -> int | None:
         """Short side of the stored decoded images, in pixels; None if images are decoded each time."""

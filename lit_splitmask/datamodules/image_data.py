@@ -1,7 +1,7 @@
 """The base of all datamodules: training budget, epochs, samplers and loaders."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -59,6 +59,7 @@ class ImageData(LightningDataModule, ABC):
     """
 
     unlabelled_share = 0.0  # JointData has more
+    fitted_file: Callable[[str], Path] | None = None  # FileData has one
 
     def __init__(
         self,
@@ -257,9 +258,8 @@ class ImageData(LightningDataModule, ABC):
             world_size=self._world_size,
             accumulate=self._accumulate,
         )
-        return make_loader(
-            self.train_images(), sampler, batch_size=sampler.loader_batch_size, num_workers=self.num_workers
-        )
+        images = self.train_images()
+        return make_loader(images, sampler, batch_size=sampler.loader_batch_size, num_workers=self.num_workers)
 
     @property
     def repeats(self) -> int:

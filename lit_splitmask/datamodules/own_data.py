@@ -96,6 +96,10 @@ class OwnData(FileData):
             load_or_make_pool = partial(load_or_make, root, self.index_dir, _POOL_SPLITS, name=_POOL_INDEX)
             self._store(folder_in(self.index_dir, root), load_or_make_pool)
 
+    def indexes(self) -> list[FolderIndex]:
+        """The indexes of the folder and of the pool."""
+        return [self.index, *(load_index(folder_in(self.index_dir, root) / _POOL_INDEX) for root in self.pool)]
+
     def open_source(self) -> Source:
         """Opens what :meth:`prepare_data` made.
 

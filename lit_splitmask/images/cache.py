@@ -1,14 +1,17 @@
 """Reads the pixel cache: all images of a folder, decoded and shrunk once, in one memory-mapped file."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from lit_splitmask.errors import UserError
 from lit_splitmask.images.decode import decode
 from lit_splitmask.images.index import PIXELS_VERSION, FolderIndex
 from lit_splitmask.images.names import Names
+from lit_splitmask.images.scan import hash_pixels
 
 # More than four times the crop size gains nothing: there, a crop of 8 % of the area already has the size of the input.
 STORE_FACTORS = (4.0, 3.0, 2.0, 1.5, 1.15)
@@ -162,18 +165,42 @@ class Reader:
         self.draft_size = round(STORE_FACTORS[0] * image_size)
         cache = None if store_size is None else cache_of(index, store_size)
         self.cache = cache if cache is not None and cache.is_whole else None
+        self.files = index.files
 
     def __call__(self, image: str | int) -> np.ndarray:
         """Reads an image by its number, or by its path relative to the root, which has to be found: (H, W, 3) uint8.
 
         Raises:
             DecodeError: The image is missing or damaged.
+            UserError: It has been replaced by another one since it was scanned.
         """
         if self.cache is not None:
             return self.cache.read(image)
         number = image if isinstance(image, int) else self.names.index(image)
         path = self.root / self.names[number]
+        self._check_same(path, number)
         if self.store_size is not None:
             height, width = self.shapes[number].tolist()
             return read_shrunk(path, (height, width), self.store_size)
         return decode(path, self.draft_size)
+
+    def _check_same(self, path: Path, number: int) -> None:
+        """Checks a file that was written since it was scanned: another image may have another class, or be in another split."""
+        try:
+            status = os.stat(path)
+        except OSError:
+            return  # decoding says why
+        size, mtime_ns = int(self.files.sizes[number]), int(self.files.mtimes[number])
+        if (status.st_size, status.st_mtime_ns) == (size, mtime_ns):
+            return
+        is_decoded = (
+            self.files.hashes[number] != f"{size}-{mtime_ns}".encode()
+        )  # published datasets are not, when scanned
+        is_same = (
+            hash_pixels(decode(path)).encode() == self.files.hashes[number] if is_decoded else status.st_size == size
+        )
+        if not is_same:
+            raise UserError(
+                f"The image {path} is another one than when the folder was scanned: put the one from before back and resume the "
+                "run, or start a new run with the folder as it is now."
+            )

@@ -102,7 +102,7 @@ def decode(path: str | Path, draft_size: int | None = None) -> np.ndarray:
                     f"{image.format} is read up to {_MOST_PIXELS_OF_HUNGRY / 1e6:.0f} megapixels, since it takes much memory: "
                     "save it as TIFF or PNG, or cut it into tiles"
                 )
-            hold(image.width * image.height)
+            hold(memory_for(image))
             turn = orientation(image)  # loads a PNG
             if image.format in ("JPEG", "MPO"):
                 data = Path(path).read_bytes()
@@ -124,6 +124,17 @@ def decode(path: str | Path, draft_size: int | None = None) -> np.ndarray:
             f"The image {path} cannot be decoded: {why}. Replace it by a readable copy, or take it out of the folder.",
             why,
         ) from error
+
+
+def memory_for(image: Image.Image) -> int:
+    """Roughly how many bytes it takes at most to decode an opened image to RGB."""
+    pixels = image.width * image.height
+    strip = min(pixels, _STRIP_PIXELS)
+    if image.format in _HUNGRY:
+        return 20 * pixels + 20 * strip
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        return 7 * pixels + 34 * strip
+    return 7 * pixels + (20 if image.has_transparency_data else 8) * strip
 
 
 def _no_memory(path: str | Path) -> UserError:

@@ -1,12 +1,13 @@
-"""A bound on the pixels that threads decode at the same time: a few huge images would else fill the memory, once per thread."""
+"""A bound on what threads decode at the same time: a few huge images would else fill the memory, once per thread."""
 
 import os
 import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-PIXELS_PER_CORE = 2**25
-"""34 megapixels: most cameras' photos are decoded on all cores at once."""
+MOST_BYTES = 2**30
+"""Memory that all threads of a pool may decode in together, whatever their number: with what the libraries take, a process stays
+below 2 GB. It is enough for ten JPEGs of 16 megapixels, or for four 16-bit scans of 34 megapixels."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -18,10 +19,10 @@ def num_cores() -> int:
 
 
 class _InFlight:
-    """Counts the pixels of the images that threads hold.
+    """Counts the memory of the images that threads hold.
 
     Args:
-        most: Largest number of pixels at the same time; an image with more is held alone.
+        most: Largest number of bytes at the same time; an image that needs more is held alone.
     """
 
     def __init__(self, most: int) -> None:
@@ -29,7 +30,7 @@ class _InFlight:
         self._changed = threading.Condition()
 
     def take(self, number: int) -> int:
-        """Waits until so many pixels fit, and counts them; returns the number to give back."""
+        """Waits until so many bytes fit, and counts them; returns the number to give back."""
         number = min(number, self.most)
         with self._changed:
             self._changed.wait_for(lambda: self.held + number <= self.most)
@@ -37,7 +38,7 @@ class _InFlight:
         return number
 
     def give_back(self, number: int) -> None:
-        """Ends the count of pixels."""
+        """Ends the count of bytes."""
         with self._changed:
             self.held -= number
             self._changed.notify_all()
@@ -55,7 +56,7 @@ _thread = _Thread()
 
 def bounded(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
     """A function for the threads of a pool: what it decodes counts from :func:`hold` until it returns."""
-    pool = _InFlight(PIXELS_PER_CORE * num_cores())
+    pool = _InFlight(MOST_BYTES)
 
     def run(item: Item) -> Result:
         _thread.pool, _thread.held = pool, 0
@@ -68,11 +69,11 @@ def bounded(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
     return run
 
 
-def hold(pixels: int) -> None:
-    """Waits until an image of so many pixels may be decoded; does nothing outside of :func:`bounded` functions."""
+def hold(num_bytes: int) -> None:
+    """Waits until an image may be decoded that needs so many bytes; does nothing outside of :func:`bounded` functions."""
     pool = _thread.pool
-    if pool is None or min(pixels, pool.most) <= _thread.held:
+    if pool is None or min(num_bytes, pool.most) <= _thread.held:
         return
-    pool.give_back(_thread.held)  # nobody waits while holding pixels, so that two can't wait for each other
+    pool.give_back(_thread.held)  # nobody waits while holding memory, so that two can't wait for each other
     _thread.held = 0
-    _thread.held = pool.take(pixels)
+    _thread.held = pool.take(num_bytes)

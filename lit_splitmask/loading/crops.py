@@ -18,7 +18,8 @@ class IndexedImages(KeyedDataset):
         samples: Images of the split.
         read: Reads an image by its name.
         transform: Makes the first crop.
-        more: Transforms for further crops of each image.
+        more: Transforms for further crops of each image, each with a seed of its own, or the first crop's if it has the attribute
+            ``follows_first``.
         channels: 3, or 1 for luminance only.
         seed: Seed of the augmentation.
     """
@@ -54,7 +55,8 @@ class IndexedImages(KeyedDataset):
             pass_number, index = parse_key(key)
             image = self.read(self.samples.key(index))
             for number, transform in enumerate(self.transforms):
-                seed = self.augment_seed(pass_number, index, *([number] if number else []))
+                own_seed = number and not getattr(transform, "follows_first", False)
+                seed = self.augment_seed(pass_number, index, *([number] if own_seed else []))
                 crop = self.to_channels(transform(image, seed))
                 batch = crops[number]
                 if batch is None:

@@ -281,5 +281,9 @@ def use_fused_attention(module: nn.Module, enabled: bool) -> None:
 
 
 def sincos_positions(grid: tuple[int, int], embed_dim: int) -> Tensor:
-    """Fixed two-dimensional sin-cos positions (MoCo v3, MAE), (N, D) float32."""
+    """Fixed two-dimensional sin-cos positions, (N, D) float32.
+
+    A quarter of the channels each: sine of the row, sine of the column, cosine of the row, cosine of the column. MAE's and
+    MoCo v3's have the same channels in another order, which a network that starts from random weights cannot tell.
+    """
     return build_sincos2d_pos_embed(list(grid), dim=embed_dim, interleave_sin_cos=False)

@@ -273,7 +273,7 @@ class Classify(TrainsObjective, DownstreamModule):
         per_class = self.confusion.diag() / self.confusion.sum(dim=1)
         for name, accuracy in zip(self.class_names or [], per_class, strict=False):
             if torch.isfinite(accuracy):  # a class without test images has no accuracy
-                self.log(f"test/accuracy/{name}", accuracy.to(self.device))
+                self.log(f"test/accuracy/{name}", accuracy.to(self.device), sync_dist=self.trainer.world_size > 1)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Class probabilities (B, classes) and the images' indices (B,)."""

@@ -3,17 +3,19 @@
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lit_splitmask.distributed import broadcast_from_zero
+from lit_splitmask.distributed import after_process_zero
 from lit_splitmask.errors import UserError
 from lit_splitmask.modules.base import TrainModule
 from lit_splitmask.objectives.base import Objective
 from lit_splitmask.seeding import derive_seed
 from lit_splitmask.tokenizers.base import Codebook, Tokenizer, WordStatistics
+from lit_splitmask.tokenizers.kept import fitting_settings, keep, load_kept
 from lit_splitmask.views import token_view
 
 log = logging.getLogger(__name__)
@@ -21,11 +23,8 @@ log = logging.getLogger(__name__)
 STATISTICS_IMAGES = 1024
 """Number of training crops on which the words are counted at start-up."""
 
-PATCHES_PER_WORD = 39
-"""Least number of patches per word for k-means, as faiss advises; if one crop per image gives fewer, more crops are taken."""
-
 MAX_CROPS_PER_IMAGE = 8
-"""Largest number of crops per image for k-means."""
+"""Largest number of crops per image to fit a tokenizer on."""
 
 
 class TrainsObjective(TrainModule):
@@ -117,10 +116,10 @@ class TrainsObjective(TrainModule):
         )
 
     def views(self, images: Tensor, *more: Tensor) -> dict[str, Any]:
-        """The objective's inputs from uint8 crops (B, C, H, W); ``more`` are other crops of the same images."""
+        """The objective's inputs from uint8 crops (B, C, H, W); ``more`` are other crops, or the tokenizer's view."""
         views: dict[str, Any] = {"images": self.normalise(images)}
         if self._objective.tokenizer_to_fit is not None:
-            views["token_view"] = token_view(images)
+            views["token_view"] = token_view(images, *more)
         if self._objective.num_crops > 1:
             views["crops"] = [views["images"], *(self.normalise(crop) for crop in more)]
         return views
@@ -142,14 +141,23 @@ class TrainsObjective(TrainModule):
         if tokenizer is None:
             return
         if isinstance(tokenizer, Codebook) and tokenizer.needs_fitting and self.trainer.ckpt_path is None:
-            if self.trainer.is_global_zero:
-                num_crops = self._crops_to_fit(tokenizer.vocabulary)
-                tokenizer.fit(self._token_views(num_crops), num_crops, self.seed)
-            broadcast_from_zero(tokenizer.codebook)
+            after_process_zero(partial(self._fit_words, tokenizer), tokenizer.codebook)
             tokenizer.fitted.fill_(True)
         is_ready = not (isinstance(tokenizer, Codebook) and tokenizer.needs_fitting)
         if is_ready and self.trainer.is_global_zero:
             self._measure_words(tokenizer)
+
+    def _fit_words(self, tokenizer: Codebook) -> None:
+        """Fits the tokenizer, or takes what an earlier run fitted on the same data with the same settings."""
+        num_crops = self._crops_to_fit(tokenizer.patches_to_fit)
+        settings = fitting_settings(tokenizer, num_crops, self.seed)
+        file = self.data.fitted_file
+        path = file(settings) if file is not None and settings is not None else None
+        if path is not None and load_kept(tokenizer, path):
+            return
+        tokenizer.fit(self._token_views(num_crops), num_crops, self.seed)
+        if path is not None:
+            keep(tokenizer, path)
 
     def _measure_words(self, tokenizer: Tokenizer) -> None:
         views = self._token_views(min(STATISTICS_IMAGES, self._num_train_images()))
@@ -179,12 +187,12 @@ class TrainsObjective(TrainModule):
         known = self.data.num_train_images
         return len(self._fitting_loader(1).dataset) if known is None else known
 
-    def _crops_to_fit(self, vocabulary: int) -> int:
-        """Number of training crops to fit a tokenizer on: one per image, or several if the images are few."""
+    def _crops_to_fit(self, num_patches: int) -> int:
+        """Number of training crops to fit a tokenizer on: one per image, or several if these give too few patches."""
         num_images = self._num_train_images()
         if self.data.fitting_dataloader is None:
             return num_images
-        enough = math.ceil(PATCHES_PER_WORD * vocabulary / (num_images * self.vit.num_patches))
+        enough = math.ceil(num_patches / (num_images * self.vit.num_patches))
         return num_images * min(enough, MAX_CROPS_PER_IMAGE)
 
     def _fitting_loader(self, num_crops: int) -> Any:
@@ -198,8 +206,9 @@ class TrainsObjective(TrainModule):
         """Half-size views of ``num_crops`` training crops, in batches on this module's device."""
         seen = 0
         for batch in self._fitting_loader(num_crops):
-            images = batch["image"][: num_crops - seen].to(self.device)
-            yield token_view(images)
+            views = [batch[name] for name in ("image", "image_1") if name in batch]
+            images, *more = (view[: num_crops - seen].to(self.device) for view in views)
+            yield token_view(images, *more)
             seen += len(images)
             if seen >= num_crops:
                 return

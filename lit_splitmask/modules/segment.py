@@ -186,8 +186,11 @@ class Segment(DownstreamModule):
     def on_validation_epoch_end(self) -> None:
         """Logs the mean loss per pixel, mIoU and pixel accuracy over all processes."""
         scores = scores_of(self.val_confusion.compute())
-        self.log("val/loss", self.val_loss.compute())
-        self.log_dict({f"val/{name}": value for name, value in scores.items()}, prog_bar=True)
+        several = (
+            self.trainer.world_size > 1
+        )  # the values are equal everywhere; Lightning asks for their mean all the same
+        self.log("val/loss", self.val_loss.compute(), sync_dist=several)
+        self.log_dict({f"val/{name}": value for name, value in scores.items()}, prog_bar=True, sync_dist=several)
         self.val_confusion.reset()
         self.val_loss.reset()
 
@@ -198,10 +201,12 @@ class Segment(DownstreamModule):
         """Logs the scores and the IoU of each class; rows of ``confusion`` are true classes, columns predicted ones."""
         self.confusion = self.test_confusion.compute()
         self.test_confusion.reset()
-        self.log_dict({f"test/{name}": value for name, value in scores_of(self.confusion).items()})
+        several = self.trainer.world_size > 1
+        scores = {f"test/{name}": value for name, value in scores_of(self.confusion).items()}
+        self.log_dict(scores, sync_dist=several)
         for name, value in zip(self.class_names or [], class_iou(self.confusion), strict=True):
             if torch.isfinite(value):
-                self.log(f"test/iou/{name}", value)
+                self.log(f"test/iou/{name}", value, sync_dist=several)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Class of each pixel (1, H, W) int16, and index of the image (1,)."""

@@ -3,7 +3,7 @@
 B images, N patches, D width, m pairs of patches.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from lit_splitmask.objectives.base import Objective
 class RelativeLocalisation(Objective):
     """Predicts the distance of two patches from their features; meant to be trained beside a classification loss.
 
-    Its losses: ``localise``, the mean absolute error of the distances in [0, 1); ``loss``, which is ``localise`` times its weight
+    Its losses: ``localise``, the mean absolute error of the distances; ``loss``, which is ``localise`` times its weight
     at this point of the run.
 
     Args:
@@ -28,9 +28,11 @@ class RelativeLocalisation(Objective):
         ramp_share: Share of the run in [0, 1); 20 of 100 epochs in the original, whose decay is planned for 300 epochs, so that
             the weight after 100 is 0.71 of the peak.
         hidden_dim: Width of the MLP of three layers.
+        unit: Unit of the distances: ``grid``, shares of the grid's sides, as in the paper; or ``patch``, numbers of patches, as
+            in its published code. Distances and loss are then 14 times larger on a grid of 14×14: the same ``weight`` means more.
 
     Raises:
-        UserError: ``ramp_share`` is outside [0, 1).
+        UserError: ``ramp_share`` is outside [0, 1), or ``unit`` is unknown.
 
     Example:
         >>> import torch
@@ -54,8 +56,12 @@ class RelativeLocalisation(Objective):
         weight: float = 0.1,
         ramp_share: float = 0.2,
         hidden_dim: int = 512,
+        unit: Literal["grid", "patch"] = "grid",
     ) -> None:
         super().__init__(backbone)
+        if unit not in ("grid", "patch"):
+            raise UserError(f"unit is {unit!r}; it must be grid (the paper) or patch (its published code).")
+        self.unit = unit
         if not 0 <= ramp_share < 1:
             raise UserError(f"ramp_share is {ramp_share}; it must be at least 0 and less than 1.")
         self.grid, self.num_pairs, self.weight, self.ramp_share = backbone.grid, num_pairs, weight, ramp_share
@@ -78,11 +84,12 @@ class RelativeLocalisation(Objective):
         return {"loss": self.weight_at(self.progress) * localise, "localise": localise}
 
     def distances(self, pairs: Tensor) -> Tensor:
-        """Absolute distances in rows and columns, as shares of the grid's sides: (B, m, 2) int64 -> (B, m, 2) float in [0, 1)."""
+        """Absolute distances in rows and columns, in ``unit``s: (B, m, 2) int64 -> (B, m, 2) float, in [0, 1) for ``grid``."""
         rows, columns = pairs // self.grid[1], pairs % self.grid[1]
+        height, width = self.grid if self.unit == "grid" else (1, 1)
         per_axis = [
-            (rows[..., 0] - rows[..., 1]).abs() / self.grid[0],
-            (columns[..., 0] - columns[..., 1]).abs() / self.grid[1],
+            (rows[..., 0] - rows[..., 1]).abs() / height,
+            (columns[..., 0] - columns[..., 1]).abs() / width,
         ]
         return torch.stack(per_axis, dim=-1)
 

@@ -25,6 +25,10 @@ CONSTANT_PATCH_NORM = 1e-3
 """Patches with a smaller norm after scaling count as constant; all of them get word 0."""
 
 
+PATCHES_PER_WORD = 39
+"""Least number of patches per word to fit a codebook on, as faiss advises for k-means."""
+
+
 @dataclass(frozen=True)
 class WordStatistics:
     """How varied the words of a sample of patches are.
@@ -136,6 +140,19 @@ class Codebook(Tokenizer):
         """Whether :meth:`fit` must be called before use."""
         return not bool(self.fitted)
 
+    @property
+    def patches_to_fit(self) -> int:
+        """Patches that :meth:`fit` should see at least; if one crop of each image gives fewer, it gets several of each."""
+        return PATCHES_PER_WORD * self.vocabulary
+
+    @property
+    def fitted_by(self) -> dict[str, Any] | None:
+        """What :meth:`fit` depends on besides the settings in a saved codebook, as JSON values, with a version of its algorithm.
+
+        None if that is not known: what :meth:`fit` makes is then not kept for the next run.
+        """
+        return None
+
     @torch.no_grad()
     def patches(self, view: Tensor) -> Tensor:
         """Scaled patches: (B, C, h, w) float in [0, 1] -> (B, N, d) float32; constant patches are zero."""
@@ -174,7 +191,7 @@ class Codebook(Tokenizer):
 
     def save(self, path: str | Path) -> None:
         """Writes the codebook and the settings that it was fitted for, as safetensors."""
-        write_safetensors(path, {"codebook": self.codebook}, {"tokenizer": json.dumps(self._settings())})
+        write_safetensors(path, {"codebook": self.codebook}, {"tokenizer": json.dumps(self.settings())})
 
     def load(self, path: str | Path) -> None:
         """Reads a saved codebook.
@@ -187,7 +204,7 @@ class Codebook(Tokenizer):
             saved: dict[str, Any] = dict(json.loads(metadata["tokenizer"]))
         except (KeyError, TypeError, ValueError, RecursionError):
             raise UserError(f"{path} holds no codebook: give a file written by a tokenizer's save().") from None
-        expected = self._settings()
+        expected = self.settings()
         different = [
             f"{name} {saved.get(name)} instead of {value}"
             for name, value in expected.items()
@@ -205,7 +222,7 @@ class Codebook(Tokenizer):
             )
         self.set_codebook(codebook)
 
-    def _settings(self) -> dict[str, int | str]:
+    def settings(self) -> dict[str, int | str]:
         """The settings that a codebook is fitted for, as JSON values."""
         return {
             "kind": type(self).__name__,

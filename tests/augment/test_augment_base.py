@@ -83,4 +83,4 @@ def test_building_emits_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for augment in AUGMENTS:
-            augment.build(16)(IMAGE, 0)
+            assert augment.build(16)(IMAGE, 0) is not None

@@ -31,3 +31,25 @@ def test_a_policy_that_timm_does_not_know_is_refused() -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(settings))):
         FinetuneAugment(**settings)  # type: ignore[arg-type]
+
+
+def test_as_timm_the_noise_is_around_imagenets_mean_and_not_the_images() -> None:
+    image = np.full((200, 200, 3), 20, dtype=np.uint8)
+    mean = {}
+    for as_timm in (False, True):
+        augment = FinetuneAugment(rand_augment=None, erase=1.0, min_scale=1.0, as_timm=as_timm)
+        crop = augment.build(200)(image, 0)
+        mean[as_timm] = crop[(crop != 20).any(axis=2)].mean()
+    assert mean[True] == pytest.approx(115, abs=3)
+    assert mean[False] < 50
+
+
+def test_as_timm_every_operation_resamples_bicubically() -> None:
+    from PIL import Image
+
+    for as_timm, expected in (
+        (True, Image.Resampling.BICUBIC),
+        (False, (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)),
+    ):
+        policy = FinetuneAugment(as_timm=as_timm).build(16).policy  # type: ignore[attr-defined]
+        assert {op.kwargs["resample"] for op in policy.ops} == {expected}

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from lit_splitmask.augment.pretrain import PretrainAugment
 from lit_splitmask.errors import UserError
@@ -46,3 +47,22 @@ def test_a_crop_is_within_the_scales() -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(UserError):
         PretrainAugment(**settings)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_lanczos_view_shows_the_crop_at_half_its_size(seed: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    image = np.array(
+        Image.fromarray(noise).resize((160, 120), Image.Resampling.BICUBIC)
+    )  # smooth: filters hardly matter
+    crop, view = (transform(image, seed) for transform in PretrainAugment(token_crop="lanczos").build_all(64))
+    mean = crop.reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
+    assert view.shape == (32, 32, 3)
+    assert np.abs(view - mean).mean() < 4
+    assert np.abs(view[:, ::-1] - mean).mean() > 8
+
+
+def test_the_lanczos_view_refuses_colours() -> None:
+    with pytest.raises(UserError, match="token_crop=lanczos"):
+        PretrainAugment(token_crop="lanczos", grayscale=0.2)
+    assert len(PretrainAugment().build_all(64)) == 1

@@ -156,8 +156,14 @@ def test_classes_of_a_users_own_are_built_where_they_are_meant() -> None:
 
 @pytest.mark.parametrize("name", recipes.available())
 def test_the_recipes_name_nothing_else(name: str) -> None:
-    check_classes(recipes.read(name))
+    settings = recipes.read(name)
+    check_classes(settings)
+    with pytest.raises(UserError, match=r"os\.system, which is no class"):
+        check_classes({**settings, "planted": {"class_path": "os.system"}})
 
 
 def test_a_text_that_is_no_import_path_is_left_to_the_parser() -> None:
-    check_classes({"model": {"class_path": "no.such.thing"}, "data": {"class_path": "?"}})
+    texts = {"model": {"class_path": "no.such.thing"}, "data": {"class_path": "?"}}
+    check_classes(texts)
+    with pytest.raises(UserError, match=r"os\.system, which is no class"):
+        check_classes({**texts, "other": {"class_path": "os.system"}})

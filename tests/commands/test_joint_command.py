@@ -10,7 +10,7 @@ from tiny_runs import same_tensors
 
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.cli import main
-from lit_splitmask.commands import recipes
+from lit_splitmask.commands import recipe_choice
 from lit_splitmask.modules import Classify
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
@@ -60,5 +60,5 @@ def test_the_auxiliary_of_an_earlier_configuration_is_read(work: Path) -> None:
 
 @pytest.mark.parametrize(("name", "partner"), [("finetune_cpu", "joint_cpu"), ("finetune", "joint")])
 def test_an_auxiliary_objective_chooses_the_recipe_of_joint_training(name: str, partner: str) -> None:
-    assert recipes.joint(recipes.Choice(name, "because")).name == partner
-    assert recipes.joint(recipes.Choice("finetune_tiny_images", "because")).name == "finetune_tiny_images"
+    assert recipe_choice.joint(recipe_choice.Choice(name, "because")).name == partner
+    assert recipe_choice.joint(recipe_choice.Choice("finetune_tiny_images", "because")).name == "finetune_tiny_images"

@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 
+from lit_splitmask import streamed_probing
 from lit_splitmask.checkpoints import config_of, load_weights
 from lit_splitmask.cli import main
 from lit_splitmask.models import ViT, ViTConfig
@@ -55,6 +56,23 @@ def test_random_weights_are_the_same_for_a_seed(work: Path) -> None:
         assert found["blocks"] == []
         scores.append(found["rankme"])
     assert scores[0] == scores[1] != scores[2]
+
+
+def test_the_streamed_probe_is_chosen_for_many_images_and_leaves_no_files(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streamed_probing, "LEAST_STEPS", 4)  # here the classifiers need not be good
+    monkeypatch.setattr(streamed_probing, "PASSES", 1)
+    found = {}
+    for name, more in (("solved", []), ("streamed", ["--most_images=5"])):
+        assert main([*PROBE[:-1], name, *more]) == 0
+        found[name] = json.loads(Path(f"{name}/probe.json").read_text())
+        assert found[name]["linear_probe"] == name
+    assert found["streamed"]["train_images"] == found["solved"]["train_images"]
+    assert found["streamed"]["knn"] == found["solved"]["knn"]
+    assert found["streamed"]["rankme"] == pytest.approx(found["solved"]["rankme"], rel=0.01)
+    assert len(found["streamed"]["blocks"]) == len(found["solved"]["blocks"])
+    assert not [path for path in Path().iterdir() if "features" in path.name]
 
 
 def test_images_of_a_list_without_a_label_are_left_out(work: Path) -> None:

@@ -52,6 +52,66 @@ def test_a_file_that_vanishes_later_is_named(make_data: MakeData, num_workers: i
         list(data.train_dataloader())
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_file_that_becomes_another_image_later_is_named(make_data: MakeData, num_workers: int) -> None:
+    data = ready(make_data(cache_gb=0.0, num_workers=num_workers))
+    victim = data.index.root / data.train_samples.files[3]
+    Image.fromarray(noise(99)).save(victim)
+    with pytest.raises(UserError, match=f"^The image {victim} is another one than when the folder was scanned"):
+        list(data.train_dataloader())
+
+
+def test_a_file_that_is_written_again_with_the_same_pixels_changes_nothing(make_data: MakeData) -> None:
+    before = batches(ready(make_data(cache_gb=0.0)), 3)
+    data = ready(make_data(cache_gb=0.0))
+    for file in data.train_samples.files:
+        pixels = Image.open(data.index.root / file)
+        pixels.load()
+        pixels.save(data.index.root / file, compress_level=1)
+    assert same(batches(data, 3), before)
+
+
+def test_a_file_that_changes_between_scan_and_training_is_read_from_the_cache_as_it_was(make_data: MakeData) -> None:
+    before = batches(ready(make_data()), 3)
+    data = ready(make_data())
+    for file in data.train_samples.files:
+        (data.index.root / file).write_bytes(b"")
+    assert same(batches(data, 3), before)
+
+
+@pytest.mark.parametrize("cache_gb", [8.0, 0.0])
+def test_the_order_of_files_on_the_disk_changes_nothing(
+    make_data: MakeData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_gb: float
+) -> None:
+    sorted_data = ready(make_data(cache_gb=cache_gb))
+    scandir, shuffled_folders = os.scandir, []
+
+    class Shuffled:
+        """The entries of a folder in another order."""
+
+        def __init__(self, path: Any = ".") -> None:
+            with scandir(path) as entries:
+                self.entries = list(entries)
+            np.random.default_rng(len(self.entries)).shuffle(self.entries)
+            shuffled_folders.append(path)
+
+        def __enter__(self) -> Any:
+            return iter(self.entries)
+
+        def __exit__(self, *_: Any) -> None:
+            pass
+
+        def __iter__(self) -> Any:
+            return iter(self.entries)
+
+    monkeypatch.setattr(os, "scandir", Shuffled)
+    other = ready(make_data(cache_gb=cache_gb, index_dir=str(tmp_path / "other runs")))
+    assert len(shuffled_folders) >= 4  # the root and three classes
+    assert other.index.splits == sorted_data.index.splits
+    assert other.class_names == sorted_data.class_names
+    assert same(batches(other, 3), batches(sorted_data, 3))
+
+
 def test_file_names_may_have_any_script_and_even_be_no_text(tmp_path: Path) -> None:
     root = tmp_path / "bilder"
     names = [b"\xe5\x9b\xbe\xe5\x83\x8f", "é".encode(), "e\u0301".encode(), b"\xff\xfe", b"a b\nc", "😀".encode()]

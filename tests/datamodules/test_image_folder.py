@@ -139,4 +139,4 @@ def test_a_datamodule_predicts_and_trains_in_turn(tmp_path: Path, class_folder: 
 def test_no_step_gives_a_warning(make_data: MakeData) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        batches(ready(make_data(num_workers=1)), 1)
+        assert len(batches(ready(make_data(num_workers=1)), 1)) == 1

@@ -1,6 +1,8 @@
 """Folders of images and label maps: layouts, classes, crops, and what is refused."""
 
+import contextlib
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from folder_data import ready, same
 from PIL import Image
 from scenes import COLOURS, draw_scene, save, scene_data, write_pairs, write_scenes
 
@@ -293,3 +296,23 @@ def test_one_channel_is_the_luminance(root: Path) -> None:
     assert batch["image"].shape == (4, 1, 32, 32)
     assert next(iter(data.val_dataloader()))["image"].shape == (1, 1, 40, 56)
     assert batch["map"].dtype == torch.int16
+
+
+def test_workers_and_the_order_of_files_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_scenes(tmp_path / "scenes", {"train": 6, "val": 3})
+    found = []
+    for num_workers in (0, 1, 2):
+        data = ready(scene_data(root, num_workers=num_workers, index_dir=str(tmp_path / f"index{num_workers}")))
+        found.append((data.source.splits["train"].files, [*data.train_dataloader(), *data.val_dataloader()]))
+        scandir = os.scandir
+        if num_workers == 0:  # the others see the folders in another order
+            monkeypatch.setattr(os, "scandir", lambda path=".", read=scandir: reversed_entries(read(path)))
+    for files, loaded in found[1:]:
+        assert list(files) == list(found[0][0])
+        assert same(loaded, found[0][1])
+
+
+@contextlib.contextmanager
+def reversed_entries(entries: Any) -> Any:
+    with entries as one_by_one:
+        yield reversed(list(one_by_one))

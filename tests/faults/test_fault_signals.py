@@ -13,7 +13,14 @@ from typing import Any
 import pytest
 import torch
 from faulty_runs import LONG, call, finish, first_command, outcome, start, steps_done, wait_for
+from jsonargparse import Namespace
 from tiny_runs import same_tensors
+
+from lit_splitmask import cli
+from lit_splitmask.commands.processes import Terminated, end_at_sigterm
+from lit_splitmask.commands.run_folder import RunFolder, new_run
+from lit_splitmask.commands.training import run_folder
+from lit_splitmask.errors import UserError
 
 
 def step_of(path: Path) -> int:
@@ -129,14 +136,23 @@ def test_a_run_goes_on_if_its_output_is_closed_from_the_start(place: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "setting", ["PYTHONIOENCODING=ascii", "PYTHONIOENCODING=latin-1", "LC_ALL=C", "TMPDIR=/nowhere"]
+    "setting",
+    [
+        "PYTHONIOENCODING=ascii",
+        "PYTHONIOENCODING=latin-1",
+        "LC_ALL=C",
+        "LC_ALL=POSIX PYTHONUTF8=0 PYTHONCOERCECLOCALE=0",
+        "TMPDIR=/nowhere",
+    ],
 )
 def test_other_encodings_and_no_temporary_folder_end_no_run(setting: str, place: Path) -> None:
-    name, _, value = setting.partition("=")
-    run = "läuft-" + setting.replace("/", "-")
+    surroundings = dict(one.split("=") for one in setting.split())
+    run = "läuft-" + setting.replace("/", "-").replace(" ", "-")
     command = [sys.executable, "-m", "lit_splitmask.cli", *first_command("finetune", run)]
     short = ["--data.budget.steps=3", "--data.num_epochs=1"]
-    done = subprocess.run([*command, *short], cwd=place, env={**_here(), name: value}, capture_output=True, check=False)
+    done = subprocess.run(
+        [*command, *short], cwd=place, env={**_here(), **surroundings}, capture_output=True, check=False
+    )
     assert done.returncode == 0, done.stderr.decode(errors="replace")[-2000:]
     assert (place / "runs" / run / "classifier.safetensors").is_file()
 
@@ -196,3 +212,76 @@ def test_a_partial_last_checkpoint_does_not_block_a_resume(
     assert call(["pretrain", "--name", name, "--resume"], place) == 0
     assert "last.ckpt is damaged or truncated. The newest whole checkpoint is" in log.read_text()
     assert outcome("pretrain", place / "runs" / name)[:3] == whole[:3]
+
+
+def test_sigterm_before_the_first_step_says_that_nothing_was_saved_and_how_to_start_again(place: Path) -> None:
+    log, run = place / "log.txt", place / "runs" / "before"
+    log.unlink(missing_ok=True)
+    words = first_command("pretrain", "before")
+    process = start(words, place)
+    wait_for(run.is_dir)
+    process.terminate()
+    code = finish(process)
+    said = log.read_text()
+    assert code == 143, said
+    assert "Traceback" not in said
+    assert "stopped by SIGTERM: before the first step, so nothing was saved. To start again:" in said
+    assert f"  {shlex.join(['lit-splitmask', *words])}\n" in said
+    assert not run.exists()  # its name is free again
+
+
+def test_sigterm_says_which_command_to_run_whatever_was_under_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def stopped(request: Any) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("went on")
+
+    monkeypatch.setattr(cli, "_function", lambda command: stopped)
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        end_at_sigterm()
+        for command, kept in (
+            ("compare", "what it had finished is kept. The same command goes on"),
+            ("probe", "it had not finished. To start again"),
+            ("finetune", "before the first step, so nothing was saved. To start again"),
+        ):
+            assert cli.main([command, "--data.root", str(tmp_path)]) == 143
+            expected = f"stopped by SIGTERM: {kept}:\n  lit-splitmask {command} --data.root {tmp_path}\n"
+            assert capsys.readouterr().err == expected
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_sigterm_after_the_last_step_names_the_checkpoint_and_goes_on(
+    place: Path,
+) -> None:
+    folder = RunFolder(tmp := place / "runs" / "after")
+    folder.checkpoints.mkdir(parents=True)
+    torch.save({"global_step": 3, "state_dict": {}}, folder.last)
+    cli_of_run = Namespace(command="finetune", config=Namespace(resume=True, runs_dir=str(tmp.parent), name="after"))
+    folder.config.touch()
+    with pytest.raises(Terminated) as stop, run_folder(cli_of_run, "finetune"):
+        raise Terminated
+    assert stop.value.code == 143
+    go_on = f"lit-splitmask finetune --runs_dir {tmp.parent} --name after --resume"
+    assert stop.value.kept == f"{folder.last} is kept. To go on:\n  {go_on}"
+    assert folder.last.exists()
+
+
+POSIX = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+def test_names_are_utf8_in_a_posix_locale_without_utf8_mode(place: Path) -> None:
+    command = [sys.executable, "-m", "lit_splitmask.cli", "plan", "--data.root", "bärenörtchen-狐"]
+    done = subprocess.run(command, cwd=place, env={**_here(), **POSIX}, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.decode().startswith("error: The data folder bärenörtchen-狐 does not exist")
+
+
+def test_a_name_of_a_run_that_is_not_utf8_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    name = os.fsdecode(b"l\xe4uft")
+    with pytest.raises(UserError, match=r"l\\xe4uft, is not UTF-8"), new_run(str(tmp_path / "runs"), name, "x"):
+        pass
+    assert not list(tmp_path.iterdir())

@@ -42,7 +42,13 @@ def test_every_trainable_parameter_gets_a_gradient() -> None:
 
 
 def test_a_single_image_of_one_patch_trains() -> None:
-    network().train().with_auxiliary(torch.randn(1, 3, 8, 8))[0].sum().backward()
+    model = network().train()
+    logits = model.with_auxiliary(torch.randn(1, 3, 8, 8))[0]
+    logits.square().mean().backward()
+    assert torch.isfinite(logits).all()
+    gradient = model.pyramid.vit.patch_embed.proj.weight.grad
+    assert gradient is not None
+    assert torch.isfinite(gradient).all()
 
 
 def test_the_backbone_has_the_layers_of_a_vit_and_the_head_is_the_last() -> None:

@@ -14,8 +14,11 @@ import torch
 from lightning import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from PIL import Image
+from safetensors.torch import load_file
 from tiny_runs import image_data, pretrain_module, same_tensors, tiny_trainer
 
+from lit_splitmask.augment import PretrainAugment
 from lit_splitmask.datamodules import Budget
 from lit_splitmask.errors import UserError
 from lit_splitmask.modules import Pretrain
@@ -111,6 +114,52 @@ def test_a_codebook_is_fitted_once_and_stored_in_the_checkpoint(root: Path, monk
     again = trained(root, module=pretrain_module(tokenizer=kmeans), ckpt_path=path)
     assert len(calls) == 1
     assert same_tensors(again.state_dict(), module.state_dict())
+
+
+def test_a_codebook_is_kept_for_the_next_run_on_the_same_data_and_settings(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[int] = []
+    fit = KMeans.fit
+    monkeypatch.setattr(KMeans, "fit", lambda self, *a, **k: (calls.append(1), fit(self, *a, **k))[1])
+
+    def run(seed: int = 0, vocabulary: int = 16, data: Any = None, **settings: Any) -> Any:
+        kmeans = partial(KMeans, vocabulary=vocabulary, pixels="centred")
+        module = pretrain_module(tokenizer=kmeans, seed=seed)
+        return trained(root, module=module, data=data or image_data(root, steps=2, **settings)).state_dict()
+
+    first, again = run(), run()
+    assert len(calls) == 1
+    assert same_tensors(first, again)
+    for number, other in enumerate(
+        ({"seed": 1}, {"vocabulary": 17}, {"augment": PretrainAugment(hflip=0.0)}, {"label_share": 0.5}), start=2
+    ):
+        run(**other)
+        assert len(calls) == number
+    files = sorted((root.parent / "index").glob("*/words-*.safetensors"))
+    assert len(files) == 5
+    for file in files:
+        file.write_bytes(file.read_bytes()[:-9])
+    assert same_tensors(first, run())
+    assert len(calls) == 6
+    assert "damaged" in caplog.text
+
+
+def test_other_pixels_in_a_file_ask_for_another_codebook(root: Path) -> None:
+    def file() -> Path:
+        data = image_data(root, index_dir=str(root.parent / f"index{len(names)}"))
+        data.prepare_data()
+        data.setup("validate")
+        assert data.fitted_file is not None
+        return data.fitted_file("settings")
+
+    names: list[str] = []
+    names.append(file().name)
+    names.append(file().name)
+    image = next(root.rglob("*.png"))
+    Image.eval(Image.open(image), lambda value: 255 - value).save(image)
+    names.append(file().name)
+    assert names[0] == names[1] != names[2]
 
 
 @pytest.mark.parametrize(("vocabulary", "crops"), [(2, 1), (16, 3), (60, 8)])
@@ -241,10 +290,12 @@ def test_accumulated_batches_keep_the_images_of_every_step(root: Path) -> None:
 
 PROCESSES = """
 import json, os, sys
+from functools import partial
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 import torch
 from lightning import Callback
+from lit_splitmask.tokenizers import KMeans
 from tiny_runs import end_together, image_data, pretrain_module, tiny_trainer
 
 torch.set_num_threads(1)
@@ -263,8 +314,9 @@ class Losses(Callback):
 watch = Losses()
 strategy = {"strategy": "ddp", "devices": devices} if devices > 1 else {}
 trainer = tiny_trainer(root.parent, callbacks=[watch], limit_val_batches=0, **strategy)
-module = pretrain_module(drop_path=0.0)
-trainer.fit(module, datamodule=image_data(root, steps=3))
+kmeans = partial(KMeans, vocabulary=16, pixels="centred")  # fitted anew, as the folder of the index is another one
+module = pretrain_module(tokenizer=kmeans, drop_path=0.0)
+trainer.fit(module, datamodule=image_data(root, steps=3, index_dir=str(root.parent / f"index{devices}")))
 weight = module.objective.backbone.patch_embed.proj.weight.detach().double().sum()
 result = {"losses": watch.losses, "images": watch.images, "sum": float(weight)}
 (root.parent / f"of{devices}-rank{trainer.global_rank}.json").write_text(json.dumps(result))
@@ -297,6 +349,8 @@ def test_two_processes_have_the_losses_of_one_with_the_whole_batch(root: Path) -
         both = sum(rank["losses"][step] for rank in two) / 2
         assert both == pytest.approx(one["losses"][step], rel=1e-4)
     assert two[0]["sum"] == two[1]["sum"]
+    books = [load_file(next((root.parent / f"index{n}").glob("*/words-*")))["codebook"] for n in (1, 2)]
+    assert torch.equal(*books)
     assert two[0]["losses"] != two[1]["losses"]  # each process had its own half
 
 

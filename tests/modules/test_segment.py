@@ -234,6 +234,7 @@ def test_two_processes_and_one_train_and_score_alike(tmp_path: Path, monkeypatch
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "sync_dist" not in done.stdout + done.stderr  # Lightning's advice for scores that differ between processes
     one, first, second = (
         json.loads((tmp_path / f"{name}.json").read_text()) for name in ("of1-rank0", "of2-rank0", "of2-rank1")
     )

@@ -290,6 +290,16 @@ def test_the_weight_of_localisation_rises_and_falls() -> None:
         RelativeLocalisation(tiny_vit(), ramp_share=1.0)
 
 
+def test_distances_are_shares_of_the_grid_or_numbers_of_patches() -> None:
+    vit = tiny_vit()
+    rows, columns = vit.grid
+    pairs = torch.tensor([[[0, rows * columns - 1]]])
+    assert RelativeLocalisation(vit).distances(pairs)[0, 0].tolist() == pytest.approx([1 - 1 / rows, 1 - 1 / columns])
+    assert RelativeLocalisation(vit, unit="patch").distances(pairs)[0, 0].tolist() == [rows - 1, columns - 1]
+    with pytest.raises(UserError, match="unit is 'pixel'"):
+        RelativeLocalisation(vit, unit="pixel")  # type: ignore[arg-type]
+
+
 def test_supervised_training_needs_classes() -> None:
     with pytest.raises(UserError, match="at least two classes"):
         Supervised(tiny_vit()).attach(1, 8)

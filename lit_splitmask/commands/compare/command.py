@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from lit_splitmask.commands import recipes
+from lit_splitmask.checkpoints import load_weights
+from lit_splitmask.commands import recipe_choice, recipes
 from lit_splitmask.commands.compare.experiment import Comparison
 from lit_splitmask.commands.compare.options import Options
 from lit_splitmask.commands.compare.report import write_report
@@ -21,15 +22,17 @@ def compare(request: Request) -> int:
     """
     quiet()
     options = Options.parse(request.settings())
+    if options.weights is not None:
+        load_weights(options.weights)  # an error appears before anything is scanned or built
     found = glance(options.root)
     name = options.recipe
     if name is None:
-        choice = recipes.choose(found.num_images, found.median_side, torch.cuda.is_available())
+        choice = recipe_choice.choose(found.num_images, found.median_side, torch.cuda.is_available())
         name = choice.name.replace("splitmask", "compare", 1)
         print(f"Recipe {name}: {choice.reason}.")
     recipe = recipes.comparison(name)
     for part in [part for part in ("pretrain", "finetune", "joint") if part in recipe]:
-        changed = recipes.fit_to_images(recipe[part], found.num_images) if options.recipe is None else ""
+        changed = recipe_choice.fit_to_images(recipe[part], found.num_images) if options.recipe is None else ""
         if changed:
             print(f"Changed in the recipe's {part} part: {changed}.")
         recipe[part]["trainer"] = {**trainer_defaults(), "devices": 1, **recipe[part].get("trainer", {})}

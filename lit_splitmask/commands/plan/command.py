@@ -13,7 +13,7 @@ from lit_splitmask import callbacks, modules
 from lit_splitmask.callbacks.estimate import DAY
 from lit_splitmask.callbacks.selection import EARLIER_BESTS
 from lit_splitmask.checkpoints import load_weights
-from lit_splitmask.commands import recipes
+from lit_splitmask.commands import recipe_choice, recipes
 from lit_splitmask.commands.parser import OptionParser
 from lit_splitmask.commands.plan.images import ImageFindings, find
 from lit_splitmask.commands.plan.report import new_console, show_duplicates, show_images, show_trainings
@@ -76,7 +76,7 @@ def make_plan(request: Request, root: str | None, index_dir: str, recipe: str | 
     """
     given = {} if recipe is None else recipes.read(recipe)
     subject = subject_of(request, root, index_dir, given)
-    choice = _choose(subject) if recipe is None else recipes.Choice(recipe, "given by --recipe")
+    choice = _choose(subject) if recipe is None else recipe_choice.Choice(recipe, "given by --recipe")
     settings, reason = choice.settings()
     choice = replace(choice, reason=reason)
     recipes.check_command(choice.name, settings, "pretrain")
@@ -109,21 +109,21 @@ def make_plan(request: Request, root: str | None, index_dir: str, recipe: str | 
     )
 
 
-def _choose(subject: Subject) -> recipes.Choice:
-    return recipes.choose(subject.found.num_images, subject.found.median_side, torch.cuda.is_available())
+def _choose(subject: Subject) -> recipe_choice.Choice:
+    return recipe_choice.choose(subject.found.num_images, subject.found.median_side, torch.cuda.is_available())
 
 
-def _partner(choice: recipes.Choice, subject: Subject, request: Request) -> recipes.Choice:
+def _partner(choice: recipe_choice.Choice, subject: Subject, request: Request) -> recipe_choice.Choice:
     """The recipe that finetune chooses; a list, and images that a recipe reads, are not counted by their folders."""
     if subject.reading is None or request.manifest is not None:
-        return recipes.finetuning(choice.name)
+        return recipe_choice.finetuning(choice.name)
     return classifier_recipe(choice.name, Path(subject.images), request)
 
 
-def _plan_finetuning(weights: str, arguments: list[str], choice: recipes.Choice, scratch: Path) -> TrainingPlan:
+def _plan_finetuning(weights: str, arguments: list[str], choice: recipe_choice.Choice, scratch: Path) -> TrainingPlan:
     settings, reason = choice.settings()
     choice = replace(choice, reason=reason)
-    recipes.fit_to_weights(settings, load_weights(weights).info["timm"])
+    recipe_choice.fit_to_weights(settings, load_weights(weights).info["timm"])
     stage = Stage(modules.Classify, [*arguments, f"--model.weights={weights}"], settings, scratch)
     return stage.plan(choice, num_checkpoints=2)  # the last and the best
 

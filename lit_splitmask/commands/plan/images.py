@@ -8,7 +8,7 @@ from statistics import median
 
 from PIL import Image
 
-from lit_splitmask.images.decode import decode, open_image, orientation
+from lit_splitmask.images.decode import decode, memory_for, open_image, orientation
 from lit_splitmask.images.duplicates import Fingerprint, fingerprint, near_groups
 from lit_splitmask.images.in_flight import hold
 from lit_splitmask.images.index import FolderIndex
@@ -151,7 +151,7 @@ def inspect(path: Path) -> InspectedFile:
         DecodeError: The image can no longer be decoded.
     """
     with open_image(path) as image:
-        hold(image.width * image.height)
+        hold(memory_for(image))
         file_format = _SAME_FORMAT.get(str(image.format), str(image.format))
         oddities = list(odd_kinds(image, path.suffix))
     return InspectedFile(file_format, oddities, fingerprint(decode(path, draft_size=_DRAFT_SIZE)))

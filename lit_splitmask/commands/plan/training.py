@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 
-from lit_splitmask.commands import recipes
+from lit_splitmask.commands import recipe_choice
 from lit_splitmask.commands.plan import cost as plan_cost
 from lit_splitmask.commands.run_cli import RunCLI, trainer_defaults
 from lit_splitmask.commands.run_folder import RunFolder
@@ -99,7 +99,7 @@ class Stage:
         self.data = data
         self.index: FolderIndex = data.load_or_make()
 
-    def plan(self, choice: recipes.Choice, num_checkpoints: int) -> TrainingPlan:
+    def plan(self, choice: recipe_choice.Choice, num_checkpoints: int) -> TrainingPlan:
         """Computes the budget, and times a few steps.
 
         Args:

@@ -10,7 +10,7 @@ from lightning import Callback
 
 from lit_splitmask import callbacks, datamodules, modules
 from lit_splitmask.annotations.coco_files import ROBOFLOW
-from lit_splitmask.commands import recipes
+from lit_splitmask.commands import recipe_choice, recipes
 from lit_splitmask.commands.request import TASK_LAYOUTS, Request
 from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.commands.tasks import classify, detect, segment
@@ -44,7 +44,7 @@ class Task:
     name: str
     module: type[TrainModule]
     datamodules: tuple[str, ...]
-    default_recipe: Callable[[Request], recipes.Choice]
+    default_recipe: Callable[[Request], recipe_choice.Choice]
     monitor: str
     weights: str
     crops_follow_weights: bool
@@ -62,7 +62,7 @@ def _folder_of(request: Request) -> Path:
     return Path(request.root or "").expanduser()
 
 
-def classifier_recipe(pretraining: str, root: Path, request: Request) -> recipes.Choice:
+def classifier_recipe(pretraining: str, root: Path, request: Request) -> recipe_choice.Choice:
     """The recipe to fine-tune a classifier with, after a pre-training recipe, on a folder.
 
     Args:
@@ -70,21 +70,21 @@ def classifier_recipe(pretraining: str, root: Path, request: Request) -> recipes
         root: The folder of images.
         request: The command; it says how to read the folder, and may take a share of the labels.
     """
-    choice = recipes.finetuning(pretraining)
+    choice = recipe_choice.finetuning(pretraining)
     if request.datamodule not in (None, "ImageFolder") or not 0 < request.label_share <= 1:
         return choice  # other images are not counted; the datamodule refuses the share
     layout = request.layout if request.layout in get_args(LayoutName) else "auto"
-    return recipes.for_few_labels(
+    return recipe_choice.for_few_labels(
         choice, labels_per_class(root, layout=cast(LayoutName, layout), share=request.label_share)
     )
 
 
-def _classification_recipe(request: Request) -> recipes.Choice:
+def _classification_recipe(request: Request) -> recipe_choice.Choice:
     root = _folder_of(request)
     found = datamodules.glance(root)
-    pretraining = recipes.choose(found.num_images, found.median_side, torch.cuda.is_available())
+    pretraining = recipe_choice.choose(found.num_images, found.median_side, torch.cuda.is_available())
     if request.weights is None:  # few labels were measured after a pre-training only
-        choice = recipes.finetuning(pretraining.name)
+        choice = recipe_choice.finetuning(pretraining.name)
     else:
         choice = classifier_recipe(pretraining.name, root, request)
     return replace(choice, num_images=found.num_images)
@@ -97,7 +97,7 @@ TASKS = {
             name="segment",
             module=modules.Segment,
             datamodules=("SegmentationFolder",),
-            default_recipe=lambda request: recipes.choose_segmentation(
+            default_recipe=lambda request: recipe_choice.choose_segmentation(
                 datamodules.glance(_folder_of(request)).num_images // 2,  # the other half are label maps
                 torch.cuda.is_available(),
             ),
@@ -112,7 +112,7 @@ TASKS = {
             name="detect",
             module=modules.Detect,
             datamodules=("CocoDetection",),
-            default_recipe=lambda request: recipes.choose_detection(
+            default_recipe=lambda request: recipe_choice.choose_detection(
                 datamodules.glance(_folder_of(request)).num_images, torch.cuda.is_available()
             ),
             monitor="val/box/AP",

@@ -4,6 +4,7 @@ from lit_splitmask.datamodules.facts import Facts, Release
 from lit_splitmask.datamodules.listed_data import ListedData
 from lit_splitmask.datamodules.lists import Listing, below, find_folder, read_json, where_images_are
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import bounded_waiting
 
 
 class Food101(ListedData):
@@ -39,7 +40,8 @@ class Food101(ListedData):
         from torchvision.datasets import Food101 as TorchvisionFood101
 
         try:
-            TorchvisionFood101(str(self.root), download=True)
+            with bounded_waiting():
+                TorchvisionFood101(str(self.root), download=True)
         except (OSError, RuntimeError) as error:
             raise UserError(f"Food-101 could not be downloaded ({error}). {self.facts.where}") from error
 

@@ -14,7 +14,7 @@ from replicas import REPLICAS
 from scenes import write_scenes
 
 from lit_splitmask.cli import main
-from lit_splitmask.commands import recipes
+from lit_splitmask.commands import recipe_choice
 from lit_splitmask.commands.plan import cost as plan_cost
 from lit_splitmask.commands.plan import report as plan_report
 from lit_splitmask.commands.plan.cost import Job, StepCost
@@ -212,10 +212,10 @@ def test_the_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None
 def test_the_recipe_is_chosen_as_pretrain_does(untimed: list[Job], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "shapes", "--data.index_dir", "elsewhere", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    choice = recipes.choose(24, 48, torch.cuda.is_available())
+    choice = recipe_choice.choose(24, 48, torch.cuda.is_available())
     assert (plan["pretraining"]["recipe"], plan["finetuning"]["recipe"]) == (
         choice.name,
-        recipes.for_few_labels(recipes.finetuning(choice.name), 5).name,
+        recipe_choice.for_few_labels(recipe_choice.finetuning(choice.name), 5).name,
     )
     assert "labels a class, fewer than 50" in plan["finetuning"]["reason"]
     assert list(Path("elsewhere").glob("shapes-*/splits.npz"))
@@ -287,7 +287,7 @@ def test_only_the_largest_and_smallest_of_many_classes_are_listed() -> None:
     ],
 )
 def test_the_fine_tuning_recipe_goes_with_the_pre_training_recipe(pretraining: str, expected: str) -> None:
-    assert recipes.finetuning(pretraining).name == expected
+    assert recipe_choice.finetuning(pretraining).name == expected
 
 
 @pytest.mark.parametrize(

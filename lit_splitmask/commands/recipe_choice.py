@@ -1,0 +1,162 @@
+"""Chooses a recipe for a folder of images or for weights, and fits it to them. Light."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lit_splitmask.commands.recipes import available, read
+
+TRAINING_SHARE = 0.8
+"""Approximate share of a folder's images that are for training."""
+
+SMALL_SET = 50_000
+"""A folder with fewer images gets the recipe for small sets; the paper's small sets have 8,144 to 52,867 (Table 3)."""
+
+FEW_ANNOTATED = 10_000
+"""A folder with fewer annotated images gets a shorter schedule than that of ADE20K or COCO."""
+
+FEW_LABELS = 50
+"""With fewer labels a class, a classifier starts from a solved head and trains for more passes."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A recipe and why it was chosen.
+
+    Attributes:
+        name: Name or path of the recipe.
+        reason: Why it was chosen.
+        num_images: Images in the folder that it was chosen for, of all splits; None if it was not chosen for a folder.
+    """
+
+    name: str
+    reason: str
+    num_images: int | None = None
+
+    def settings(self) -> tuple[dict[str, Any], str]:
+        """The recipe's settings, with a batch that holds no image twice, and the reason, which mentions a changed batch.
+
+        Raises:
+            UserError: There is no such recipe.
+        """
+        recipe = read(self.name)
+        changed = "" if self.num_images is None else fit_to_images(recipe, self.num_images)
+        return recipe, self.reason + (f"; {changed}" if changed else "")
+
+
+def choose(num_images: int, median_side: int, gpu: bool) -> Choice:
+    """The pre-training recipe for a folder.
+
+    Args:
+        num_images: Images in the folder.
+        median_side: Median of the images' shorter side, in pixels.
+        gpu: Whether there is a GPU.
+    """
+    if median_side < 40:
+        name, why = "splitmask_tiny_images", ": tiny images, so the network takes 32 px in patches of 4"
+    elif not gpu:
+        name, why = "splitmask_cpu", ", no GPU: a small network at 48 px that two CPU cores can train"
+    elif num_images < SMALL_SET:
+        name, why = "splitmask_own", f": fewer than {SMALL_SET:,}, so the paper's masks and augmentation for small sets"
+    else:
+        name, why = "splitmask_own_large", ": enough for the paper's masks and augmentation for large sets"
+    return Choice(name, f"{num_images:,} images of about {median_side} px{why}", num_images)
+
+
+def finetuning(pretraining: str) -> Choice:
+    """The fine-tuning recipe for a pre-training recipe."""
+    for kind in ("finetune", "segment"):
+        partner = pretraining.replace("splitmask", kind, 1)
+        if partner != pretraining and partner in available():
+            return Choice(partner, f"for the network of {pretraining}")
+    if pretraining.endswith("_cpu"):
+        return Choice("finetune_cpu", f"for the network of {pretraining}")
+    return Choice("finetune", "the paper's fine-tuning recipe (Table 9, small sets)")
+
+
+def joint(choice: Choice) -> Choice:
+    """The recipe of joint training for the network of a fine-tuning recipe; the same if there is none."""
+    partner = choice.name.replace("finetune_few", "finetune").replace("finetune", "joint", 1)
+    reason = f"{choice.reason}, trained jointly with the auxiliary objective"
+    return replace(choice, name=partner, reason=reason) if partner in available() else choice
+
+
+def for_few_labels(choice: Choice, labels: float | None) -> Choice:
+    """A fine-tuning recipe, or its variant for few labels.
+
+    Args:
+        choice: The recipe for enough labels.
+        labels: Training images with a label, per class; None if unknown.
+    """
+    variant = choice.name.replace("finetune", "finetune_few", 1)
+    if labels is None or labels >= FEW_LABELS or variant not in available():
+        return choice
+    reason = f"about {labels:,.0f} labels a class, fewer than {FEW_LABELS}, {choice.reason}"
+    return replace(choice, name=variant, reason=reason)
+
+
+def choose_segmentation(num_images: int, gpu: bool) -> Choice:
+    """The segmentation recipe for a folder.
+
+    Args:
+        num_images: Images with label maps in the folder.
+        gpu: Whether there is a GPU.
+    """
+    if gpu and num_images < FEW_ANNOTATED:
+        return Choice("segment_own", f"fewer than {FEW_ANNOTATED:,} images, so an eighth of ADE20K's steps")
+    if gpu:
+        return Choice("segment_ade20k", "the paper's recipe for ADE20K (Table 5); --data.budget.steps shortens it")
+    return Choice("segment_cpu", "no GPU: a small network on crops of 96 px that two CPU cores can train")
+
+
+def choose_detection(num_images: int, gpu: bool) -> Choice:
+    """The detection recipe for a folder.
+
+    Args:
+        num_images: Images in the folder.
+        gpu: Whether there is a GPU.
+    """
+    if gpu and num_images < FEW_ANNOTATED:
+        return Choice(
+            "detect_own", f"fewer than {FEW_ANNOTATED:,} images, so a fixed number of steps instead of COCO's passes"
+        )
+    if gpu:
+        return Choice("detect_coco_3x", "the paper's recipe for COCO (Table 4); --data.budget.passes shortens it")
+    return Choice("detect_cpu", "no GPU: a small network on images of 160 px that two CPU cores can train")
+
+
+def fit_to_images(recipe: dict[str, Any], num_images: int) -> str:
+    """Lowers a recipe's batch size so that no batch holds an image twice.
+
+    Args:
+        recipe: Settings, which are changed.
+        num_images: Images in the folder, of all splits.
+
+    Returns:
+        What was changed; empty if nothing was.
+    """
+    images = recipe.get("data", {}).get("init_args", {})
+    given, largest = images.get("batch_size", 0), 2 ** int(math.log2(max(2, TRAINING_SHARE * num_images)))
+    if given <= largest:
+        return ""
+    images["batch_size"] = largest
+    return f"in batches of {largest}, since the recipe's {given} are more than the training images"
+
+
+def fit_to_weights(
+    recipe: dict[str, Any], timm_args: dict[str, Any], datamodule: str = "ImageFolder", *, size: bool = True
+) -> None:
+    """Gives a recipe's images the number of channels that weights were trained on, and their size.
+
+    Args:
+        recipe: Settings, which are changed.
+        timm_args: timm's arguments for the network of the weights.
+        datamodule: Class of the datamodule, if the settings name none.
+        size: Whether to change the size too.
+    """
+    data = recipe.setdefault("data", {})
+    data.setdefault("class_path", datamodule)
+    images = data.setdefault("init_args", {})
+    images["channels"] = timm_args["in_chans"]
+    if size:
+        images["image_size"] = timm_args["img_size"]
