@@ -7,6 +7,7 @@ peak of the resident set, and its anonymous part, which excludes mapped files. A
 still shares with its parent process; its private part does not.
 
     python benchmarks/loader_passes.py
+    python benchmarks/loader_passes.py --record 1281167     # instead: opening the record of that many files, which need not exist
 """
 
 import argparse
@@ -14,8 +15,10 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,10 @@ from timing import machine
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lit_splitmask.datamodules import ImageFolder
+from lit_splitmask.images.index import FolderIndex, folder_in, load_index, save_index
+from lit_splitmask.images.names import Names, Selection
+from lit_splitmask.images.records import Records
 from lit_splitmask.loading.crops import IndexedImages
 from lit_splitmask.loading.loader import make_loader
 from lit_splitmask.loading.sampler import WrapAroundSampler
@@ -146,7 +153,7 @@ def memory(pid: int | str) -> dict[str, float]:
         for line in Path(f"/proc/{pid}/{file}").read_text(encoding="utf-8").splitlines():
             name, _, value = line.partition(":")
             fields[name] = value.split()
-    names = {"peak": "VmHWM", "anonymous": "RssAnon", "private": "Private_Dirty"}
+    names = {"peak": "VmHWM", "anonymous": "RssAnon", "private": "Private_Dirty", "resident": "VmRSS"}
     return {name: int(fields[field][0]) / 1024 for name, field in names.items()}
 
 
@@ -215,7 +222,11 @@ def passes_table(args: argparse.Namespace) -> Table:
         result = in_fresh_process(args.rounds, "passes", loader)
         for process in ("main", "worker"):
             cells = [result[f"{process} {number}"] for number in AFTER_PASSES]
-            table.add_row(loader, process, *(" / ".join(f"{value:.0f}" for value in cell.values()) for cell in cells))
+            table.add_row(
+                loader,
+                process,
+                *(" / ".join(f"{cell[part]:.0f}" for part in ("peak", "anonymous", "private")) for cell in cells),
+            )
     return table
 
 
@@ -228,6 +239,65 @@ def names_table(args: argparse.Namespace) -> Table:
     return table
 
 
+def make_record(path: Path, num_files: int) -> None:
+    """Writes the record of a folder as large as ImageNet, without files."""
+    names = Names(
+        f"train/n{number // 1282:08d}/n{number // 1282:08d}_{number % 1282:05d}.JPEG" for number in range(num_files)
+    )
+    numbers = np.arange(num_files)
+    times = 1_700_000_000_000_000_000 + numbers
+    records = Records(
+        names,
+        sizes=100_000 + numbers,
+        mtimes=times,
+        hashes=np.array([f"{size}-{time}".encode() for size, time in enumerate(times.tolist(), start=100_000)]),
+        shapes=np.stack([300 + numbers % 500, 300 + numbers % 400], axis=1).astype(np.int32),
+    )
+    index = FolderIndex(
+        root=path.parent,
+        path=path,
+        options={"val_share": 0.0},
+        layout="as published",
+        classes=[f"n{number:08d}" for number in range(num_files // 1282 + 1)],
+        class_level=0,
+        files=records,
+        unreadable=Records.of({}),
+        splits={
+            "train": Selection(names, numbers[num_files // 26 :]),
+            "test": Selection(names, numbers[: num_files // 26]),
+        },
+        file_labels=(numbers // 1282).astype(np.int32),
+        lists_labels=True,
+    )
+    save_index(index)
+
+
+def measure_record(path: Path) -> dict[str, dict[str, float]]:
+    """Seconds and MiB that opening a record takes in this process, alone and with all that a datamodule sets up."""
+    data = ImageFolder(str(path.parent.parent), num_workers=0, index_dir=str(path.parent.parent))
+    before = memory("self")
+    result = {}
+    for name, open_it in {"record": partial(load_index, path), "datamodule": partial(data.setup, "fit")}.items():
+        start = time.perf_counter()
+        kept = open_it()  # noqa: F841 (counts as memory)
+        after = memory("self")
+        added = {part: after[part] - before[part] for part in ("resident", "anonymous")}
+        result[name] = {"seconds": time.perf_counter() - start, **added}
+    return result
+
+
+def record_table(args: argparse.Namespace) -> Table:
+    """Time and memory of a record."""
+    table = Table("opened", "s", "MiB resident", "of it its own", title=f"record of {args.record:,} files")
+    with tempfile.TemporaryDirectory() as folder:
+        path = folder_in(folder, Path(folder)) / "splits.npz"
+        make_record(path, args.record)
+        for name, found in in_fresh_process(args.rounds, "record", str(path)).items():
+            table.add_row(name, *(f"{found[part]:.2f}" for part in ("seconds", "resident", "anonymous")))
+        table.caption = f"{path.stat().st_size / 1e6:.0f} MB on disk"
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=8000)
@@ -237,16 +307,20 @@ def main() -> None:
     )
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--record", type=int, help="number of files of a record to open, instead of all else")
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.items % args.batch or args.workers < 1:
         parser.error("--items must be a multiple of --batch, and --workers at least 1")
     if args.one:
         what, name, *number = args.one
+        if what == "record":
+            print(json.dumps(measure_record(Path(name))))
+            return
         print(json.dumps(measure_names(args, name, int(*number)) if what == "names" else measure_passes(args, name)))
         return
     console = Console()
-    for table in (borders_table, passes_table, names_table):
+    for table in (record_table,) if args.record else (borders_table, passes_table, names_table):
         console.print(table(args))
     console.print(
         f"{machine()}; {args.workers} worker(s); medians of {args.rounds} rounds with {NUM_BORDERS} borders each"

@@ -3,16 +3,18 @@
 import hashlib
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lit_splitmask.datamodules.crop_data import CropData
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import local_folder
 from lit_splitmask.images.cache import Reader, choose_store_size
 from lit_splitmask.images.cache_writer import StoreWhileScanning, build
-from lit_splitmask.images.index import FolderIndex, load_index
+from lit_splitmask.images.index import FolderIndex, has_index, load_index
 from lit_splitmask.images.scan import Storing
 from lit_splitmask.images.statistics import FIXED, Colour, StatisticsKind, dataset_statistics
 from lit_splitmask.images.tree import Tree, list_images
@@ -129,15 +131,18 @@ class FileData(CropData):
         Raises:
             UserError: It has not run.
         """
-        if not self.record.exists():
+        if not has_index(self.record):
             raise UserError(
                 f"The folder {self.root} has not been read yet ({self.record} is missing): call prepare_data() first."
             )
         index = self._index = load_index(self.record)
-        splits = {name: Samples(files, index.labels(files)) for name, files in index.splits.items()}
+        splits = {
+            name: Samples(files, index.labels(files), numbers=files.numbers) for name, files in index.splits.items()
+        }
         mean, std = self._statistics_of(index)
-        all_files = list(index.files)
-        return Source(splits, Samples(all_files, index.labels(all_files)), index.classes, self.reader(index), mean, std)
+        names = index.files.names
+        everything = Samples(names, index.labels(names), numbers=np.arange(len(names)))
+        return Source(splits, everything, index.classes, self.reader(index), mean, std)
 
     def reader(self, index: FolderIndex) -> Reader:
         """Reads the images of an index, from the stored decoded images if there are any."""
@@ -146,8 +151,8 @@ class FileData(CropData):
     def _statistics_of(self, index: FolderIndex) -> tuple[Colour, Colour]:
         if self.statistics != "dataset":
             return FIXED[self.statistics]
-        hashes = {file: record.hash for file, record in index.files.items()}
-        return dataset_statistics(index.root, index.splits.get("train", []), hashes, index.path.parent)
+        train: Sequence[str] = index.splits.get("train", [])
+        return dataset_statistics(index.root, train, lambda file: index.files[file].hash, index.path.parent)
 
     @property
     def index(self) -> FolderIndex:
@@ -171,7 +176,7 @@ class FileData(CropData):
         digest = hashlib.blake2b(repr([settings, crops]).encode(), digest_size=8)
         for index in self.indexes():
             digest.update(f"{self.store_size(index)}\0".encode())
-            for file, record in index.files.items():
+            for file, record in index.files.as_dict().items():
                 digest.update(f"{file}\0{record.hash}\n".encode("utf-8", "surrogatepass"))
         for file in self.train_samples.files:
             digest.update(f"{file}\n".encode("utf-8", "surrogatepass"))
@@ -179,5 +184,4 @@ class FileData(CropData):
 
     def store_size(self, index: FolderIndex) -> int | None:
         """Short side of the stored decoded images, in pixels; None if images are decoded each time."""
-        shapes = [record.shape for record in index.files.values()]
-        return choose_store_size(shapes, self.image_size, self.cache_gb * _GIB)
+        return choose_store_size(index.files.shapes, self.image_size, self.cache_gb * _GIB)

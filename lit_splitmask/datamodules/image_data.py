@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, Dataset
 from lit_splitmask.datamodules.checks import check_counts, check_enough_images
 from lit_splitmask.datamodules.trainer_length import own_max_steps
 from lit_splitmask.errors import UserError
-from lit_splitmask.images.split import nested_share
 from lit_splitmask.images.statistics import Colour, luminance
 from lit_splitmask.loading.budget import MAX_PASSES, Budget, Schedule, resolve, steps_per_epoch, whole_epochs
 from lit_splitmask.loading.loader import default_num_workers, make_loader
@@ -132,7 +131,7 @@ class ImageData(LightningDataModule, ABC):
 
     def choose_training(self, everything: Samples) -> Samples:
         """The training images to use, of ``everything`` that the training split holds."""
-        return everything.subset(nested_share(everything.labels.tolist(), self.label_share, self.seed))
+        return everything.share(self.label_share, self.seed)
 
     def _schedule_for_trainer(self) -> Schedule:
         schedule = self._schedule_of(self.budget)

@@ -43,7 +43,7 @@ class ImageFolder(OwnData):
     @property
     def record(self) -> Path:
         """Path of the index."""
-        return folder_in(self.index_dir, self.root) / "splits.json"
+        return folder_in(self.index_dir, self.root) / "splits.npz"
 
     def load_or_make(self, storing: Storing | None = None) -> FolderIndex:
         """The index of the folder; the first call scans and splits it.

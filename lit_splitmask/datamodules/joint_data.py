@@ -95,8 +95,7 @@ class JointData(ImageData):
             )
         others = np.setdiff1d(np.arange(len(everything)), chosen).tolist()
         self._num_labelled = len(chosen)
-        files = [everything.files[index] for index in [*chosen, *others]]
-        return Samples(files, [*labels[chosen].tolist(), *[-1] * len(others)])
+        return everything.subset([*chosen, *others]).relabelled([*labels[chosen].tolist(), *[-1] * len(others)])
 
     @property
     def num_train_images(self) -> int:

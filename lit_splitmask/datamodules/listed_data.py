@@ -8,6 +8,8 @@ from math import inf
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from lit_splitmask.datamodules.facts import Facts
 from lit_splitmask.datamodules.file_data import FileData
 from lit_splitmask.datamodules.lists import Listing, find_folder
@@ -15,9 +17,10 @@ from lit_splitmask.datamodules.paper import TABLE_3
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import read_lines
 from lit_splitmask.images.decode import DecodeError, read_shape
-from lit_splitmask.images.index import FolderIndex, folder_in, load_index, save_index
+from lit_splitmask.images.index import FolderIndex, folder_in, has_index, load_index, save_index
+from lit_splitmask.images.records import Records
 from lit_splitmask.images.scan import FileRecord, Storing, in_threads
-from lit_splitmask.images.split import cut
+from lit_splitmask.images.split import SPLIT_NAMES, cut
 from lit_splitmask.loading.budget import MAX_PASSES
 from lit_splitmask.loading.source import Source
 
@@ -98,9 +101,7 @@ class ListedData(FileData):
     def record(self) -> Path:
         """Path of the index."""
         subset = "" if self.subset_list is None else f"-{Path(self.subset_list).stem}"
-        return (
-            folder_in(self.index_dir, self.root) / f"{type(self).__name__.lower()}{subset}-val{self.val_share:g}.json"
-        )
+        return folder_in(self.index_dir, self.root) / f"{type(self).__name__.lower()}{subset}-val{self.val_share:g}.npz"
 
     @property
     def table_passes(self) -> float | None:
@@ -143,10 +144,10 @@ class ListedData(FileData):
         problem = self.facts.explain_counts(len(listing.train), len(listing.test), len(listing.class_names))
         if problem is not None and self.subset_list is None:
             log.warning("%s Continuing with the images found.", problem)
-        stored = load_index(self.record) if self.record.exists() else None
-        known = {} if stored is None else stored.files
+        stored = load_index(self.record) if has_index(self.record) else None
+        known = {} if stored is None else stored.files.as_dict()
         index = _index(self.root.resolve(), self.record, listing, known, val_share=self.val_share)
-        if index != stored:
+        if index != stored or not self.record.exists():  # one of an earlier version is written anew
             save_index(index)
         return index
 
@@ -195,10 +196,11 @@ def _index(
         layout="as published",
         classes=listing.class_names,
         class_level=0,
-        files=files,
-        unreadable={file: record for file, record in records.items() if not record.hash},
-        splits={name: splits[name] for name in ("train", "val", "test") if splits.get(name)},
-        given_labels={file: label for file, label in labels.items() if file in files} if listing.class_names else {},
+        files=Records.of(files),
+        unreadable=Records.of({file: record for file, record in records.items() if not record.hash}),
+        splits={name: splits[name] for name in SPLIT_NAMES if splits.get(name)},  # type: ignore[misc]
+        file_labels=np.array([labels[file] for file in sorted(files)] if listing.class_names else [], dtype=np.int32),
+        lists_labels=bool(listing.class_names),
     )
 
 

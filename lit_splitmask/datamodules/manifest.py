@@ -12,7 +12,15 @@ from lit_splitmask.annotations.manifest_rows import Rows, read_manifest
 from lit_splitmask.datamodules.own_data import OwnData
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.build_index import make_from_lists
-from lit_splitmask.images.index import FolderIndex, check_options, check_unchanged, folder_in, load_index
+from lit_splitmask.images.index import (
+    FolderIndex,
+    check_options,
+    check_unchanged,
+    folder_in,
+    has_index,
+    load_index,
+    stored_at,
+)
 from lit_splitmask.images.listed_files import ListedFiles, check_listed, find_listed
 from lit_splitmask.images.scan import Storing
 from lit_splitmask.loading.samples import Samples
@@ -67,7 +75,7 @@ class Manifest(OwnData):
     @property
     def record(self) -> Path:
         """Path of the index."""
-        return folder_in(self.index_dir, self.manifest) / "splits.json"
+        return folder_in(self.index_dir, self.manifest) / "splits.npz"
 
     def load_or_make(self, storing: Storing | None = None) -> FolderIndex:
         """The index of the images; the first call scans them and cuts missing splits.
@@ -77,7 +85,7 @@ class Manifest(OwnData):
         """
         rows = read_manifest(self.manifest, use_labels=self.split_options.labels != "none")
         found = find_listed(self.root, rows.files)
-        if not self.record.exists():
+        if not has_index(self.record):
             check_listed(found, self.manifest, rows.lines)
             return self._make(rows, found, storing)
         index = load_index(self.record)
@@ -85,7 +93,8 @@ class Manifest(OwnData):
         if index.list_digest != rows.digest:
             raise UserError(
                 f"The manifest {self.manifest} has changed since its images were split, or is now read differently. Restore it, "
-                f"or delete {self.record} to make a new split; results of the old split can't be compared with those of the new."
+                f"or delete {stored_at(self.record)} to make a new split; results of the old split can't be compared "
+                "with those of the new."
             )
         return check_unchanged(index, set(found.names.values()))
 

@@ -1,7 +1,9 @@
 """The base of datamodules over a user's own images: splits that are cut here, and folders of more images to pre-train on."""
 
+import itertools
 import logging
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,14 +13,16 @@ import numpy as np
 
 from lit_splitmask.datamodules.file_data import FileData
 from lit_splitmask.images.build_index import load_or_make
+from lit_splitmask.images.cache import Reader
 from lit_splitmask.images.index import FolderIndex, SplitOptions, folder_in, load_index
+from lit_splitmask.images.names import Selection
 from lit_splitmask.loading.samples import Samples
 from lit_splitmask.loading.source import Source
 
 log = logging.getLogger(__name__)
 
 _SEPARATOR = "//"  # no relative path contains it
-_POOL_INDEX = "pool.json"
+_POOL_INDEX = "pool.npz"
 _POOL_SPLITS = SplitOptions(labels="none", layout="flat", val_share=0.0, test_share=0.0)
 _DEFAULT_SPLITS = SplitOptions()
 
@@ -28,20 +32,24 @@ class PooledReader:
 
     Args:
         readers: One reader per folder. Images of the first have plain names; the name of any other begins with the number of
-            its reader.
+            its reader. Numbers run through all folders.
     """
 
-    def __init__(self, readers: Sequence[Callable[[str], np.ndarray]]) -> None:
+    def __init__(self, readers: Sequence[Reader]) -> None:
         self.readers = readers
+        self._starts = [0, *itertools.accumulate(len(reader.names) for reader in readers)][:-1]
 
-    def __call__(self, name: str) -> np.ndarray:
-        """An image, (H, W, 3) uint8.
+    def __call__(self, image: str | int) -> np.ndarray:
+        """An image by its name or number, (H, W, 3) uint8.
 
         Raises:
             DecodeError: The file is missing or damaged.
         """
-        number, separator, file = name.partition(_SEPARATOR)
-        return self.readers[int(number)](file) if separator else self.readers[0](name)
+        if isinstance(image, int):
+            number = bisect_right(self._starts, image) - 1
+            return self.readers[number](image - self._starts[number])
+        first, separator, file = image.partition(_SEPARATOR)
+        return self.readers[int(first)](file) if separator else self.readers[0](image)
 
 
 class OwnData(FileData):
@@ -102,22 +110,29 @@ class OwnData(FileData):
         if not self.pool:
             return source
         train, pools = self._with_pool(source.splits["train"])
-        read = PooledReader([source.read, *map(self.reader, pools)])
+        read = PooledReader([self.reader(index) for index in (self.index, *pools)])
         return replace(source, splits={**source.splits, "train": train}, read=read)
 
     def _with_pool(self, train: Samples) -> tuple[Samples, list[FolderIndex]]:
         """The training images followed by those of the pool, and the indexes of the pool."""
-        splits, records = self.index.splits, self.index.files
-        held_out = {records[file].hash for name in ("val", "test") for file in splits.get(name, [])}
+        splits, hashes = self.index.splits, self.index.files.hashes
+        held_out = np.concatenate(
+            [hashes[:0], *(hashes[splits[name].numbers] for name in ("val", "test") if name in splits)]
+        )
         files, pools = list(train.files), []
+        assert train.numbers is not None
+        numbers, num_before = [train.numbers], len(hashes)
         for number, root in enumerate(self.pool, start=1):
             pool = load_index(folder_in(self.index_dir, root) / _POOL_INDEX)
-            used = [file for file, record in pool.files.items() if record.hash not in held_out]
+            used = np.flatnonzero(~np.isin(pool.files.hashes, held_out))
             if len(used) < len(pool.files):
                 num_left_out = len(pool.files) - len(used)
                 log.warning(
                     "%d images of %s are left out: they are identical to images of val or test.", num_left_out, root
                 )
-            files += [f"{number}{_SEPARATOR}{file}" for file in used]
+            files += [f"{number}{_SEPARATOR}{file}" for file in Selection(pool.files.names, used)]
+            numbers.append(used + num_before)
+            num_before += len(pool.files)
             pools.append(pool)
-        return Samples(files, [*train.labels.tolist(), *[-1] * (len(files) - len(train))]), pools
+        labels = [*train.labels.tolist(), *[-1] * (len(files) - len(train))]
+        return Samples(files, labels, numbers=np.concatenate(numbers)), pools

@@ -297,7 +297,9 @@ class SegmentationFolder(ImageData):
         )
 
     def _dataset_statistics(self, splits: dict[str, list[str]]) -> tuple[Colour, Colour]:
-        return dataset_statistics(self.root, splits.get("train", []), self.folder.hashes, self.record.parent)
+        return dataset_statistics(
+            self.root, splits.get("train", []), self.folder.hashes.__getitem__, self.record.parent
+        )
 
     def _read_classes(self) -> partial[np.ndarray]:
         return partial(_read_classes, self.root, self.pairs.maps, self.coding)

@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.folder_names import same_name
 from lit_splitmask.images.index import (
@@ -13,13 +15,16 @@ from lit_splitmask.images.index import (
     check_options,
     check_unchanged,
     folder_in,
+    has_index,
     load_index,
     save_index,
     split_settings,
+    stored_at,
 )
 from lit_splitmask.images.layout import Layout, understand
+from lit_splitmask.images.records import Records
 from lit_splitmask.images.scan import Storing, scan
-from lit_splitmask.images.split import Splits, check_shares, cut, drop_shared, find_conflicts, join
+from lit_splitmask.images.split import SPLIT_NAMES, Splits, check_shares, cut, drop_shared, find_conflicts, join
 from lit_splitmask.images.tree import Tree
 
 log = logging.getLogger(__name__)
@@ -31,7 +36,7 @@ def load_or_make(
     index_dir: str | Path,
     options: SplitOptions,
     storing: Storing | None = None,
-    name: str = "splits.json",
+    name: str = "splits.npz",
     tree: Tree | None = None,
 ) -> FolderIndex:
     """Loads the index of a folder; the first call makes it, which decodes every image. What is left out is logged in any case.
@@ -49,7 +54,7 @@ def load_or_make(
     """
     root = Path(root)
     path = folder_in(index_dir, root) / name
-    index = load_index(path) if path.exists() else None
+    index = load_index(path) if has_index(path) else None
     if index is not None:
         check_options(index, options)
     tree = tree or Tree.read(root)
@@ -62,8 +67,8 @@ def load_or_make(
         way = "Restore the folder" if "layout" in index.options else "Pass the --layout that was meant then"
         raise UserError(
             f"{root} is read differently than when it was split: now as {layout.description}, because {layout.because}; before "
-            f"as {index.layout}. {way}, or delete {path} to make a new split; weights and scores from the old split can't be "
-            "compared with those from a new one."
+            f"as {index.layout}. {way}, or delete {stored_at(path)} to make a new split; weights and scores from the old "
+            "split can't be compared with those from a new one."
         )
     return check_unchanged(index, set(layout.files))
 
@@ -138,12 +143,13 @@ def make_from_lists(
         layout=layout,
         classes=classes,
         class_level=class_level or 0,
-        files=readable,
-        unreadable={file: record for file, record in records.items() if not record.hash},
-        splits={name: splits[name] for name in ("train", "val", "test") if splits.get(name)},
+        files=Records.of(readable),
+        unreadable=Records.of({file: record for file, record in records.items() if not record.hash}),
+        splits={name: splits[name] for name in SPLIT_NAMES if splits.get(name)},  # type: ignore[misc]
+        file_labels=np.array([labels[file] for file in sorted(readable)] if classes else [], dtype=np.int32),
+        lists_labels=bool(classes) and class_level is None,
         dropped=dropped,
         conflicts=find_conflicts(splits["train"], hashes, labels),
-        given_labels={file: labels[file] for file in readable} if classes and class_level is None else {},
         list_digest=list_digest,
     )
     _report(index)

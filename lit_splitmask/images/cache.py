@@ -1,6 +1,5 @@
 """Reads the pixel cache: all images of a folder, decoded and shrunk once, in one memory-mapped file."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +9,17 @@ from PIL import Image
 
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.decode import decode
-from lit_splitmask.images.index import FolderIndex
+from lit_splitmask.images.index import PIXELS_VERSION, FolderIndex
 from lit_splitmask.images.names import Names
 from lit_splitmask.images.scan import hash_pixels
 
 # More than four times the crop size gains nothing: there, a crop of 8 % of the area already has the size of the input.
 STORE_FACTORS = (4.0, 3.0, 2.0, 1.5, 1.15)
 
-VERSION = 2  # changes with how pixels are decoded, shrunk or laid out
+VERSION = PIXELS_VERSION
+Shapes = Sequence[tuple[int, int]] | np.ndarray
+"""Heights and widths."""
+
 FINISHED_MTIME = 946_684_800  # seconds; modification time of a complete file, so that any later change shows
 
 
@@ -28,6 +30,16 @@ def stored_shape(shape: tuple[int, int], store_size: int) -> tuple[int, int]:
         return shape
     height, width = (max(1, round(side * store_size / short)) for side in shape)
     return height, width
+
+
+def stored_shapes(shapes: np.ndarray, store_size: int) -> np.ndarray:
+    """:func:`stored_shape` of many images: (n, 2) integers -> (n, 2) int32."""
+    heights, widths = shapes[:, 0].astype(np.float64), shapes[:, 1].astype(np.float64)
+    short = np.minimum(heights, widths)
+    stored = np.empty(shapes.shape, dtype=np.int32)
+    for column, sides in enumerate((heights, widths)):  # rint rounds halves as Python does
+        stored[:, column] = np.where(short <= store_size, sides, np.rint(sides * store_size / short).clip(1))
+    return stored
 
 
 def read_shrunk(path: Path, shape: tuple[int, int], store_size: int) -> np.ndarray:
@@ -64,21 +76,34 @@ def shrink(image: np.ndarray, shape: tuple[int, int], store_size: int) -> np.nda
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
 
 
-def choose_store_size(shapes: Sequence[tuple[int, int]], image_size: int, cache_bytes: float) -> int | None:
+def choose_store_size(shapes: Shapes, image_size: int, cache_bytes: float) -> int | None:
     """Chooses the largest store size whose file fits into ``cache_bytes``; None if none does.
 
     The choice depends on nothing else: with the same images and settings, two machines train on the same pixels.
     """
+    distinct, counts = _distinct(shapes)
     for factor in STORE_FACTORS:
         store_size = round(factor * image_size)
-        if num_bytes(shapes, store_size) <= cache_bytes:
+        if _num_bytes(distinct, counts, store_size) <= cache_bytes:
             return store_size
     return None
 
 
-def num_bytes(shapes: Sequence[tuple[int, int]], store_size: int) -> int:
+def num_bytes(shapes: Shapes, store_size: int) -> int:
     """Size of the file that stores images of these heights and widths."""
-    return sum(height * width * 3 for height, width in (stored_shape(shape, store_size) for shape in shapes))
+    return _num_bytes(*_distinct(shapes), store_size)
+
+
+def _distinct(shapes: Shapes) -> tuple[np.ndarray, np.ndarray]:
+    """The different ones among the shapes, (m, 2) int64, and how often each occurs: images share few."""
+    pairs = np.asarray(shapes, dtype=np.int64).reshape(-1, 2)
+    packed, counts = np.unique(pairs[:, 0] << 32 | pairs[:, 1], return_counts=True)
+    return np.stack([packed >> 32, packed & 0xFFFFFFFF], axis=1), counts
+
+
+def _num_bytes(distinct: np.ndarray, counts: np.ndarray, store_size: int) -> int:
+    heights, widths = stored_shapes(distinct, store_size).astype(np.int64).T
+    return int((heights * widths * counts).sum()) * 3
 
 
 class PixelCache:
@@ -93,7 +118,7 @@ class PixelCache:
     def __init__(self, path: Path, names: Names, shapes: np.ndarray) -> None:
         self.path = path
         self._names, self._shapes = names, shapes
-        self._ends = np.cumsum(shapes.prod(axis=1) * 3)
+        self._ends = np.cumsum(shapes[:, 0].astype(np.int64) * shapes[:, 1] * 3)
         self.num_bytes = int(self._ends[-1]) if len(names) else 0
         self._pixels: np.ndarray | None = None
 
@@ -108,23 +133,20 @@ class PixelCache:
         status = self.path.stat()
         return status.st_size == self.num_bytes and int(status.st_mtime) == FINISHED_MTIME
 
-    def read(self, file: str) -> np.ndarray:
-        """Reads an image: (H, W, 3) uint8, a read-only view of the mapped file."""
+    def read(self, image: str | int) -> np.ndarray:
+        """Reads an image by its name or number: (H, W, 3) uint8, a read-only view of the mapped file."""
         if self._pixels is None:
-            self._pixels = np.memmap(self.path, dtype=np.uint8, mode="r")
-        index = self._names.index(file)
-        height, width = self._shapes[index]
-        end = self._ends[index]
+            self._pixels = np.asarray(np.memmap(self.path, dtype=np.uint8, mode="r"))  # slices of a memmap are slow
+        index = image if isinstance(image, int) else self._names.index(image)
+        height, width = self._shapes[index].tolist()
+        end = int(self._ends[index])
         return self._pixels[end - height * width * 3 : end].reshape(height, width, 3)
 
 
 def cache_of(index: FolderIndex, store_size: int) -> PixelCache:
     """The cache of a folder at a store size; its file need not exist yet."""
-    digest = hashlib.blake2b(f"version {VERSION}".encode(), digest_size=6)
-    for file, record in index.files.items():
-        digest.update(f"{file}\0{record.hash}\n".encode("utf-8", "surrogatepass"))
-    shapes = np.array([stored_shape(record.shape, store_size) for record in index.files.values()], dtype=np.int64)
-    return PixelCache(index.path.parent / f"pixels-{store_size}-{digest.hexdigest()}.bin", Names(index.files), shapes)
+    path = index.path.parent / f"pixels-{store_size}-{index.pixel_digest(VERSION)}.bin"
+    return PixelCache(path, index.files.names, stored_shapes(index.files.shapes, store_size))
 
 
 class Reader:
@@ -138,43 +160,45 @@ class Reader:
 
     def __init__(self, index: FolderIndex, image_size: int, store_size: int | None) -> None:
         self.root = index.root
-        self.names = Names(index.files)
-        self.shapes = np.array([record.shape for record in index.files.values()], dtype=np.int32)
+        self.names, self.shapes = index.files.names, index.files.shapes
         self.store_size = store_size
         self.draft_size = round(STORE_FACTORS[0] * image_size)
         cache = None if store_size is None else cache_of(index, store_size)
         self.cache = cache if cache is not None and cache.is_whole else None
-        records = [] if self.cache is not None else list(index.files.values())
-        self.times = np.array([(record.size, record.mtime_ns) for record in records], dtype=np.int64).reshape(-1, 2)
-        self.hashes = np.array([record.hash for record in records], dtype=np.bytes_)
+        self.files = index.files
 
-    def __call__(self, file: str) -> np.ndarray:
-        """Reads an image by its path relative to the root: (H, W, 3) uint8.
+    def __call__(self, image: str | int) -> np.ndarray:
+        """Reads an image by its number, or by its path relative to the root, which has to be found: (H, W, 3) uint8.
 
         Raises:
             DecodeError: The image is missing or damaged.
             UserError: It has been replaced by another one since it was scanned.
         """
         if self.cache is not None:
-            return self.cache.read(file)
-        self._check_same(file)
+            return self.cache.read(image)
+        number = image if isinstance(image, int) else self.names.index(image)
+        path = self.root / self.names[number]
+        self._check_same(path, number)
         if self.store_size is not None:
-            height, width = self.shapes[self.names.index(file)].tolist()
-            return read_shrunk(self.root / file, (height, width), self.store_size)
-        return decode(self.root / file, self.draft_size)
+            height, width = self.shapes[number].tolist()
+            return read_shrunk(path, (height, width), self.store_size)
+        return decode(path, self.draft_size)
 
-    def _check_same(self, file: str) -> None:
+    def _check_same(self, path: Path, number: int) -> None:
         """Checks a file that was written since it was scanned: another image may have another class, or be in another split."""
-        path, number = self.root / file, self.names.index(file)
         try:
             status = os.stat(path)
         except OSError:
             return  # decoding says why
-        size, mtime_ns = self.times[number].tolist()
+        size, mtime_ns = int(self.files.sizes[number]), int(self.files.mtimes[number])
         if (status.st_size, status.st_mtime_ns) == (size, mtime_ns):
             return
-        is_decoded = self.hashes[number] != f"{size}-{mtime_ns}".encode()  # published datasets are not, when scanned
-        is_same = hash_pixels(decode(path)).encode() == self.hashes[number] if is_decoded else status.st_size == size
+        is_decoded = (
+            self.files.hashes[number] != f"{size}-{mtime_ns}".encode()
+        )  # published datasets are not, when scanned
+        is_same = (
+            hash_pixels(decode(path)).encode() == self.files.hashes[number] if is_decoded else status.st_size == size
+        )
         if not is_same:
             raise UserError(
                 f"The image {path} is another one than when the folder was scanned: put the one from before back and resume the "

@@ -164,8 +164,9 @@ def _remove_outdated(path: Path, about: Mapping[str, Any]) -> None:
     """Removes other caches of the same index and store size: of earlier images, or of another version."""
     for other in path.parent.glob(f"pixels-{about['store_size']}-*.json"):
         try:
-            same_index = json.loads(other.read_text(encoding="utf-8")).get("record", "splits.json") == about["record"]
-        except (ValueError, AttributeError):
+            record = json.loads(other.read_text(encoding="utf-8")).get("record", "splits")
+            same_index = Path(record).stem == Path(about["record"]).stem  # records of earlier versions ended in .json
+        except (ValueError, AttributeError, TypeError):
             continue
         if same_index and other != path.with_suffix(".json"):
             other.with_suffix(".bin").unlink(missing_ok=True)
@@ -221,7 +222,6 @@ class StoreWhileScanning:
 
     def keep(self, index: FolderIndex) -> None:
         """Publishes the file if the estimated store size was right."""
-        shapes = [record.shape for record in index.files.values()]
-        store_size = choose_store_size(shapes, self._image_size, self._cache_bytes)
+        store_size = choose_store_size(index.files.shapes, self._image_size, self._cache_bytes)
         if self._partial is not None and self._partial.store_size == store_size:
             self._partial.keep(index)

@@ -169,7 +169,7 @@ def _missing(path: str | Path) -> DecodeError:
             f"a link to {target}, which does not exist",
         )
     return DecodeError(
-        f"The image {path} does not exist (any more). Put it back, or delete the splits.json of its folder to make a new split "
+        f"The image {path} does not exist (any more). Put it back, or delete the splits.npz of its folder to make a new split "
         "without it.",
         "the file does not exist",
     )

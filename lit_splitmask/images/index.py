@@ -4,22 +4,30 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import write_atomically
-from lit_splitmask.images.folder_names import same_name
+from lit_splitmask.images.columns import map_columns, write_columns
+from lit_splitmask.images.index_json import JSON_VERSION, read_json
 from lit_splitmask.images.layout import LabelsMode, LayoutName
+from lit_splitmask.images.names import Selection
+from lit_splitmask.images.records import Records
 from lit_splitmask.images.scan import FileRecord, examine, in_threads
-from lit_splitmask.images.split import Dropped, Splits
+from lit_splitmask.images.split import SPLIT_NAMES, Dropped
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # version 1 hashed pixels differently
+VERSION = 3  # versions 1 and 2 were JSON
+
+PIXELS_VERSION = 2
+"""Changes with how pixels are decoded, shrunk or laid out in the cache."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ class SplitOptions:
     seed: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FolderIndex:
     """A folder's images, classes and splits.
 
@@ -58,10 +66,16 @@ class FolderIndex:
         files: Records of all readable images by POSIX path relative to the root, sorted.
         unreadable: Records of the images that cannot be decoded.
         splits: The images of ``train``, ``val`` and ``test``; a split may be missing.
+        file_labels: (n,) int32, the label of each of the ``files``, -1 without one; empty without classes.
+        lists_labels: Whether a list gives the labels, not the folders.
         dropped: Images removed from a split because another split holds the same pixels.
         conflicts: Groups of identical training images with different labels.
-        given_labels: Label by file, if a list gives the labels; empty if folders name the classes.
         list_digest: Digest of the list that names the images, with its labels, splits and groups; empty without a list.
+
+    Attributes:
+        files, unreadable: As columns, whatever mapping was given.
+        splits: By number, whatever sequence was given.
+        digests: What is known of :meth:`pixel_digest`, by version.
     """
 
     root: Path
@@ -70,30 +84,52 @@ class FolderIndex:
     layout: str
     classes: list[str]
     class_level: int
-    files: dict[str, FileRecord]
-    unreadable: dict[str, FileRecord]
-    splits: Splits
+    files: Records
+    unreadable: Records
+    splits: dict[str, Selection]
+    file_labels: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int32))
+    lists_labels: bool = False
     dropped: list[Dropped] = field(default_factory=list)
     conflicts: list[list[str]] = field(default_factory=list)
-    given_labels: dict[str, int] = field(default_factory=dict)
     list_digest: str = ""
+    digests: dict[str, str] = field(init=False, default_factory=dict)
 
-    def labels(self, files: Sequence[str]) -> list[int]:
-        """Labels of the given images; all -1 if the folder has no labels."""
+    def __post_init__(self) -> None:
+        files = Records.of(self.files)
+        splits = {name: Selection(files.names, files.names.numbers(members)) for name, members in self.splits.items()}
+        columns = {"files": files, "unreadable": Records.of(self.unreadable), "splits": splits}
+        for name, value in columns.items():
+            object.__setattr__(self, name, value)
+        assert len(self.file_labels) == (len(files) if self.classes else 0)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, FolderIndex):
+            return False
+        same = (name for name in vars(self) if name not in ("file_labels", "digests"))
+        return np.array_equal(self.file_labels, other.file_labels) and all(
+            getattr(self, name) == getattr(other, name) for name in same
+        )
+
+    def labels(self, files: Sequence[str]) -> np.ndarray:
+        """Labels of the given images, (n,) int64; all -1 if the folder has no labels."""
         if not self.classes:
-            return [-1] * len(files)
-        if self.given_labels:
-            return [self.given_labels[file] for file in files]
-        number = {
-            same_name(name): label for label, name in enumerate(self.classes)
-        }  # older indexes hold names as on disk
-        return [number[same_name(file.split("/")[self.class_level])] for file in files]
+            return np.full(len(files), -1)
+        return self.file_labels[self.files.names.numbers(files)].astype(np.int64)
+
+    def pixel_digest(self, version: int) -> str:
+        """A digest of the images' names and pixels, 12 hexadecimal digits, for a version of the stored pixels."""
+        if str(version) not in self.digests:
+            digest = hashlib.blake2b(f"version {version}".encode(), digest_size=6)
+            for file, pixels in zip(self.files, self.files.hashes, strict=True):
+                digest.update(file.encode("utf-8", "surrogatepass") + b"\0" + pixels + b"\n")
+            self.digests[str(version)] = digest.hexdigest()
+        return self.digests[str(version)]
 
     @property
     def median_size(self) -> tuple[int, int]:
         """Median height and width of the readable images."""
-        shapes = [record.shape for record in self.files.values()]
-        return int(median(height for height, _ in shapes)), int(median(width for _, width in shapes))
+        heights, widths = self.files.shapes.T.tolist()
+        return int(median(heights)), int(median(widths))
 
     def describe(self) -> str:
         """What the folder holds, in one line."""
@@ -109,39 +145,112 @@ def folder_in(index_dir: str | Path, root: Path) -> Path:
     return Path(index_dir) / f"{resolved.name}-{hashlib.blake2b(str(resolved).encode(), digest_size=4).hexdigest()}"
 
 
+def stored_at(path: Path) -> Path:
+    """The file that holds the index of ``path``: of this version, or of an earlier one, which was JSON."""
+    old = path.with_suffix(".json")
+    return old if old.exists() and not path.exists() else path
+
+
+def has_index(path: Path) -> bool:
+    """Whether there is an index at ``path``, of this version or an earlier one."""
+    return stored_at(path).exists()
+
+
 def load_index(path: Path) -> FolderIndex:
-    """Loads an index without looking at the images.
+    """Loads an index without looking at the images. Its columns stay in the file, which processes share.
+
+    An index of an earlier version, which is JSON, is read too.
 
     Raises:
         UserError: The file is damaged, or of another version.
     """
+    stored = stored_at(path)
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        version = stored.pop("version")
-        for name in ("files", "unreadable"):
-            stored[name] = {file: _record(entry) for file, entry in stored[name].items()}
-        stored["dropped"] = [Dropped(**entry) for entry in stored["dropped"]]
-        index = FolderIndex(**{**stored, "root": Path(stored["root"]), "path": path})
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        version, fields, digests = _from_columns(stored) if stored == path else (*read_json(stored), {})
+        index = FolderIndex(path=path, **fields) if version == (VERSION if stored == path else JSON_VERSION) else None
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        OverflowError,
+        RecursionError,
+        OSError,
+    ) as error:
         raise UserError(
-            f"The index {path} is damaged ({type(error).__name__}: {error}). Delete it; the same seed and images give the "
+            f"The index {stored} is damaged ({type(error).__name__}: {error}). Delete it; the same seed and images give the "
             "same split again."
         ) from error
-    if version != VERSION:
-        raise UserError(f"The index {path} has version {version}, but this program reads version {VERSION}. Delete it.")
+    if index is None:
+        raise UserError(
+            f"The index {stored} has version {version}, but this program reads version {VERSION}. Delete it."
+        )
+    index.digests.update(digests)
     return index
 
 
-def _record(entry: dict[str, Any]) -> FileRecord:
-    height, width = entry["shape"]
-    return FileRecord(entry["size"], entry["mtime_ns"], entry["hash"], (height, width))
+def _from_columns(path: Path) -> tuple[Any, dict[str, Any], dict[str, str]]:
+    """The version of an index and, if it is the current one, its fields and the digests of its pixels."""
+    columns = map_columns(path)
+    about = json.loads(columns.pop("about").tobytes())
+    version, names, digests = about.pop("version"), about.pop("splits"), about.pop("digests")
+    if version != VERSION:
+        return version, {}, {}
+    tables: dict[str, dict[str, np.ndarray]] = {"files": {}, "unreadable": {}, "splits": {}}
+    labels = columns.pop("labels")
+    for name, column in columns.items():
+        table, _, column_name = name.partition("-")
+        tables[table][column_name] = column
+    files, unreadable = (Records.from_columns(tables[table]) for table in ("files", "unreadable"))
+    if not set(names) <= set(SPLIT_NAMES):
+        raise ValueError(f"there are no splits {names}")
+    numbers = {name: _within(tables["splits"][name], 0, len(files)) for name in names}
+    num_labels = len(files) if about["classes"] else 0
+    if len(_within(labels, -1, len(about["classes"]))) != num_labels:
+        raise ValueError("there is not one label per file")
+    fields = {
+        **about,
+        "root": Path(about["root"]),
+        "dropped": [Dropped(**entry) for entry in about["dropped"]],
+        "files": files,
+        "unreadable": unreadable,
+        "splits": {name: Selection(files.names, numbers[name]) for name in names},
+        "file_labels": labels,
+    }
+    return version, fields, {key: value for key, value in digests.items() if re.fullmatch("[0-9a-f]{12}", value)}
+
+
+def _within(column: np.ndarray, low: int, end: int) -> np.ndarray:
+    """The column, if it holds integers from ``low`` up to but not including ``end``.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if column.dtype.kind != "i" or column.ndim != 1 or (len(column) and not low <= column.min() <= column.max() < end):
+        raise ValueError("a column is out of range")
+    return column
 
 
 def save_index(index: FolderIndex) -> None:
-    """Writes an index to its ``path``."""
-    stored = {"version": VERSION, **vars(index), "root": str(index.root)}
-    del stored["path"]
-    write_atomically(index.path, json.dumps(stored, default=vars).encode())  # vars serialises the nested dataclasses
+    """Writes an index to its ``path``, whole or not at all, and removes that of an earlier version.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    index.pixel_digest(PIXELS_VERSION)
+    apart = ("path", "files", "unreadable", "splits", "file_labels")
+    about = {"version": VERSION, "splits": list(index.splits), "root": str(index.root)}
+    about = {name: value for name, value in vars(index).items() if name not in apart} | about
+    columns = {
+        "about": np.frombuffer(json.dumps(about, default=vars).encode(), dtype=np.uint8),  # vars: of the dataclasses
+        "labels": index.file_labels,
+        **{f"splits-{name}": chosen.numbers.astype(np.int32) for name, chosen in index.splits.items()},
+    }
+    for table, records in (("files", index.files), ("unreadable", index.unreadable)):
+        columns |= {f"{table}-{name}": column for name, column in records.columns().items()}
+    write_columns(index.path, columns)
+    index.path.with_suffix(".json").unlink(missing_ok=True)
 
 
 def split_settings(options: SplitOptions) -> dict[str, Any]:
@@ -161,8 +270,9 @@ def check_options(index: FolderIndex, options: SplitOptions) -> None:
     if differing:
         listed = ", ".join(f"{name}={requested[name]} (stored: {stored[name]})" for name in differing)
         raise UserError(
-            f"The folder {index.root} was split with other options: {listed}. Pass the stored values, or delete {index.path} "
-            "to make a new split; weights and scores from the old split can't be compared with those from the new one."
+            f"The folder {index.root} was split with other options: {listed}. Pass the stored values, or delete "
+            f"{stored_at(index.path)} to make a new split; weights and scores from the old split can't be compared with those "
+            "from the new one."
         )
 
 
@@ -181,7 +291,7 @@ def check_unchanged(index: FolderIndex, present: set[str]) -> FolderIndex:
     Raises:
         UserError: Images were added, removed or changed.
     """
-    known = index.files | index.unreadable
+    known = index.files.as_dict() | index.unreadable.as_dict()
     touched = [file for file in sorted(present & known.keys()) if _is_touched(index.root / file, known[file])]
     examined = in_threads(lambda file: examine(index.root / file)[0], touched, f"Reading {index.root.name} again")
     current = dict(zip(touched, examined, strict=True))
@@ -191,12 +301,14 @@ def check_unchanged(index: FolderIndex, present: set[str]) -> FolderIndex:
         "changed": [file for file in touched if current[file].hash != known[file].hash],
     }
     if not any(changes.values()):
-        if not touched:
-            return index
-        files = {file: current.get(file, record) for file, record in index.files.items()}
-        unreadable = {file: current.get(file, record) for file, record in index.unreadable.items()}
-        index = replace(index, files=files, unreadable=unreadable)
-        save_index(index)
+        if touched:
+            files, unreadable = (
+                Records.of({file: current.get(file, known[file]) for file in records})
+                for records in (index.files, index.unreadable)
+            )
+            index = replace(index, files=files, unreadable=unreadable)
+        if touched or not index.path.exists():  # an index of an earlier version is written anew
+            save_index(index)
         return index
     listed = "; ".join(
         f"{len(files)} {kind} ({', '.join(files[:3])}{', …' if len(files) > 3 else ''})"
@@ -204,8 +316,9 @@ def check_unchanged(index: FolderIndex, present: set[str]) -> FolderIndex:
         if files
     )
     raise UserError(
-        f"The images in {index.root} have changed since they were split: {listed}. Restore them, or delete {index.path} to "
-        "make a new split; weights and scores from the old split can't be compared with those from the new one."
+        f"The images in {index.root} have changed since they were split: {listed}. Restore them, or delete "
+        f"{stored_at(index.path)} to make a new split; weights and scores from the old split can't be compared with those from "
+        "the new one."
     )
 
 

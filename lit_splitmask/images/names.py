@@ -1,10 +1,12 @@
 """File names in little memory, for datasets of millions of images."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, overload
 
 import numpy as np
+
+_CHUNK = 4096
 
 
 class Names(Sequence[str]):
@@ -19,11 +21,30 @@ class Names(Sequence[str]):
 
     def __init__(self, names: Iterable[str]) -> None:
         parts = [name.encode("utf-8", "surrogatepass") for name in names]
-        self._text = np.frombuffer(b"".join(parts), dtype=np.uint8)
-        self._ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+        self.text = np.frombuffer(b"".join(parts), dtype=np.uint8)
+        self.ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+
+    @classmethod
+    def of(cls, text: np.ndarray, ends: np.ndarray) -> "Names":
+        """Names over arrays that exist, such as a mapped file's, without a copy.
+
+        Args:
+            text: (m,) uint8, all names one after the other in UTF-8.
+            ends: (n,) int64, where each name ends.
+        """
+        names = cls.__new__(cls)
+        names.text, names.ends = text, ends
+        return names
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self.ends)
+
+    def __iter__(self) -> Iterator[str]:
+        start = 0
+        for first in range(0, len(self), _CHUNK):
+            for end in self.ends[first : first + _CHUNK].tolist():
+                yield self.text[start:end].tobytes().decode("utf-8", "surrogatepass")
+                start = end
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -37,10 +58,12 @@ class Names(Sequence[str]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
-        start = self._ends[index - 1] if index else 0
-        return self._text[start : self._ends[index]].tobytes().decode("utf-8", "surrogatepass")
+        start = self.ends[index - 1] if index else 0
+        return self.text[start : self.ends[index]].tobytes().decode("utf-8", "surrogatepass")
 
     def __eq__(self, other: object) -> bool:
+        if isinstance(other, Names):
+            return np.array_equal(self.ends, other.ends) and np.array_equal(self.text, other.text)
         return isinstance(other, Sequence) and not isinstance(other, str) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]
@@ -55,3 +78,57 @@ class Names(Sequence[str]):
         if index == len(self) or self[index] != value:
             raise ValueError(f"{value!r} is not among the names")
         return index
+
+    def numbers(self, names: Sequence[str]) -> np.ndarray:
+        """The indices of several names, (n,) int64: the names must be sorted.
+
+        Raises:
+            ValueError: One is not among the names.
+        """
+        if isinstance(names, Selection) and names.names is self:
+            return names.numbers
+        if names is self:
+            return np.arange(len(self))
+        if len(names) < len(self) // 64:  # a dictionary of all names takes as long as 64 bisections for each
+            return np.array([self.index(name) for name in names], dtype=np.int64)
+        number_of = {name: number for number, name in enumerate(self)}
+        missing = next((name for name in names if name not in number_of), None)
+        if missing is not None:
+            raise ValueError(f"{missing!r} is not among the names")
+        return np.array([number_of[name] for name in names], dtype=np.int64)
+
+
+class Selection(Sequence[str]):
+    """Some of the names, by their numbers.
+
+    Args:
+        names: All names.
+        numbers: (n,) integers, the indices of the chosen names.
+    """
+
+    def __init__(self, names: Names, numbers: np.ndarray) -> None:
+        self.names, self.numbers = names, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Selection": ...
+
+    def __getitem__(self, index: int | slice) -> "str | Selection":
+        if isinstance(index, slice):
+            return Selection(self.names, self.numbers[index])
+        return self.names[int(self.numbers[index])]
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Selection) and self.names == other.names:
+            return np.array_equal(self.numbers, other.numbers)
+        return isinstance(other, Sequence) and not isinstance(other, str) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(list(self))

@@ -13,6 +13,8 @@ from lit_splitmask.seeding import derive_seed
 
 Splits = dict[str, list[str]]
 
+SPLIT_NAMES = ("train", "val", "test")
+
 
 @dataclass(frozen=True)
 class Dropped:

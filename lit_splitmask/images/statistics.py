@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -33,7 +33,7 @@ def luminance(rgb: Colour) -> float:
 
 
 def dataset_statistics(
-    root: Path, files: Sequence[str], hashes: Mapping[str, str], folder: Path
+    root: Path, files: Sequence[str], hash_of: Callable[[str], str], folder: Path
 ) -> tuple[Colour, Colour]:
     """Per-channel mean and standard deviation over up to 2,000 training images, of pixels in [0, 1].
 
@@ -42,7 +42,7 @@ def dataset_statistics(
     Args:
         root: Folder that the paths are relative to.
         files: The training images.
-        hashes: Hash of the pixels, by file.
+        hash_of: Gives the hash of an image's pixels.
         folder: Where the result is saved, under a name that depends on the hashes.
 
     Raises:
@@ -52,7 +52,7 @@ def dataset_statistics(
         raise UserError("statistics=dataset measures the training images, but there are none. Use statistics=imagenet.")
     sample = np.linspace(0, len(files) - 1, min(len(files), _MAX_IMAGES)).round().astype(int)
     files = [files[index] for index in sample]
-    digest = hashlib.blake2b("\n".join(hashes[file] for file in files).encode(), digest_size=8).hexdigest()
+    digest = hashlib.blake2b("\n".join(hash_of(file) for file in files).encode(), digest_size=8).hexdigest()
     path = folder / f"statistics-{digest}.json"
     if path.exists():
         stored = json.loads(path.read_text(encoding="utf-8"))

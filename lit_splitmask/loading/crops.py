@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lit_splitmask.augment.base import Transform
 from lit_splitmask.loading.sampler import Key
-from lit_splitmask.loading.samples import Buffers, KeyedDataset, Read, Samples, parse_key, writable_tensor
+from lit_splitmask.loading.samples import Buffers, KeyedDataset, Read, Samples, parse_key
 
 
 class IndexedImages(KeyedDataset):
@@ -48,10 +49,11 @@ class IndexedImages(KeyedDataset):
             DecodeError: A file is missing or damaged.
         """
         crops: list[Tensor | None] = [None] * len(self.transforms)
+        arrays: dict[int, np.ndarray] = {}  # the same memory: NumPy copies a small crop faster than torch
         indices = []
         for row, key in enumerate(keys):
             pass_number, index = parse_key(key)
-            image = self.read(self.samples.files[index])
+            image = self.read(self.samples.key(index))
             for number, transform in enumerate(self.transforms):
                 own_seed = number and not getattr(transform, "follows_first", False)
                 seed = self.augment_seed(pass_number, index, *([number] if own_seed else []))
@@ -59,7 +61,8 @@ class IndexedImages(KeyedDataset):
                 batch = crops[number]
                 if batch is None:
                     batch = crops[number] = self._buffers[number].next((len(keys), *crop.shape))
-                batch[row] = writable_tensor(crop)
+                    arrays[number] = batch.numpy()
+                arrays[number][row] = crop
             indices.append(index)
         index_tensor = torch.tensor(indices)
         images = {crop_name(n): pixels.permute(0, 3, 1, 2) for n, pixels in enumerate(crops) if pixels is not None}

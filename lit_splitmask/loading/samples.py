@@ -10,14 +10,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from lit_splitmask.images.names import Names
+from lit_splitmask.images.names import Names, Selection
+from lit_splitmask.images.split import nested_share
 from lit_splitmask.loading.sampler import Key
 from lit_splitmask.seeding import derive_seed
 
 NUM_BUFFERS = 3
 
-Read = Callable[[str], np.ndarray]
-"""Reads an image by its name: (H, W, 3) uint8. Must be picklable."""
+Read = Callable[[Any], np.ndarray]
+"""Reads an image by its name, or by its number if the samples have numbers: (H, W, 3) uint8. Must be picklable."""
 
 
 class Samples:
@@ -26,14 +27,18 @@ class Samples:
     Args:
         files: Names of the images, as the reader expects them.
         labels: Label of each image; -1 without a label.
+        numbers: (n,) integers, the number of each image by which the reader finds it at once; None to read by name.
 
     Raises:
         ValueError: The numbers of files and labels differ.
     """
 
-    def __init__(self, files: Iterable[str], labels: Sequence[int] | np.ndarray) -> None:
-        self.files = Names(files)
+    def __init__(
+        self, files: Iterable[str], labels: Sequence[int] | np.ndarray, *, numbers: np.ndarray | None = None
+    ) -> None:
+        self.files: Names | Selection = files if isinstance(files, Names | Selection) else Names(files)
         self.labels = np.asarray(labels, dtype=np.int64)
+        self.numbers = numbers
         if self.labels.shape != (len(self.files),):
             raise ValueError(f"There are {len(self.files)} files, but labels of shape {self.labels.shape}.")
 
@@ -42,7 +47,30 @@ class Samples:
 
     def subset(self, indices: Sequence[int]) -> "Samples":
         """The images at these indices, in that order."""
-        return Samples([self.files[index] for index in indices], self.labels[list(indices)])
+        chosen = np.asarray(indices, dtype=np.int64)
+        files, place = (
+            (self.files.names, self.files.numbers[chosen])
+            if isinstance(self.files, Selection)
+            else (self.files, chosen)
+        )
+        numbers = None if self.numbers is None else self.numbers[chosen]
+        return Samples(Selection(files, place), self.labels[chosen], numbers=numbers)
+
+    def share(self, share: float, seed: int) -> "Samples":
+        """A stratified part of the images; see :func:`nested_share`.
+
+        Raises:
+            UserError: The share is not in (0, 1].
+        """
+        return self if share == 1 else self.subset(nested_share(self.labels.tolist(), share, seed))
+
+    def relabelled(self, labels: Sequence[int]) -> "Samples":
+        """The same images with other labels."""
+        return Samples(self.files, labels, numbers=self.numbers)
+
+    def key(self, index: int) -> str | int:
+        """What the reader takes for an image: its number, or its name if there are no numbers."""
+        return self.files[index] if self.numbers is None else int(self.numbers[index])
 
     def labelled(self) -> "Samples":
         """The images that have a label."""

@@ -1,7 +1,6 @@
 """Image folders as people have them, through the commands: read, refused with the way, or read without what cannot be."""
 
 import csv
-import json
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
+from records import stored_in
 from tiny_runs import FINETUNE, one_thread, recipe  # noqa: F401
 
 from lit_splitmask.cli import main
@@ -62,8 +62,8 @@ def test_splits_in_any_dress_are_fine_tuned_on_with_their_classes(
     if layout == "doubled":
         photos(work / "set", "seg_pred/seg_pred", count=2)
     assert main(["finetune", "--recipe", "finetune.yaml", "--data.root", "set", "--name", "f"]) == 0
-    (path,) = (work / "runs" / "data").glob("set-*/splits.json")
-    stored = json.loads(path.read_text())
+    (path,) = (work / "runs" / "data").glob("set-*/splits.npz")
+    stored = stored_in(path)
     assert stored["classes"] == ["café", "thé"]
     assert set(stored["splits"]) == splits
     first = {split: {file.split("/")[0] for file in files} for split, files in stored["splits"].items()}
@@ -104,8 +104,8 @@ def test_the_layout_that_the_message_names_trains(work: Path) -> None:
     photos(work / "sites", "a/x", "a/y", "b/x", "b/y")
     options = ["--recipe", "finetune.yaml", "--data.root", "sites", "--layout", "subfolders", "--name", "f"]
     assert main(["finetune", *options]) == 0
-    (path,) = (work / "runs" / "data").glob("sites-*/splits.json")
-    assert json.loads(path.read_text())["classes"] == ["x", "y"]
+    (path,) = (work / "runs" / "data").glob("sites-*/splits.npz")
+    assert stored_in(path)["classes"] == ["x", "y"]
 
 
 def test_images_that_cannot_be_read_are_named_and_left_out_of_training(

@@ -1,6 +1,5 @@
 """Images listed in a CSV file."""
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import pytest
 from folder_data import stand_in
+from records import as_json
 from replicas import draw
 from tiny_runs import classifier, tiny_trainer
 
@@ -191,9 +191,7 @@ def test_a_plain_manifest_has_the_digest_that_it_always_had(write: Write) -> Non
 def test_an_index_without_newer_options_is_accepted(write: Write) -> None:
     path = write("path,label", *(f"{number}.png,{number % 2}" for number in range(20)))
     first = ready(path)
-    stored = json.loads(first.record.read_text())
-    del stored["options"]["layout"]
-    first.record.write_text(json.dumps(stored))
+    as_json(first.record, lambda stored: stored["options"].pop("layout"))
     assert list(ready(path).train_samples.files) == list(first.train_samples.files)
 
 

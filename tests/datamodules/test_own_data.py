@@ -1,7 +1,6 @@
 """Folders of more images to pre-train on, for the datamodules of a user's own images."""
 
 import inspect
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import torch
 from folder_data import MakeData, batches, noise, ready
 from PIL import Image
+from records import as_json
 
 from lit_splitmask import datamodules
 from lit_splitmask.datamodules import Budget, ImageData, ImageFolder, Manifest
@@ -78,10 +78,8 @@ def test_an_index_of_a_pool_from_before_layouts_is_accepted(make_data: MakeData,
     (tmp_path / "more").mkdir()
     Image.fromarray(noise(100)).save(tmp_path / "more" / "1.png")
     ready(make_data(pool=[str(tmp_path / "more")]))
-    (path,) = (tmp_path / "runs").glob("more-*/pool.json")
-    stored = json.loads(path.read_text())
-    assert stored["options"].pop("layout") == "flat"
-    path.write_text(json.dumps(stored))
+    (path,) = (tmp_path / "runs").glob("more-*/pool.npz")
+    as_json(path, lambda stored: stored["options"].pop("layout"))
     assert len(ready(make_data(pool=[str(tmp_path / "more")])).train_samples) == 22
 
 

@@ -1,4 +1,3 @@
-import json
 import logging
 import os
 import shutil
@@ -7,15 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
+from records import as_json, rewrite
 from test_decode import huge_png
 
 from lit_splitmask.errors import UserError
 from lit_splitmask.images import build_index, scan
 from lit_splitmask.images.build_index import load_or_make
 from lit_splitmask.images.glance import glance
-from lit_splitmask.images.index import FolderIndex, SplitOptions
+from lit_splitmask.images.index import FolderIndex, SplitOptions, load_index
 
 MakeFolder = Callable[..., Path]
 
@@ -33,14 +34,14 @@ def test_class_folders_are_split_by_the_default_shares(class_folder: MakeFolder,
     index = make(class_folder(per_class=20), index_dir)
     assert {name: len(files) for name, files in index.splits.items()} == {"train": 42, "val": 6, "test": 12}
     assert index.classes == ["disc", "square", "stripes"]
-    assert index.labels(["disc/disc000.png", "stripes/stripes001.png"]) == [0, 2]
+    assert index.labels(["disc/disc000.png", "stripes/stripes001.png"]).tolist() == [0, 2]
     assert "train 42, val 6, test 12 images; 3 classes" in index.describe()
 
 
 def test_images_without_labels_get_a_val_split_only(flat_folder: MakeFolder, index_dir: Path) -> None:
     index = make(flat_folder(20), index_dir)
     assert {name: len(files) for name, files in index.splits.items()} == {"train": 18, "val": 2}
-    assert index.labels(index.splits["train"]) == [-1] * 18
+    assert index.labels(index.splits["train"]).tolist() == [-1] * 18
     assert index.median_size == (48, 56)
 
 
@@ -189,21 +190,14 @@ def test_classes_that_differ_in_capitals_are_pointed_out(
     assert "differ in capitals or spaces only: Disc, disc" in caplog.text
 
 
-def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Changes an index on disk."""
-    stored = json.loads(path.read_text())
-    change(stored)
-    path.write_text(json.dumps(stored))
-
-
 def test_an_index_from_before_layouts_is_accepted(class_folder: MakeFolder, index_dir: Path) -> None:
     root = class_folder(per_class=3)
     index = make(root, index_dir)
-    rewrite(index.path, lambda stored: stored["options"].pop("layout"))
+    as_json(index.path, lambda stored: stored["options"].pop("layout"))
     assert make(root, index_dir).splits == index.splits
     assert make(root, index_dir, layout="classes").splits == index.splits
     with pytest.raises(UserError, match=f"Pass the --layout that was meant then, or delete {index.path}"):
-        make(root, index_dir, layout="flat")
+        make(root, index_dir, layout="flat")  # has been written anew
 
 
 def test_an_index_with_decomposed_class_names_is_accepted(class_folder: MakeFolder, index_dir: Path) -> None:
@@ -212,10 +206,10 @@ def test_an_index_with_decomposed_class_names_is_accepted(class_folder: MakeFold
     (root / "disc").rename(root / decomposed)
     index = make(root, index_dir)
     assert index.classes == ["square", "stripes", "é"]
-    rewrite(index.path, lambda stored: stored.update(classes=[decomposed, "square", "stripes"]))
+    as_json(index.path, lambda stored: stored.update(classes=[decomposed, "square", "stripes"]))
     again = make(root, index_dir)
     assert again.classes == [decomposed, "square", "stripes"]
-    assert again.labels([f"{decomposed}/disc000.png", "square/square000.png"]) == [0, 1]
+    assert again.labels([f"{decomposed}/disc000.png", "square/square000.png"]).tolist() == [0, 1]
 
 
 def test_an_index_whose_classes_are_read_differently_now_is_refused_with_the_way(
@@ -224,12 +218,12 @@ def test_an_index_whose_classes_are_read_differently_now_is_refused_with_the_way
     root = split_folder(Training=4, Testing=2)
     index = make(root, index_dir, layout="classes")
     assert index.classes == ["Testing", "Training"]
-    rewrite(index.path, lambda stored: stored["options"].pop("layout"))  # as before split names were known in any dress
+    as_json(index.path, lambda stored: stored["options"].pop("layout"))  # as before split names were known in any dress
     with pytest.raises(
         UserError, match=r"is read differently .* now as split folders .*; before as 2 class folders"
     ) as caught:
         make(root, index_dir)
-    assert f"delete {index.path}" in str(caught.value)
+    assert f"delete {index.path.with_suffix('.json')}" in str(caught.value)
     assert make(root, index_dir, layout="classes").classes == index.classes
     index.path.unlink()
     assert make(root, index_dir).classes == ["disc", "square", "stripes"]
@@ -308,9 +302,59 @@ def test_a_damaged_index_is_a_user_error(class_folder: MakeFolder, index_dir: Pa
 def test_an_index_of_another_version_is_a_user_error(class_folder: MakeFolder, index_dir: Path) -> None:
     root = class_folder(per_class=3)
     path = make(root, index_dir).path
-    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 99}))
+    rewrite(path, version=99)
     with pytest.raises(UserError, match="version 99"):
         make(root, index_dir)
+    path.unlink()
+    as_json(make(root, index_dir).path, lambda stored: stored.update(version=1))
+    with pytest.raises(UserError, match=r"splits\.json has version 1"):
+        make(root, index_dir)
+
+
+def test_an_index_of_the_json_version_is_read_and_written_anew(split_folder: MakeFolder, index_dir: Path) -> None:
+    root = split_folder(train=6, val=2)
+    shutil.copy(root / "val/disc/disc006.png", root / "train/square/again.png")
+    (root / "train/disc/broken.jpg").write_bytes(b"no image")
+    index = make(root, index_dir)
+    old = as_json(index.path)
+    assert load_index(index.path) == index
+    assert make(root, index_dir) == index
+    assert index.path.exists()
+    assert not old.exists()
+    assert load_index(index.path) == index
+
+
+CUT = np.arange(2, dtype=np.int32)
+HOSTILE = {
+    "splits beyond the files": {"splits_train": np.array([0, 99], dtype=np.int32)},
+    "splits before them": {"splits_train": np.array([-1], dtype=np.int32)},
+    "unknown splits": {"splits": ["train", "../x"]},
+    "labels without a class": {"labels": np.full(9, 3, dtype=np.int32)},
+    "fewer labels": {"labels": CUT},
+    "fewer sizes": {"files_sizes": CUT.astype(np.int64)},
+    "flat shapes": {"files_shapes": np.zeros(9, dtype=np.int32)},
+    "floats": {"files_sizes": np.zeros(9)},
+    "ends in disorder": {"files_ends": np.arange(9, dtype=np.int64)[::-1]},
+    "ends beyond the text": {"files_ends": np.full(9, 10**9, dtype=np.int64)},
+    "no text": {"files_text": np.full(9 * 16, 0xFF, dtype=np.uint8)},
+    "no digests": {"digests": 3},
+    "no dataclass": {"dropped": [{"file": "x"}]},
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_index_is_a_user_error(class_folder: MakeFolder, index_dir: Path, change: dict[str, Any]) -> None:
+    path = make(class_folder(per_class=3), index_dir).path
+    rewrite(path, **change)
+    with pytest.raises(UserError, match=r"is damaged .*Delete it"):
+        load_index(path)
+
+
+def test_a_digest_that_is_none_is_computed(class_folder: MakeFolder, index_dir: Path) -> None:
+    index = make(class_folder(per_class=3), index_dir)
+    digest = index.pixel_digest(2)
+    rewrite(index.path, digests={"2": "../../precious"})
+    assert load_index(index.path).pixel_digest(2) == digest
 
 
 def test_deleting_the_index_gives_the_same_split(class_folder: MakeFolder, index_dir: Path) -> None:

@@ -218,7 +218,7 @@ class FewImages(CropData):
         few = samples.subset([len(samples) * number // count for number in range(count)])
         read = source.read
         if self.in_memory:
-            read = {file: np.array(source.read(file)) for file in few.files}.__getitem__
+            read = {key: np.array(source.read(key)) for key in map(few.key, range(len(few)))}.__getitem__
         return replace(source, splits={"train": few}, read=read)
 
 

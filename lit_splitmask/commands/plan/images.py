@@ -1,7 +1,7 @@
 """Inspects the images of a folder: how many, how large, which files are odd, which images occur more than once."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -122,17 +122,18 @@ def find(index: FolderIndex) -> ImageFindings:
     for file, entry in zip(files, inspected, strict=True):
         for kind in entry.oddities:
             odd[kind].append(file)
-    identical = group_by_hash(files, {file: entry.hash for file, entry in index.files.items()})
+    records = index.files.as_dict()
+    identical = group_by_hash(files, {file: entry.hash for file, entry in records.items()})
     entry_of = dict(zip(files, inspected, strict=True))
     firsts = [group[0] for group in identical]
     near = near_groups([entry_of[file].fingerprint for file in firsts])
-    shapes = [entry.shape for entry in index.files.values()]
+    heights, widths = index.files.shapes.T.tolist()
     return ImageFindings(
         layout=index.layout,
         counts=_counts(index),
         taken_out=[entry.describe() for entry in index.dropped],
-        height=Spread.of([height for height, _ in shapes]),
-        width=Spread.of([width for _, width in shapes]),
+        height=Spread.of(heights),
+        width=Spread.of(widths),
         formats=dict(Counter(entry.format for entry in inspected).most_common()),
         odd={kind: OddFiles(len(odd[kind]), odd[kind][:EXAMPLES]) for kind in sorted(odd)},
         undecodable={file: _reason(index.root / file) for file in index.unreadable},
@@ -186,7 +187,7 @@ def _reason(path: Path) -> str:
     return error.why
 
 
-def _label_names(index: FolderIndex, files: list[str]) -> list[str]:
+def _label_names(index: FolderIndex, files: Sequence[str]) -> list[str]:
     return [index.classes[label] if label >= 0 else NO_LABEL for label in index.labels(files)]
 
 
@@ -208,18 +209,18 @@ def _groups(index: FolderIndex, groups: Iterable[list[str]]) -> list[Group]:
 
 
 def _one_image_classes(index: FolderIndex) -> list[str]:
-    hashes: dict[str, set[str]] = defaultdict(set)
+    hashes: dict[str, set[bytes]] = defaultdict(set)
     if index.classes:
-        for name, entry in zip(_label_names(index, list(index.files)), index.files.values(), strict=True):
-            hashes[name].add(entry.hash)
+        for name, pixels in zip(_label_names(index, index.files.names), index.files.hashes.tolist(), strict=True):
+            hashes[name].add(pixels)
     return sorted(name for name, distinct in hashes.items() if len(distinct) == 1 and name != NO_LABEL)
 
 
 def _empty_classes(index: FolderIndex) -> list[str]:
     """Class folders without images, relative to the root; none if lists, not folders, name the classes."""
-    if not index.classes or index.given_labels:
+    if not index.classes or index.lists_labels:
         return []
-    known = [file.split("/") for file in index.files | index.unreadable]
+    known = [file.split("/") for file in [*index.files, *index.unreadable]]
     parents = {"/".join(parts[: index.class_level]) for parts in known}
     folders = {
         folder.relative_to(index.root).as_posix()

@@ -47,7 +47,7 @@ def test_a_plan_as_json_writes_only_the_index_of_the_splits(work: Path, capsys: 
     plan = json.loads(capsys.readouterr().out)
     written = files_in(work)
     assert {name for name in written if name not in before} == {
-        next(str(path.relative_to(work)) for path in work.glob("runs/data/shapes-*/splits.json"))
+        next(str(path.relative_to(work)) for path in work.glob("runs/data/shapes-*/splits.npz"))
     }
     assert {name: written[name] for name in before} == before
     assert plan["images"]["counts"] == {
@@ -218,7 +218,7 @@ def test_the_recipe_is_chosen_as_pretrain_does(untimed: list[Job], capsys: pytes
         recipe_choice.for_few_labels(recipe_choice.finetuning(choice.name), 5).name,
     )
     assert "labels a class, fewer than 50" in plan["finetuning"]["reason"]
-    assert list(Path("elsewhere").glob("shapes-*/splits.json"))
+    assert list(Path("elsewhere").glob("shapes-*/splits.npz"))
     assert not Path("runs").exists()
     assert "--data.index_dir elsewhere" in plan["commands"][0]
 
