@@ -13,7 +13,7 @@ def test_evaluation_sees_every_image_once_in_order(make_data: MakeData) -> None:
     for split, loader in (("val", data.val_dataloader()), ("test", data.test_dataloader())):
         files = data.index.splits[split]
         assert torch.cat([batch["index"] for batch in loader]).tolist() == list(range(len(files)))
-        assert torch.cat([batch["label"] for batch in loader]).tolist() == data.index.labels(files)
+        assert torch.cat([batch["label"] for batch in loader]).tolist() == data.index.labels(files).tolist()
 
 
 def test_an_evaluation_batch_is_a_training_batch_of_at_most_256_images(make_data: MakeData) -> None:

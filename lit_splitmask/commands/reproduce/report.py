@@ -166,7 +166,7 @@ def show_results(row: Row, entry: Mapping[str, Any], note: str, setting: Setting
     if changed:
         console.print(f"Trained with other settings than the paper's: {' '.join(changed)}.")
     if setting.weights is not None:
-        console.print(f"Started from {setting.weights}, not from the row's pre-training.")
+        console.print(f"Started from {setting.weights}, not from the row's pre-training.", soft_wrap=True)
     if note:
         console.print(note)
     console.print(f"Wrote {Path(setting.out) / 'results.json'}.", soft_wrap=True)
