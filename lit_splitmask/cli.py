@@ -105,8 +105,9 @@ def _run(arguments: list[str]) -> int:
             raise
         print(f"{error_prefix()}: {explanation}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        if this_rank() == 0:
+            print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
         return 130
     except Terminated as stop:
         if this_rank() == 0:
