@@ -190,7 +190,12 @@ class TrainModule(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seeds drop path and mixing at each step, so that probes and resumes cannot change a run."""
-        torch.manual_seed(derive_seed(self.seed, "step", *self.step_key(batch_idx), self.trainer.global_rank))
+        seed = derive_seed(self.seed, "step", *self.step_key(batch_idx), self.trainer.global_rank)
+        if self.device.type == "cpu":
+            # torch.manual_seed also queues a call, with a formatted stack, for each kind of accelerator that is not in use.
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
         # After a resume from the end of an epoch Lightning logs one step too late: the log's step must be the optimizer's.
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
 
