@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
@@ -78,7 +79,9 @@ def _run(arguments: list[str]) -> int:
         return 0
     command, rest = arguments[0], arguments[1:]
     if command not in COMMANDS:
-        print(f"error: There is no command {command!r}: give one of {', '.join(COMMANDS)}.", file=sys.stderr)
+        close = get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean {close[0]}? There are" if close else "give one of"
+        print(f"error: There is no command {command!r}: {hint} {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
     help_text = help_of(command) if any(a in ("-h", "--help") for a in rest) else None
     if help_text is not None:
@@ -102,8 +105,9 @@ def _run(arguments: list[str]) -> int:
             raise
         print(f"{error_prefix()}: {explanation}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        if this_rank() == 0:
+            print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
         return 130
     except Terminated as stop:
         if this_rank() == 0:

@@ -19,7 +19,7 @@ FLOORS = [
     {"comparison", "recipes"},
     {"commands"},
     {"cli"},
-    {"demo"},
+    {"demo", "__main__"},
 ]
 """Parts of the package, from the lowest up. A part may import those on lower floors only: neighbours do not know each other."""
 

@@ -84,15 +84,25 @@ def run_folder(cli: RunCLI, command: str) -> Iterator[RunFolder]:
 
 @contextmanager
 def _says_what_is_kept(cli: RunCLI, folder: RunFolder) -> Iterator[None]:
-    """Adds to a SIGTERM before the first step, or after the last, what is saved and how to go on."""
+    """Adds to Ctrl-C, and to a SIGTERM before the first step or after the last, what is saved and how to go on."""
     try:
         yield
     except Terminated as stop:
-        if checkpoint := folder.newest_checkpoint():
-            stop.kept = f"{checkpoint} is kept. To go on:\n  {_command_that_goes_on(cli, folder)}"
-        elif cli.config.resume:
-            stop.kept = f"no checkpoint had been written. To start again:\n  {_command_that_goes_on(cli, folder)}"
+        stop.kept = _kept(cli, folder)
         raise
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if not isinstance(stop, KeyboardInterrupt) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise  # Lightning turns Ctrl-C into exit(1)
+        raise KeyboardInterrupt(_kept(cli, folder) or "") from None
+
+
+def _kept(cli: RunCLI, folder: RunFolder) -> str | None:
+    """What is saved of a run that ends early, and the command that goes on; None if nothing is."""
+    if checkpoint := folder.newest_checkpoint():
+        return f"{checkpoint} is kept. To go on:\n  {_command_that_goes_on(cli, folder)}"
+    if cli.config.resume:
+        return f"no checkpoint had been written. To start again:\n  {_command_that_goes_on(cli, folder)}"
+    return None
 
 
 def _command_that_goes_on(cli: RunCLI, folder: RunFolder) -> str:

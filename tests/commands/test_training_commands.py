@@ -120,7 +120,9 @@ def test_a_resumed_pretraining_is_bit_for_bit_the_uninterrupted_one(
     with monkeypatch.context() as patch:
         interrupt_at(patch, Pretrain, 4, KeyboardInterrupt())
         assert main([*PRETRAIN_COMMAND, "parts"]) == 130
-    assert "interrupted" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "interrupted: runs/parts/checkpoints/last.ckpt is kept. To go on:" in said
+    assert "\n  lit-splitmask pretrain --name parts --resume\n" in said
     parts, whole = work / "runs" / "parts", work / "runs" / "whole"
     assert not (parts / "backbone.safetensors").exists()
     with monkeypatch.context() as patch:

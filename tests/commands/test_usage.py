@@ -41,6 +41,26 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.strip() == __version__
 
 
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "lit_splitmask", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == __version__
+
+
+def test_a_command_that_is_misspelt_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pretrian"]) == 2
+    assert "did you mean pretrain?" in capsys.readouterr().err
+    assert main(["xyz"]) == 2
+    assert "did you mean" not in capsys.readouterr().err
+
+
+def test_the_citation_has_the_version_of_the_package() -> None:
+    citation = yaml.safe_load((Path(__file__).parents[2] / "CITATION.cff").read_text())
+    assert citation["version"] == __version__
+    assert len(citation["references"][0]["authors"]) == 6
+
+
 def test_an_unknown_command_is_answered_with_the_list_of_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pretain"]) == 2
     error = capsys.readouterr().err

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from lit_splitmask.commands.plan.report import new_console
 from lit_splitmask.commands.reproduce.checks import needs_of
@@ -45,8 +45,8 @@ def show(tables: Sequence[PaperTable], setting: Setting, hours: Hours | None) ->
     console = new_console()
     for paper in tables:
         scores = list(dict.fromkeys(score for row in paper.rows.values() for score in row.paper))
-        columns = [
-            "row",
+        columns: list[Column | str] = [
+            Column("row", no_wrap=True, min_width=max(map(len, paper.rows))),  # a command takes this name
             "method",
             "pre-training",
             "then",
