@@ -63,6 +63,8 @@ usage: lit-splitmask pretrain --data.root DIR [options]
 
 Pre-trains a backbone on images without labels, and writes it as runs/NAME/backbone.safetensors.
 
+  --weights FILE               start from these weights: backbone.safetensors, a checkpoint, or weights of a timm ViT
+                               (default: random weights)
 {_RUN_OPTIONS}\
   --model.objective CLASS      the method: {{classes}}
   --model.objective.tokenizer RandomProjection|RandomPatches|KMeans|DallE, --model.objective.masking BlockMasking|UniformMasking

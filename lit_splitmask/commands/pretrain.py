@@ -11,6 +11,7 @@ from lit_splitmask.commands import recipe_choice, recipes
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import RunCLI, quiet
 from lit_splitmask.commands.run_folder import RunFolder
+from lit_splitmask.commands.start import fit_to_weights, goes_on
 from lit_splitmask.commands.tasks.registry import TASKS, Task, root_for_finetuning, task_for_folder, task_for_recipe
 from lit_splitmask.commands.training import after_requeue, check_recipe_of_shards, fit, run_folder, starting_settings
 from lit_splitmask.errors import UserError
@@ -26,7 +27,12 @@ def pretrain(request: Request) -> int:
     """
     quiet()
     request = after_requeue(request)
-    cli = RunCLI(modules.Pretrain, request.settings(), starting_settings(request, _choice(request)))
+    settings = starting_settings(request, _choice(request))
+    if request.resume:
+        request = goes_on(request, settings)
+    elif request.weights is not None:
+        fit_to_weights(request, settings)
+    cli = RunCLI(modules.Pretrain, request.settings(weights_option="--model.weights"), settings)
     with run_folder(cli, "pretrain") as folder:
         weights = _train(request, cli, folder)
     if weights is not None:

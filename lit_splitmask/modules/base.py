@@ -1,5 +1,6 @@
 """Shared by pre-training and fine-tuning: optimizer, pixel statistics, keyed randomness, stop at a loss of NaN."""
 
+import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from lit_splitmask.allocator import keep_freed_memory
-from lit_splitmask.checkpoints import FORMAT, describe
+from lit_splitmask.checkpoints import FORMAT, Weights, describe
 from lit_splitmask.contract import TrainingData, training_data
 from lit_splitmask.distributed import mean_over_processes
 from lit_splitmask.errors import UserError
@@ -18,6 +19,8 @@ from lit_splitmask.models.vit import ViT, use_fused_attention
 from lit_splitmask.optim import OptimConfig, batch_scale, build_optimizer, half_cosine
 from lit_splitmask.seeding import derive_seed
 from lit_splitmask.views import default_statistics, network_view
+
+log = logging.getLogger(__name__)
 
 
 class TrainModule(LightningModule):
@@ -253,4 +256,17 @@ class TrainModule(LightningModule):
             f"The training loss became {loss.item()} at step {self.trainer.global_step}, so the run was stopped; {kept}. Lower "
             f"the learning rate (optim.lr is {self.optim.lr:g}), lengthen the warm-up (optim.warmup is {self.optim.warmup:g} of "
             f"the steps), set trainer.gradient_clip_val to 1.0 or less, or train with trainer.precision=32-true; then {then}."
+        )
+
+
+def report_positions(vit: ViT, weights: Weights) -> None:
+    """Logs whether learned positions were interpolated to load weights into a backbone."""
+    num_learned = weights.state["pos_embed"].shape[1] - ("cls_token" in weights.state)
+    if vit.config.positions == "learned" and num_learned != vit.num_patches:
+        log.info(
+            "The learned positions of %s are interpolated from %d patches to %d, which costs accuracy until they have "
+            "adapted; a backbone pre-trained with positions=sincos fits any size.",
+            weights.source,
+            num_learned,
+            vit.num_patches,
         )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lit_splitmask.checkpoints import Weights, config_of, load_into, load_weights
 from lit_splitmask.errors import UserError
 from lit_splitmask.models.vit import ViTConfig
-from lit_splitmask.modules.base import TrainModule
+from lit_splitmask.modules.base import TrainModule, report_positions
 from lit_splitmask.optim import OptimConfig
 from lit_splitmask.seeding import derive_seed
 
@@ -161,15 +161,7 @@ class DownstreamModule(TrainModule):
 
     def report_positions(self, weights: Weights) -> None:
         """Logs whether learned positions were interpolated."""
-        num_learned = weights.state["pos_embed"].shape[1] - ("cls_token" in weights.state)
-        if self.vit.config.positions == "learned" and num_learned != self.vit.num_patches:
-            log.info(
-                "The learned positions of %s are interpolated from %d patches to %d, which costs accuracy until they have "
-                "adapted; a backbone pre-trained with positions=sincos fits any size.",
-                weights.source,
-                num_learned,
-                self.vit.num_patches,
-            )
+        report_positions(self.vit, weights)
 
     def exported(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What an exported file holds in addition to the backbone: the other tensors, and what is needed to predict with them."""

@@ -1,18 +1,27 @@
 """Pre-training with any objective."""
 
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from lit_splitmask.checkpoints import Weights, config_of, load_into, load_weights
 from lit_splitmask.distributed import alone
 from lit_splitmask.errors import UserError
+from lit_splitmask.models.teacher import Teacher
 from lit_splitmask.models.vit import ViT, ViTConfig
+from lit_splitmask.modules.base import report_positions
 from lit_splitmask.modules.objective_host import TrainsObjective
 from lit_splitmask.objectives.base import Objective
 from lit_splitmask.objectives.splitmask import SplitMask
 from lit_splitmask.optim import OptimConfig
 from lit_splitmask.seeding import derive_seed, generator_for
+
+log = logging.getLogger(__name__)
+
+DEFAULT_BACKBONE = ViTConfig(drop_path=0.1)
 
 
 class Pretrain(TrainsObjective):
@@ -20,12 +29,15 @@ class Pretrain(TrainsObjective):
 
     Args:
         objective: Makes the objective from the backbone, such as the class :class:`SplitMask`.
-        backbone: Shape of the ViT.
+        weights: File of weights to start from (see :func:`~lit_splitmask.checkpoints.load_weights`); None for random weights.
+            Teachers start from them too, and their pixel statistics are used. The objective's other layers are new.
+        backbone: Shape of the ViT; the default with ``weights`` is their shape.
         optim: Optimizer and schedule.
         seed: Seed of the initial weights and of everything random in the training steps.
 
     Raises:
-        UserError: The shape of the backbone is not valid, or the objective does not accept it or its own arguments.
+        UserError: The shape of the backbone is not valid, the objective does not accept it or its own arguments, or the weights
+            cannot be read or do not fit the backbone.
 
     Example:
         >>> shape = ViTConfig(embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32)
@@ -38,14 +50,49 @@ class Pretrain(TrainsObjective):
         self,
         objective: Callable[[ViT], Objective] = SplitMask,
         *,
-        backbone: ViTConfig = ViTConfig(drop_path=0.1),  # noqa: B008 (frozen)
+        weights: str | None = None,
+        backbone: ViTConfig = DEFAULT_BACKBONE,
         optim: OptimConfig = OptimConfig(),  # noqa: B008 (frozen)
         seed: int = 0,
     ) -> None:
+        loaded = load_weights(weights) if weights is not None else None
+        if loaded is not None and backbone == DEFAULT_BACKBONE:
+            backbone = replace(config_of(loaded), drop_path=backbone.drop_path)
         super().__init__(optim, seed, backbone.in_chans)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "initial weights"))
             self.objective = objective(ViT(backbone))
+        if loaded is not None:
+            self._start_from(loaded)
+
+    def _start_from(self, weights: Weights) -> None:
+        """Loads weights into the backbone and its teacher, once the objective has initialised its own parts of them."""
+        given, shape = config_of(weights), self.objective.backbone.config
+        if (
+            given.embed_dim == shape.embed_dim and given.num_heads != shape.num_heads
+        ):  # the tensors have the same shapes
+            raise UserError(
+                f"{weights.source} has {given.num_heads} attention heads, but the backbone has {shape.num_heads}: leave out "
+                "backbone.num_heads."
+            )
+        teachers = [part.network for part in self.objective.modules() if isinstance(part, Teacher)]
+        for vit in (self.objective.backbone, *(network for network in teachers if isinstance(network, ViT))):
+            load_into(vit, weights)
+        if {"pixel_mean", "pixel_std"} <= weights.info.keys():
+            self.set_statistics(weights.info["pixel_mean"], weights.info["pixel_std"])
+        report_positions(self.objective.backbone, weights)
+        new = sum(p.numel() for p in self.objective.parameters() if p.requires_grad) - sum(
+            p.numel() for p in self.objective.backbone.parameters() if p.requires_grad
+        )
+        token = ", and the CLS token" if shape.class_token and not given.class_token else ""
+        log.info(
+            "The backbone starts from %s (%s); new are %s's own layers (%s weights)%s.",
+            weights.source,
+            f"width {shape.embed_dim}, depth {shape.depth}, patches of {shape.patch_size} px",
+            type(self.objective).__name__,
+            f"{new:,}",
+            token,
+        )
 
     @property
     def hosted(self) -> Objective:
