@@ -21,7 +21,7 @@ from lit_splitmask.commands.processes import (
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.terminal import outlive_the_terminal, use_utf8
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import is_disk_error, is_remote, local_folder
+from lit_splitmask.files import check_temporary_folder, is_disk_error, is_remote, local_folder
 
 COMMANDS = {
     "plan": "plan.command:plan",
@@ -88,6 +88,7 @@ def _run(arguments: list[str]) -> int:
         print(help_text, end="")
         return 0
     try:
+        check_temporary_folder()
         request = Request.read(command, rest)
         check_data(request)
         return _function(command)(request)

@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -200,6 +201,20 @@ def cannot_write(path: str | Path, error: OSError) -> UserError:
     else:
         advice = "check the folder and its disk"
     return UserError(f"{path} cannot be written ({error.strerror or error}), and nothing of it was: {advice}.")
+
+
+def check_temporary_folder() -> None:
+    """Checks that there is a folder for temporary files, without which torch cannot even be imported.
+
+    Raises:
+        UserError: There is none.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{error.strerror}, but Python and torch need one: set the environment variable TMPDIR to a writable folder."
+        ) from None
 
 
 def is_disk_error(error: OSError) -> bool:

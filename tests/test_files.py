@@ -5,11 +5,13 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lit_splitmask.cli import main
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import (
     link_or_copy,
@@ -169,3 +171,14 @@ def test_a_list_that_is_missing_or_not_utf_8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes("Straße".encode("latin-1"))
     with pytest.raises(UserError, match=r"latin\.txt is not UTF-8"):
         read_lines(tmp_path / "latin.txt")
+
+
+def test_without_a_folder_for_temporary_files_a_command_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    assert main(["recipes"]) == 1
+    error = capsys.readouterr().err
+    assert "No usable temporary directory found in ['/nowhere']" in error
+    assert "set the environment variable TMPDIR" in error
