@@ -9,6 +9,7 @@ clipping and the same optimizer. Recipes and loops take turns. Visual words are 
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -90,6 +91,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", help="names of recipes; by default all")
     args = parser.parse_args()
+    sys.argv = sys.argv[:1]  # LightningCLI warns of arguments that are not its own
     with tempfile.TemporaryDirectory() as folder:
         digits = args.digits or Path(folder) / "digits"
         if args.digits is None:
