@@ -24,6 +24,7 @@ from timing import machine
 from lit_splitmask.commands import recipes
 from lit_splitmask.commands.compare import step_times
 from lit_splitmask.commands.compare.step_times import TIMED_STEPS, WARMUP_STEPS, Training
+from lit_splitmask.commands.terminal import silence
 from lit_splitmask.datamodules import Budget
 from lit_splitmask.demo import write_digits
 from lit_splitmask.modules.base import TrainModule
@@ -43,7 +44,7 @@ class _Kept(step_times._Timer):
 def fit_and_loop(training: Training) -> tuple[float, float]:
     """Median seconds of a step of ``fit``, and of the bare loop after it."""
     kept = _Kept()
-    with tempfile.TemporaryDirectory() as directory, step_times._silence():
+    with tempfile.TemporaryDirectory() as directory, silence():
         trainer, module, data = training._build(Path(directory), [kept])
         assert isinstance(module, TrainModule)
         data.budget, data.num_epochs = Budget(steps=WARMUP_STEPS + TIMED_STEPS), 1

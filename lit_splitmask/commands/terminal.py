@@ -2,9 +2,12 @@
 
 import errno
 import io
+import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, TextIO
 
 _NOBODY_READS = (errno.EPIPE, errno.EIO, errno.ENXIO, errno.EBADF)
@@ -55,3 +58,14 @@ def _lasting(stream: TextIO | None, descriptor: int) -> TextIO:
     return io.TextIOWrapper(
         io.BufferedWriter(raw), encoding=stream.encoding, errors=errors, line_buffering=bool(buffered)
     )
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Prints and logs nothing below an error, as for steps that are only timed."""
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

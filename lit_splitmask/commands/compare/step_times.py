@@ -1,13 +1,10 @@
 """Times steps of several trainings in turn, so that other programs slow all of them alike."""
 
-import io
 import itertools
-import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from lit_splitmask import modules
 from lit_splitmask.commands.compare.jobs import Settings, scale_passes
 from lit_splitmask.commands.run_cli import RunCLI
 from lit_splitmask.commands.run_folder import RunFolder
+from lit_splitmask.commands.terminal import silence
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.loading.budget import Budget
 from lit_splitmask.modules.base import TrainModule
@@ -51,7 +49,7 @@ class Training:
 
     def num_steps(self) -> int:
         """Its number of optimizer steps."""
-        with tempfile.TemporaryDirectory() as directory, _silence():
+        with tempfile.TemporaryDirectory() as directory, silence():
             trainer, _, data = self._build(Path(directory), [])
             data.trainer = trainer  # the budget may depend on it
             data.prepare_data()
@@ -61,7 +59,7 @@ class Training:
     def time_steps(self) -> list[float]:
         """Seconds of a few steps in a run of its own, with loading and optimizer."""
         timer = _Timer()
-        with tempfile.TemporaryDirectory() as directory, _silence():
+        with tempfile.TemporaryDirectory() as directory, silence():
             trainer, module, data = self._build(Path(directory), [timer])
             data.budget, data.num_epochs = Budget(steps=WARMUP_STEPS + TIMED_STEPS), 1
             trainer.fit(module, datamodule=data)
@@ -74,17 +72,6 @@ class Training:
         if self.share is not None:
             scale_passes(cli, 1, self.share)
         return cli.build(RunFolder(directory), extra)
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Prints and logs nothing: the trainings themselves will say the same."""
-    logging.disable(logging.WARNING)
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 class _Timer(Callback):

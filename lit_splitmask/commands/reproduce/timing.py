@@ -1,13 +1,9 @@
 """Hours of the paper's trainings on this machine, from a few timed steps on drawn images: no dataset is needed."""
 
-import io
 import json
-import logging
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +19,7 @@ from lit_splitmask.commands.reproduce.stages import SIZES, Stage
 from lit_splitmask.commands.run_cli import RunCLI, quiet, trainer_defaults
 from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.commands.tasks.registry import task_for_recipe
+from lit_splitmask.commands.terminal import silence
 from lit_splitmask.datamodules.paper_rows import Row
 
 SIDES = (375, 500)
@@ -81,7 +78,8 @@ def _kind(name: str) -> str:
 def _step_seconds(command: str, name: str, options: list[str]) -> float:
     """Seconds of a step of the recipe's batch on this machine."""
     recipe, task = recipes.read(name), task_for_recipe(name)
-    with tempfile.TemporaryDirectory() as directory, _silence():
+    quiet()
+    with tempfile.TemporaryDirectory() as directory, silence():
         root = Path(directory) / "images"
         draw = {"segment": _draw_maps, "detect": _draw_objects}.get(task.name, _draw_classes)
         draw(root)
@@ -92,18 +90,6 @@ def _step_seconds(command: str, name: str, options: list[str]) -> float:
         module = modules.Pretrain if command == "pretrain" else modules.Classify
         training = PlannedTraining(module, arguments, recipe, Path(directory))
         return training.plan(Choice(name, "the paper's"), num_checkpoints=1).step_seconds
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Prints and logs nothing of the drawn images."""
-    quiet()
-    logging.disable(logging.WARNING)
-    try:
-        with redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def _dense_seconds(module: Any, arguments: list[str], recipe: dict[str, Any], folder: Path) -> float:
