@@ -1,7 +1,5 @@
 """The base of datamodules that crop images to squares: all except segmentation and detection."""
 
-from typing import Any
-
 from torch.utils.data import Dataset
 
 from lit_splitmask.augment.base import Augment
@@ -9,6 +7,7 @@ from lit_splitmask.augment.evaluate import EvalTransform
 from lit_splitmask.augment.pretrain import PretrainAugment
 from lit_splitmask.datamodules.checks import check_counts
 from lit_splitmask.datamodules.joint_data import JointData
+from lit_splitmask.datamodules.settings import JointSettings, Settings
 from lit_splitmask.errors import UserError
 from lit_splitmask.loading.crops import IndexedImages
 from lit_splitmask.loading.samples import Samples
@@ -20,9 +19,9 @@ class CropData(JointData):
     """Augmented crops for training, centre crops for evaluation.
 
     Args:
+        image_size: Side of the crops, in pixels.
         augment: Augmentation of training images; None for :class:`PretrainAugment` with its defaults.
         crop_ratio: Share of the short side that centre crops cover.
-        batch_size: Images per optimizer step, over all processes and accumulated micro-batches.
         eval_batch_size: Images per evaluation batch of a process; None for ``batch_size``, at most 256.
         **settings: Settings of :class:`JointData` and :class:`ImageData`.
 
@@ -34,15 +33,15 @@ class CropData(JointData):
     def __init__(
         self,
         *,
+        image_size: int = 224,
         augment: Augment | None = None,
         crop_ratio: float = 0.875,
-        batch_size: int = 256,
         eval_batch_size: int | None = None,
-        **settings: Any,
+        **settings: Settings[JointSettings],
     ) -> None:
-        super().__init__(batch_size=batch_size, **settings)
+        super().__init__(image_size=image_size, **settings)
         check_counts(eval_batch_size=eval_batch_size)
-        self.eval_batch_size = eval_batch_size or min(batch_size, _MOST_EVAL_IMAGES)
+        self.eval_batch_size = eval_batch_size or min(self.batch_size, _MOST_EVAL_IMAGES)
         if not 0 < crop_ratio <= 1:
             raise UserError(f"crop_ratio={crop_ratio} must be more than 0 and at most 1; the usual value is 0.875.")
         self.augment = augment or PretrainAugment()

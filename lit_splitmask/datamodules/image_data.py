@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from lit_splitmask.datamodules.checks import check_counts, check_enough_images
+from lit_splitmask.datamodules.settings import FullSignature
 from lit_splitmask.datamodules.trainer_length import own_max_steps
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.statistics import Colour, luminance
@@ -58,6 +59,7 @@ class ImageData(LightningDataModule, ABC):
         (6, 3, torch.Size([2, 3, 32, 32]))
     """
 
+    __signature__ = FullSignature()  # help() and editors show the settings of the base classes too
     unlabelled_share = 0.0  # JointData has more
     fitted_file: Callable[[str], Path] | None = None  # FileData has one
 

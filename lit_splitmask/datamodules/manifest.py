@@ -4,12 +4,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch.utils.data import DataLoader
 
 from lit_splitmask.annotations.manifest_rows import Rows, read_manifest
 from lit_splitmask.datamodules.own_data import OwnData
+from lit_splitmask.datamodules.settings import OwnSettings, Settings
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.build_index import make_from_lists
 from lit_splitmask.images.index import (
@@ -66,7 +66,7 @@ class Manifest(OwnData):
         manifest: str,
         root: str | None = None,
         image_size: int = 224,
-        **settings: Any,
+        **settings: Settings[OwnSettings],
     ) -> None:
         super().__init__(str(Path(manifest).parent) if root is None else root, image_size, **settings)
         self.manifest = Path(manifest).expanduser()

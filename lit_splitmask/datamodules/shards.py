@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from lit_splitmask.datamodules.checks import check_counts
 from lit_splitmask.datamodules.crop_data import CropData
+from lit_splitmask.datamodules.settings import CropSettings, Settings
 from lit_splitmask.images.cache import STORE_FACTORS
 from lit_splitmask.images.shards import ShardPlace, ShardReader, ShardRecord, shard_order
 from lit_splitmask.loading.sampler import WrapAroundSampler
@@ -53,7 +54,7 @@ class Shards(CropData):
         cache_gb: float = 100.0,
         index_dir: str = "runs/data",
         storage_options: dict[str, Any] | None = None,
-        **settings: Any,
+        **settings: Settings[CropSettings],
     ) -> None:
         super().__init__(image_size=image_size, **settings)
         check_counts(shuffle_shards=shuffle_shards)
