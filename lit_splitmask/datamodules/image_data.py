@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from lit_splitmask.datamodules.checks import check_counts, check_enough_images
 from lit_splitmask.datamodules.settings import FullSignature
-from lit_splitmask.datamodules.trainer_length import own_max_steps
+from lit_splitmask.datamodules.trainer_length import Length, length_of
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.statistics import Colour, luminance
-from lit_splitmask.loading.budget import MAX_PASSES, Budget, Schedule, resolve, steps_per_epoch, whole_epochs
+from lit_splitmask.loading.budget import MAX_PASSES, Budget, Schedule, resolve
 from lit_splitmask.loading.loader import default_num_workers, make_loader
 from lit_splitmask.loading.sampler import EvalSampler, WrapAroundSampler, check_divides
 from lit_splitmask.loading.samples import Samples
@@ -25,7 +25,7 @@ class ImageData(LightningDataModule, ABC):
     """Batches of ``image`` (B, C, H, W) uint8, ``label`` (B,) int64 and ``index`` (B,) int64.
 
     The training budget is converted to optimizer steps and cut into ``num_epochs`` trainer epochs of equal length. Use
-    ``Trainer(max_epochs=-1)``: ``setup`` sets its ``max_steps`` from the budget. A trainer's own ``max_steps`` counts only if
+    ``Trainer(max_epochs=-1)``: ``setup`` sets its steps and epochs from the budget. A trainer's own ``max_steps`` counts only if
     no budget is given. Resuming is exact from any checkpoint saved after an optimizer step.
 
     Args:
@@ -33,7 +33,7 @@ class ImageData(LightningDataModule, ABC):
         channels: 3, or 1 for luminance only (for X-rays, say).
         batch_size: Images per optimizer step, over all processes and accumulated micro-batches.
         budget: How long to train; None for the paper's default.
-        num_epochs: Number of trainer epochs that the budget is cut into.
+        num_epochs: Number of trainer epochs that the budget is cut into; None for 100, or fewer, of at least ten steps.
         label_share: Share of the training images to use, the same in each class.
         seed: Seed of the order, the augmentation and the choice of ``label_share``.
         num_workers: Processes that read images; None for one less than the number of cores, at most 8.
@@ -70,7 +70,7 @@ class ImageData(LightningDataModule, ABC):
         channels: Literal[1, 3] = 3,
         batch_size: int = 256,
         budget: Budget | None = None,
-        num_epochs: int = 100,
+        num_epochs: int | None = None,
         label_share: float = 1.0,
         seed: int = 0,
         num_workers: int | None = None,
@@ -91,8 +91,7 @@ class ImageData(LightningDataModule, ABC):
         self._only_predicts = False
         self._source: Source | None = None
         self._train: Samples | None = None
-        self._schedule: Schedule | None = None
-        self._installed_steps: int | None = None
+        self._length: Length | None = None
 
     @abstractmethod
     def open_source(self) -> Source:
@@ -126,7 +125,8 @@ class ImageData(LightningDataModule, ABC):
         self._train = self.choose_training(everything)
         is_fit = stage in (None, "fit")
         if is_fit or len(self._train):
-            self._schedule = self._schedule_for_trainer() if is_fit else self._schedule_of(self.budget)
+            trainer = self.trainer if is_fit else None
+            self._length = length_of(trainer, self.budget, self._schedule_of, self.num_epochs, self._length)
         if is_fit:
             check_divides(self.batch_size, self._world_size, self._accumulate)
             rank_zero_info(self.schedule.describe())
@@ -134,19 +134,6 @@ class ImageData(LightningDataModule, ABC):
     def choose_training(self, everything: Samples) -> Samples:
         """The training images to use, of ``everything`` that the training split holds."""
         return everything.share(self.label_share, self.seed)
-
-    def _schedule_for_trainer(self) -> Schedule:
-        schedule = self._schedule_of(self.budget)
-        if self.budget is None or self.budget.steps is None:
-            schedule = whole_epochs(schedule, self.num_epochs)  # Lightning does not validate after a partial epoch
-        if self.trainer is None:
-            return schedule
-        max_steps = own_max_steps(self.trainer, self.budget, schedule, self.num_epochs, self._installed_steps)
-        if max_steps is not None:
-            return self._schedule_of(Budget(steps=max_steps))
-        self._installed_steps = schedule.steps
-        self.trainer.fit_loop.epoch_loop.max_steps = schedule.steps
-        return schedule
 
     def _schedule_of(self, budget: Budget | None) -> Schedule:
         return resolve(budget, *self.pass_and_step(), table_passes=self.table_passes, max_passes=self.max_passes)
@@ -168,14 +155,18 @@ class ImageData(LightningDataModule, ABC):
     @property
     def schedule(self) -> Schedule:
         """The budget in images, passes and steps."""
-        if self._schedule is None:
+        return self._checked_length.schedule
+
+    @property
+    def _checked_length(self) -> Length:
+        if self._length is None:
             raise UserError("The datamodule has no schedule yet: call prepare_data() and setup('fit') first.")
-        return self._schedule
+        return self._length
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps per trainer epoch."""
-        return steps_per_epoch(self.schedule.steps, self.num_epochs)
+        return self._checked_length.steps_per_epoch
 
     @property
     def source(self) -> Source:

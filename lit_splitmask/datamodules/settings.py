@@ -30,7 +30,7 @@ class ImageSettings(TypedDict, total=False):
     channels: Literal[1, 3]
     batch_size: int
     budget: Budget | None
-    num_epochs: int
+    num_epochs: int | None
     label_share: float
     seed: int
     num_workers: int | None
