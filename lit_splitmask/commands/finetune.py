@@ -76,7 +76,7 @@ def _report(
         "data": {"class_path": public_path(type(data)), "init_args": task.predict_data(module, data)},
     }
     write_atomically(predict, yaml.safe_dump(settings, sort_keys=False).encode())
-    written = [str(weights), str(folder.path / "metrics.csv"), *reported]
+    written = [str(weights), *map(str, folder.path.glob("metrics.csv")), *reported]  # none with trainer.logger=false
     print(
         f"Wrote {', '.join(written)}. To {task.name} other images:\n"
         f"  lit-splitmask predict --config {predict} --data.root DIR"
