@@ -9,11 +9,12 @@ import sys
 
 import torch
 from lightning import LightningDataModule, Trainer
+from sklearn.datasets import load_digits
+from torch.utils.data import DataLoader, Dataset
+
 from lit_splitmask.callbacks import RunProgress
 from lit_splitmask.models import ViTConfig
 from lit_splitmask.modules import Classify
-from sklearn.datasets import load_digits
-from torch.utils.data import DataLoader, Dataset
 
 
 class Digits(Dataset):

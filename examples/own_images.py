@@ -8,6 +8,7 @@ Run it with the folder, whose images lie in one folder per class:
 import sys
 
 from lightning import Trainer
+
 from lit_splitmask.callbacks import ExportWeights, RunProgress
 from lit_splitmask.datamodules import Budget, ImageFolder
 from lit_splitmask.models import ViTConfig

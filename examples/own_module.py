@@ -10,9 +10,10 @@ import sys
 import torch
 import torch.nn.functional as F
 from lightning import LightningModule, Trainer
+from torch import nn
+
 from lit_splitmask.callbacks import OverfitAwareCheckpoint, RunProgress
 from lit_splitmask.datamodules import Budget, ImageFolder
-from torch import nn
 
 
 class Denoise(LightningModule):

@@ -9,6 +9,7 @@ import sys
 
 from lightning import Trainer
 from lightning.pytorch.strategies import DDPStrategy
+
 from lit_splitmask.callbacks import ExportWeights, RunProgress
 from lit_splitmask.datamodules import Budget, ImageFolder
 from lit_splitmask.models import ViTConfig

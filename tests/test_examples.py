@@ -21,10 +21,19 @@ def test_an_example_runs(path: Path, tmp_path: Path, class_folder: Callable[...,
     arguments = [*command.group(1).split(), "1"]  # one pass or epoch
     environment = {**os.environ, "PYTHONPATH": str(path.parents[1]), "OMP_NUM_THREADS": "1"}
     run = subprocess.run(
-        [sys.executable, str(path), *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, str(path), *arguments],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert run.returncode == 0, run.stderr
-    written = {"own_images": "backbone.safetensors", "two_processes": "backbone.safetensors", "own_module": "runs/denoise"}
+    written = {
+        "own_images": "backbone.safetensors",
+        "two_processes": "backbone.safetensors",
+        "own_module": "runs/denoise",
+    }
     if path.stem in written:
         assert (tmp_path / written[path.stem]).exists()
     else:
