@@ -54,6 +54,7 @@ def test_the_typed_settings_are_those_of_the_constructors(cls: type, typed: Any,
     assert get_type_hints(typed) == {name: kind for name, kind in types.items() if name not in own}
 
 
+@pytest.mark.slow
 def test_mypy_finds_wrong_arguments(tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="mypy is not installed (extra dev)")
     snippet = tmp_path / "snippet.py"
