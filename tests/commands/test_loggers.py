@@ -64,9 +64,10 @@ def test_a_logger_that_cannot_be_built_is_explained_in_a_sentence(capsys: pytest
 
 
 def test_wandb_writes_an_offline_run() -> None:
-    pytest.importorskip("wandb", reason="wandb is not installed")
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed")
     options = ["--trainer.logger", "WandbLogger", "--trainer.logger.offline", "true", "--trainer.logger.save_dir", "."]
     assert main([*COMMAND, *options]) == 0
+    wandb.finish()  # as at the end of the process
     (written,) = Path("wandb").glob("offline-run-*/*.wandb")
     assert b"val/accuracy" in written.read_bytes()
 
