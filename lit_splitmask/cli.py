@@ -30,7 +30,7 @@ COMMANDS = {
     "compare": "compare.command:compare",
     "probe": "probe:probe",
     "embed": "embed:embed",
-    "export": "export:export",
+    "export": "export.command:export",
     "shard": "shard:shard",
     "reproduce": "reproduce.command:reproduce",
     "recipes": "recipes:list_recipes",

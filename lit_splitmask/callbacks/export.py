@@ -66,10 +66,7 @@ class ExportWeights(Callback):
                 "of other modules with torch.save."
             )
         tensors, info = module.exported()
-        data = getattr(module._trainer, "datamodule", None)  # .trainer raises if there is none
-        if "class_names" in info and getattr(data, "crop_ratio", None) is not None:
-            info = {**info, "crop_ratio": data.crop_ratio}  # type: ignore[union-attr]
-        save_backbone(path or self.path, module.vit, parts=tensors, step=step, **module.pixel_statistics(), **info)
+        save_backbone(path or self.path, module.vit, parts=tensors, step=step, **module.preprocessing(), **info)
 
 
 def _chosen_checkpoint(trainer: Trainer) -> Path | None:
