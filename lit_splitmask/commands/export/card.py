@@ -15,10 +15,14 @@ _PIPELINES = {
 }
 
 _OUTPUTS = {
-    "backbone": "a feature vector per image",
+    "backbone": "a feature vector per image, the mean of its patches",
     "classifier": "logits of the classes",
     "segmenter": "logits of the classes for every pixel of a window",
 }
+
+_BY_TIMM = """\
+`timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))`, and the image processor of transformers' \
+`AutoImageProcessor`, give nearly the same: they resize first, and cut out whole pixels."""
 
 _FILES = {"timm": "model.safetensors", "onnx": "model.onnx", "torch-export": "model.pt2"}
 
@@ -40,7 +44,8 @@ def model_card(trained: Trained, format_name: str, folder: Path) -> str:
         f"---\nlibrary_name: {library}\npipeline_tag: {_PIPELINES[trained.kind]}\ntags: [lit_splitmask]\n---",
         f"# {_plain(folder.name)}",
         f"A {trained.kind}: a Vision Transformer of width {config.embed_dim} with {config.depth} blocks and patches of "
-        f"{config.patch_size} px, trained with lit_splitmask {__version__}. `{_FILES[format_name]}` gives {_OUTPUTS[trained.kind]}.",
+        f"{config.patch_size} px, trained with lit_splitmask {__version__}. `{_FILES[format_name]}` gives "
+        f"{_OUTPUTS[trained.kind]}.",
         f"## Use\n\n```python\n{snippet(trained, format_name, folder)}```",
         _input(trained, format_name),
     ]
@@ -71,7 +76,8 @@ def _input(trained: Trained, format_name: str) -> str:
         "" if format_name == "timm" else "; they are applied inside, so the network takes pixels from 0 to 255 (uint8)"
     )
     lines.append(f"mean {trained.mean} and std {trained.std} of pixels in [0, 1]{inside}")
-    return "## Input\n\n" + "\n".join(f"- {line}" for line in lines)
+    text = "## Input\n\n" + "\n".join(f"- {line}" for line in lines)
+    return text if format_name != "timm" else f"{text}\n\n{_BY_TIMM}"
 
 
 def _plain(name: str) -> str:

@@ -17,6 +17,18 @@ from lit_splitmask.files import whole_folder, write_atomically
 TOLERANCE = 1e-4
 """Largest difference between the outputs of the original and of what was written, as a share of the largest output or of 1."""
 
+_NEXT = {
+    "timm": """. In Python:
+  timm.create_model("local-dir:{out}", pretrained=True)
+To share it:
+  hf upload USER/NAME {quoted}""",
+    "onnx": """. In Python:
+  onnxruntime.InferenceSession("{out}/model.onnx")""",
+    "torch-export": """. In Python:
+  torch.export.load("{out}/model.pt2").module()""",
+}
+"""What to do with the folder."""
+
 
 def export(request: Request) -> int:
     """Writes a folder with the network, its preprocessing and a model card, whole or not at all.
@@ -32,6 +44,7 @@ def export(request: Request) -> int:
     if lacking:
         raise UserError(f"ONNX files need {' and '.join(lacking)}: pip install 'lit-splitmask[export]'.")
     trained = read_trained(options.weights, options.crop_ratio)
+    card = model_card(trained, options.format, out)
     if trained.kind == "segmenter" and options.format == "timm":
         raise UserError(f"{options.weights} holds a segmenter, and timm has none: give --format onnx or torch-export.")
     with whole_folder(out) as folder:
@@ -41,9 +54,11 @@ def export(request: Request) -> int:
                 f"The outputs of the exported network differ from the original's by {largest:.2g}, more than {TOLERANCE:g}, so "
                 "nothing was written: give another --format."
             )
-        write_atomically(folder / "README.md", model_card(trained, options.format, out).encode())
-    print(f"Wrote {out}/: a {trained.kind}, whose outputs differ from the original's by at most {largest:.2g}. Next:")
-    print(_next_step(options.format, out))
+        write_atomically(folder / "README.md", card.encode())
+    print(
+        f"Wrote {out}/: a {trained.kind}, whose outputs differ from the original's by at most {largest:.2g}. Its README.md has "
+        f"the code that reads an image{_NEXT[options.format].format(out=out, quoted=shlex.quote(str(out)))}"
+    )
     return 0
 
 
@@ -65,14 +80,3 @@ def _check_free(out: Path) -> None:
         raise UserError(f"--out {out} has no name of its own: give a new folder with --out DIR.")
     if os.path.lexists(out) and (out.is_symlink() or not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} already exists: move it away, or give another folder with --out DIR.")
-
-
-def _next_step(format_name: str, out: Path) -> str:
-    """What to do with the folder."""
-    snippet = f"  {out / 'README.md'} has the code that reads an image and runs the network."
-    if format_name == "timm":
-        return (
-            f'  timm.create_model("local-dir:{out}", pretrained=True)     in Python; {out / "README.md"} reads an image, too\n'
-            f'  hf upload USER/NAME {shlex.quote(str(out))}     to share it, then timm.create_model("hf-hub:USER/NAME")'
-        )
-    return snippet

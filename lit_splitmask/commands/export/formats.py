@@ -31,10 +31,10 @@ Run = Callable[[Tensor], Tensor]
 
 def write_timm(folder: Path, trained: Trained) -> Run:
     """Writes the folder that ``timm.create_model("local-dir:…", pretrained=True)`` loads, with the preprocessing."""
-    weights = trained.weights
-    write_safetensors(folder / "model.safetensors", weights.state, {FORMAT: json.dumps(weights.info), "format": "pt"})
+    about = {FORMAT: json.dumps(trained.weights.info), "format": "pt"}
+    write_safetensors(folder / "model.safetensors", trained.network.state_dict(), about)
     write_json(folder / "config.json", timm_config(trained))
-    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     mean, std = (torch.tensor(model.pretrained_cfg[name]) for name in ("mean", "std"))
     return lambda images: model(network_view(images, mean, std))
 
@@ -66,15 +66,18 @@ def timm_config(trained: Trained) -> dict[str, Any]:
 
 
 def timm_crop(size: int, ratio: float) -> float:
-    """timm's ``crop_pct`` for a crop: timm resizes the short side to ⌊size / crop_pct⌋ pixels, and this makes it the nearest number.
+    """timm's ``crop_pct`` for a crop: the ratio itself, unless another one comes closer to it.
+
+    timm resizes the short side to ⌊size / crop_pct⌋ pixels, and cuts out ``size`` of them. An odd difference of the two would move
+    the crop by half a pixel, so the nearest even one is best.
 
     Args:
         size: Side of the crop in pixels.
         ratio: Share of the short side that it covers.
     """
-    nearest = round(size / ratio)
-    share = size / nearest
-    return share if math.floor(size / share) == nearest else math.nextafter(share, 0)
+    best = size + 2 * round((size / ratio - size) / 2)
+    shares = (ratio, size / best, math.nextafter(size / best, 0))  # the last one is for sizes that float rounds down
+    return next(share for share in shares if math.floor(size / share) == best)
 
 
 def write_torch_export(folder: Path, trained: Trained) -> Run:

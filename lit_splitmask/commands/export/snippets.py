@@ -1,5 +1,6 @@
 """The code in a model card that reads an image and runs the network, without this project."""
 
+import json
 from pathlib import Path
 
 from lit_splitmask.commands.export.trained import Trained
@@ -21,7 +22,7 @@ pixels = np.array(crop).reshape({size}, {size}, {channels}).transpose(2, 0, 1)[N
 
 _RUN = {
     "timm": """\
-mean, std = (np.array(values, dtype=np.float32).reshape(-1, 1, 1) for values in ({mean}, {std}))
+mean, std = (np.array(model.pretrained_cfg[name], dtype=np.float32).reshape(-1, 1, 1) for name in ("mean", "std"))
 with torch.inference_mode():
     {output} = model(torch.from_numpy((pixels / np.float32(255) - mean) / std)).numpy()
 """,
@@ -62,14 +63,15 @@ classes = logits.argmax(axis=0)  # (H, W), numbers of the classes
 
 def snippet(trained: Trained, format_name: str, folder: Path) -> str:
     """Python code that loads the folder and computes ``features``, ``logits`` or ``classes`` of the image ``photo.jpg``."""
-    names = ["import json", "from pathlib import Path", ""] if trained.class_names else []
-    libraries = {"import numpy as np", f"import {_LIBRARY[format_name]}", "from PIL import Image, ImageOps"}
-    libraries |= {"import torch"} if format_name == "timm" else set()
-    lines = [*names, *sorted(libraries, key=lambda line: line.split()[1].lower()), ""]
-    lines += [f"folder = {str(folder)!r}", _LOAD[format_name]]
-    if trained.class_names:
-        key = "label_names" if format_name == "timm" else "class_names"
-        lines.append(f'names = json.loads(Path(folder, "config.json").read_text())["{key}"]')
+    has_names, of_timm = bool(trained.class_names), format_name == "timm"
+    libraries = ["import numpy as np", f"import {_LIBRARY[format_name]}"]
+    libraries += ["import torch"] if of_timm else []
+    lines = ["import json", "from pathlib import Path", ""] if has_names and not of_timm else []
+    lines += [*libraries, "from PIL import Image, ImageOps", ""]
+    lines += [f"folder = {json.dumps(str(folder))}", _LOAD[format_name]]
+    if has_names:
+        of_folder = 'json.loads(Path(folder, "config.json").read_text())["class_names"]'
+        lines.append("names = " + ('model.pretrained_cfg["label_names"]' if of_timm else of_folder))
     lines += ["", 'image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")']
     body = _segment(trained, format_name) if trained.kind == "segmenter" else _classify(trained, format_name)
     return "\n".join(lines) + "\n" + body
@@ -80,7 +82,7 @@ def _classify(trained: Trained, format_name: str) -> str:
     output = "features" if trained.kind == "backbone" else "logits"
     grey = '.convert("L")' if channels == 1 else ""
     code = _CROP.format(ratio=trained.crop_ratio, size=size, grey=grey, channels=channels)
-    code += _RUN[format_name].format(mean=trained.mean, std=trained.std, output=output, pixels="pixels")
+    code += _RUN[format_name].format(output=output, pixels="pixels")
     if trained.class_names:
         code += "print(names[logits[0].argmax()])\n"
     return code

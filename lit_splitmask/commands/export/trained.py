@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 from torch import Tensor, nn
 
 from lit_splitmask.checkpoints import Weights, config_of, load_weights
@@ -42,12 +43,12 @@ class Trained:
     @property
     def mean(self) -> list[float]:
         """Mean of the pixels in [0, 1] per channel."""
-        return list(self.weights.info["pixel_mean"])
+        return _shortest(self.weights.info["pixel_mean"])
 
     @property
     def std(self) -> list[float]:
         """Standard deviation of the pixels in [0, 1] per channel."""
-        return list(self.weights.info["pixel_std"])
+        return _shortest(self.weights.info["pixel_std"])
 
     @property
     def class_names(self) -> list[str]:
@@ -117,6 +118,9 @@ def read_trained(path: str, crop_ratio: float | None = None) -> Trained:
         raise UserError(
             f"{path} does not fit the network that it describes ({error}): give an unmodified file."
         ) from None
+    names = info.get("class_names", [])
+    if num_classes and names and len(names) != num_classes:
+        raise UserError(f"{path} has {num_classes} classes, but names {len(names)}: give an unmodified file.")
     ratio = crop_ratio or info.get("crop_ratio")
     if ratio is None:
         print(
@@ -136,3 +140,8 @@ def _segmenter(weights: Weights, config: ViTConfig, crop_ratio: float | None) ->
     network = module.segmenter.eval()
     del network.auxiliary  # for training only
     return Trained("segmenter", network, config, weights, short_side=side)
+
+
+def _shortest(values: list[float]) -> list[float]:
+    """The numbers with the fewest digits that are the same in float32: 0.485 instead of 0.48500001430511475."""
+    return [float(str(np.float32(value))) for value in values]
