@@ -68,7 +68,7 @@ def timm_config(trained: Trained) -> dict[str, Any]:
 def timm_crop(size: int, ratio: float) -> float:
     """timm's ``crop_pct`` for a crop: the ratio itself, unless another one comes closer to it.
 
-    timm resizes the short side to ⌊size / crop_pct⌋ pixels, and cuts out ``size`` of them. An odd difference of the two would move
+    timm resizes the short side to ⌊size / crop_pct⌋ pixels, and cuts out ``size`` of them. An odd difference would move
     the crop by half a pixel, so the nearest even one is best.
 
     Args:

@@ -109,7 +109,7 @@ def whole_logits(module: Segment, pixels: np.ndarray) -> torch.Tensor:
         return module.logits_at(images.__getitems__([0]))
 
 
-@pytest.mark.parametrize("format_name", ["torch-export", "onnx"])
+@pytest.mark.parametrize("format_name", [pytest.param("torch-export", marks=pytest.mark.slow), "onnx"])
 def test_a_segmenter_takes_windows_and_its_card_predicts_the_map(format_name: str, tmp_path: Path) -> None:
     if format_name == "onnx":
         pytest.importorskip("onnxruntime")
