@@ -133,13 +133,16 @@ images, and scores them on the test images (or on val). Writes probe.json and pr
     "export": """\
 usage: lit-splitmask export --weights FILE --format timm|onnx|torch-export [options]
 
-Writes a backbone or classifier, its preprocessing and a model card (README.md) to a new folder, and checks its outputs.
+Writes a trained network to a new folder, for use without this project: the network, its preprocessing, and a model card (README.md)
+with the code that reads an image and the numbers of the run. Compares its outputs with the original's, and writes nothing if they
+differ. Backbones and classifiers in every format, segmenters for onnx and torch-export; no detectors.
 
-  --weights FILE               backbone.safetensors or classifier.safetensors of a run
-  --format timm|onnx|torch-export
-                               a folder for timm.create_model("local-dir:DIR"), an ONNX file, or a program for torch.export.load
-  --out DIR                    the folder, which must not exist (default: the weights' name and the format)
-  --crop_ratio SHARE           crop of evaluation (default: the run's; 0.875 if the file does not say)
+  --weights FILE               backbone.safetensors, classifier.safetensors or segmenter.safetensors of a run
+  --format timm                a folder for timm.create_model("local-dir:DIR", pretrained=True), transformers and the hub
+  --format onnx                model.onnx, checked with onnxruntime (pip install 'lit-splitmask[export]')
+  --format torch-export        model.pt2, for torch.export.load
+  --out DIR                    the folder, new or empty (default: the weights' name and the format)
+  --crop_ratio SHARE           centre crop of evaluation (default: the run's; 0.875 if the file does not say)
 """,
     "embed": """\
 usage: lit-splitmask embed [--weights FILE] --data.root DIR [options]
