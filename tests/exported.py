@@ -31,11 +31,12 @@ def save_classifier(path: Path, **info: Any) -> ViT:
     return vit
 
 
-def save_segmenter(path: Path) -> Segment:
+def save_segmenter(path: Path, short_side: int | None = None) -> Segment:
     """Writes a segmenter of windows of 32 px for three classes, which are about equally frequent in its maps."""
     module = segmenter()
     module.build(3)
     module.set_statistics(MEAN, STD)
+    module.short_side = short_side
     ExportWeights(str(path)).export(module.eval(), step=0)
     return module
 

@@ -133,8 +133,8 @@ images, and scores them on the test images (or on val). Writes probe.json and pr
     "export": """\
 usage: lit-splitmask export --weights FILE --format timm|onnx|torch-export [options]
 
-Writes a trained network to a new folder, for use without this project: the network, its preprocessing, and a model card (README.md)
-with the code that reads an image and the numbers of the run. Compares its outputs with the original's, and writes nothing if they
+Writes a trained network to a new folder, for use without this project, with its preprocessing and a model card (README.md): the
+code that reads an image, and the numbers of the run. Compares its outputs with those of the original, and writes nothing if they
 differ. Backbones and classifiers in every format, segmenters for onnx and torch-export; no detectors.
 
   --weights FILE               backbone.safetensors, classifier.safetensors or segmenter.safetensors of a run

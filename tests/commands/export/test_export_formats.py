@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,19 @@ def test_a_backbone_is_exported_without_classes(tmp_path: Path) -> None:
     assert "label_names" not in json.loads((tmp_path / "out" / "config.json").read_text())
 
 
+def test_the_card_of_a_one_channel_classifier_takes_the_luminance(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    vit = ViT(replace(CONFIG, in_chans=1), num_classes=3).eval()
+    torch.nn.init.normal_(vit.get_parameter("head.weight"))
+    save_backbone(tmp_path / "c.safetensors", vit, pixel_mean=[0.4], pixel_std=[0.2], crop_ratio=0.9)
+    assert run(tmp_path / "c.safetensors", "timm", tmp_path / "out") == 0
+    pixels = EvalTransform(32, 0.9)(photo(tmp_path / "photo.jpg"))
+    grey = torch.from_numpy(np.array(Image.fromarray(pixels).convert("L")))[None, None]
+    with torch.inference_mode():
+        expected = vit(network_view(grey, torch.tensor([0.4]), torch.tensor([0.2])))
+    np.testing.assert_allclose(run_card(tmp_path / "out", tmp_path)["logits"], expected.numpy(), atol=1e-4)
+
+
 @pytest.mark.parametrize("format_name", ["torch-export", "onnx"])
 def test_a_classifier_takes_pixels_of_any_number_of_images(format_name: str, tmp_path: Path) -> None:
     vit = save_classifier(tmp_path / "c.safetensors", crop_ratio=0.9)
@@ -99,6 +113,17 @@ def test_a_classifier_takes_pixels_of_any_number_of_images(format_name: str, tmp
     found = run_card(tmp_path / "out", tmp_path)
     np.testing.assert_allclose(found["logits"], expected.numpy(), atol=1e-4)
     assert found["names"] == NAMES
+
+
+@pytest.mark.slow
+def test_the_card_of_a_segmenter_scales_images_and_pads_those_smaller_than_a_window(tmp_path: Path) -> None:
+    module = save_segmenter(tmp_path / "s.safetensors", short_side=24)
+    assert run(tmp_path / "s.safetensors", "torch-export", tmp_path / "out") == 0
+    expected = whole_logits(module, photo(tmp_path / "photo.jpg", 40, 56))[0].numpy()
+    found = run_card(tmp_path / "out", tmp_path)
+    assert found["classes"].shape == (40, 56)
+    assert (found["classes"] == expected.argmax(axis=0)).mean() > 0.8  # predict shortens the window instead of padding
+    assert np.abs(found["logits"] - expected).mean() < 0.1 * np.abs(expected).mean()
 
 
 def whole_logits(module: Segment, pixels: np.ndarray) -> torch.Tensor:
