@@ -31,6 +31,7 @@ COMMANDS = {
     "compare": "compare.command:compare",
     "probe": "probe:probe",
     "embed": "embed:embed",
+    "export": "export.command:export",
     "shard": "shard:shard",
     "reproduce": "reproduce.command:reproduce",
     "recipes": "recipes:list_recipes",

@@ -62,6 +62,10 @@ class TrainingData(Protocol):
         """Per-channel standard deviation of the pixels, scaled to [0, 1]."""
 
     @property
+    def crop_ratio(self) -> float | None:
+        """Share of the short side that the bicubic centre crops of evaluation cover; None if images are not evaluated so."""
+
+    @property
     def crop_sizes(self) -> Sequence[int] | None:
         """Sides of the crops of a training image, in pixels: those of ``image``, ``image_1``, … in a batch."""
 

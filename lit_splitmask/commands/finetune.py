@@ -1,5 +1,6 @@
 """``lit-splitmask finetune``: trains for a task, from pre-trained weights or from scratch, and evaluates the result."""
 
+import shlex
 from pathlib import Path
 
 import yaml
@@ -81,3 +82,6 @@ def _report(
         f"Wrote {', '.join(written)}. To {task.name} other images:\n"
         f"  lit-splitmask predict --config {predict} --data.root DIR"
     )
+    if task.export_format is not None:
+        command = ["lit-splitmask", "export", "--weights", str(weights), "--format", task.export_format]
+        print(f"To use it elsewhere:\n  {shlex.join(command)}")

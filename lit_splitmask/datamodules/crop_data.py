@@ -30,6 +30,8 @@ class CropData(JointData):
             :class:`ImageData` is out of range.
     """
 
+    crop_ratio: float
+
     def __init__(
         self,
         *,

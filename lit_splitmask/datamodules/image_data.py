@@ -61,6 +61,7 @@ class ImageData(LightningDataModule, ABC):
 
     __signature__ = FullSignature()  # help() and editors show the settings of the base classes too
     unlabelled_share = 0.0  # JointData has more
+    crop_ratio: float | None = None  # CropData has one
     fitted_file: Callable[[str], Path] | None = None  # FileData has one
 
     def __init__(

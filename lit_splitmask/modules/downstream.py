@@ -193,6 +193,7 @@ class DownstreamModule(TrainModule):
             )
         self.restore_settings(loaded.info.get(self.kind, {}))
         self.class_names = list(loaded.info["class_names"])
+        self.crop_ratio = loaded.info.get("crop_ratio")
         self.build(len(self.class_names))
         assert self.network is not None
         head_prefix = f"{self.kind}."

@@ -79,6 +79,7 @@ class Segment(DownstreamModule):
         super().__init__(weights, backbone=backbone, optim=optim, drop_path=drop_path, seed=seed)
         self.channels, self.dropout, self.auxiliary_weight = channels, dropout, auxiliary_weight
         self.void: int | None = None
+        self.short_side: int | None = None
         self.values: list[int] | None = None
         self.colours: list[list[int]] | None = None
         if keep_head:
@@ -106,6 +107,7 @@ class Segment(DownstreamModule):
         data = segmentation_data(self.datamodule)
         if self.void is None and data is not None:
             self.void = data.void
+            self.short_side = getattr(data, "short_side", None)
             self.values = getattr(data, "map_values", None)
             self.colours = getattr(data, "map_colours", None)
 
@@ -142,11 +144,13 @@ class Segment(DownstreamModule):
 
     def exported_settings(self) -> dict[str, Any]:
         settings = {"channels": self.channels, "void": self.void, "values": self.values, "colours": self.colours}
+        settings["short_side"] = self.short_side
         return {name: value for name, value in settings.items() if value is not None or name == "void"}
 
     def restore_settings(self, settings: dict[str, Any]) -> None:
         self.channels, self.void = settings["channels"], settings["void"]
         self.values, self.colours = settings.get("values"), settings.get("colours")
+        self.short_side = settings.get("short_side")
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of whole images: (1, C, H, W) uint8 -> (1, K, H, W) float32, by sliding windows."""

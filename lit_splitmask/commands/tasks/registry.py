@@ -39,6 +39,7 @@ class Task:
         report: Evaluates the best weights and prints the scores; returns the files written.
         predict_data: Settings of the datamodule for predicting other images.
         writer: Makes the callback that writes predictions to a path, or to the task's default path.
+        export_format: The format of ``export`` to recommend; None if these networks cannot be exported.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Task:
     report: Callable[[TaskReport], list[str]]
     predict_data: Callable[[Any, Any], dict[str, Any]]
     writer: Callable[[str | None], Callback]
+    export_format: str | None
 
     @property
     def usual_datamodule(self) -> str:
@@ -107,6 +109,7 @@ TASKS = {
             report=segment.report,
             predict_data=segment.predict_data,
             writer=lambda path: callbacks.LabelMapWriter(path or "predictions"),
+            export_format="onnx",
         ),
         Task(
             name="detect",
@@ -121,6 +124,7 @@ TASKS = {
             report=detect.report,
             predict_data=detect.predict_data,
             writer=lambda path: callbacks.CocoResults(path or "predictions.json"),
+            export_format=None,
         ),
         Task(
             name="classify",
@@ -133,6 +137,7 @@ TASKS = {
             report=classify.report,
             predict_data=classify.predict_data,
             writer=lambda path: callbacks.PredictionWriter(path or "predictions.csv"),
+            export_format="timm",
         ),
     )
 }
