@@ -11,11 +11,13 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from lit_splitmask.checkpoints import Weights
+from lit_splitmask.contract import classification_data
 from lit_splitmask.distributed import sum_over_processes, world_size
 from lit_splitmask.errors import UserError
 from lit_splitmask.mixing import Mixing
 from lit_splitmask.models.teacher import Teacher
 from lit_splitmask.models.vit import ViT, ViTConfig
+from lit_splitmask.modules.class_weights import ClassWeights, check_class_weights, tensor_of
 from lit_splitmask.modules.downstream import DownstreamModule
 from lit_splitmask.modules.objective_host import TrainsObjective
 from lit_splitmask.modules.probe_head import solve_head
@@ -45,6 +47,8 @@ class Classify(TrainsObjective, DownstreamModule):
         mixup: Alpha of mixup; 0 switches it off.
         cutmix: Alpha of CutMix; 0 switches it off.
         label_smoothing: Fraction of the target that is spread over all classes.
+        class_weights: Factors on the training loss of images by their class: a list in the order of the classes, or ``balanced``,
+            which makes all classes count the same. The losses of evaluation have none.
         auxiliary: Makes a pre-training objective from the network, such as the class :class:`MAE`, to train beside the labels.
         auxiliary_weight: Factor on the objective's loss, more than 0.
         probe_head: Start with the solved linear probe of the training images as the head, instead of a random head (LP-FT); for
@@ -57,7 +61,8 @@ class Classify(TrainsObjective, DownstreamModule):
     Raises:
         UserError: The weights cannot be read or do not fit the backbone; the shape of the backbone is not valid; ``keep_head`` is
             set without the weights of a trained classifier, or with ``probe_head``; ``num_classes`` is less than 2;
-            ``auxiliary_weight`` is not positive; or the auxiliary objective does not accept the backbone or its own arguments.
+            ``auxiliary_weight`` is not positive; ``class_weights`` are no weights; or the auxiliary objective does not accept the
+            backbone or its own arguments.
 
     Example:
         >>> shape = ViTConfig(embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32)
@@ -83,6 +88,7 @@ class Classify(TrainsObjective, DownstreamModule):
         mixup: float = 0.8,
         cutmix: float = 1.0,
         label_smoothing: float = 0.1,
+        class_weights: ClassWeights = None,
         auxiliary: Callable[[ViT], Objective] | None = None,
         auxiliary_weight: float = 1.0,
         probe_head: bool = False,
@@ -96,6 +102,8 @@ class Classify(TrainsObjective, DownstreamModule):
             raise UserError(
                 f"auxiliary_weight is {auxiliary_weight:g}; it must be positive. Leave auxiliary out to train without."
             )
+        check_class_weights(class_weights)
+        self._class_weights = class_weights
         self._make_auxiliary, self.auxiliary_weight = auxiliary, auxiliary_weight
         self.test_hits: dict[int, bool] = {}
         self.auxiliary: Objective | None = None
@@ -126,7 +134,15 @@ class Classify(TrainsObjective, DownstreamModule):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        if stage == "fit" and self.auxiliary is not None:
+        if stage != "fit":
+            return
+        self.mix.class_weights = tensor_of(
+            self._class_weights, self.class_names or [], classification_data(self.datamodule)
+        )
+        if self.mix.class_weights is not None:
+            low, high = self.mix.class_weights.aminmax()
+            self.print(f"Weights of the classes in the loss: from {low:.3g} to {high:.3g}.")
+        if self.auxiliary is not None:
             self.attach_objective()
             self.check_objective()
 

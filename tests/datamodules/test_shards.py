@@ -112,6 +112,16 @@ def test_a_share_of_the_labels_keeps_the_order_by_shards(written: Path) -> None:
     assert np.count_nonzero(np.diff(seen)) == len(set(seen)) - 1
 
 
+def test_a_balanced_order_is_not_replaced_by_the_order_by_shards(written: Path) -> None:
+    data = opened(written, balance=1.0, shuffle_shards=1, batch_size=1, budget=Budget(passes=1), num_epochs=1)
+    assert data._record is not None
+    shard_of = np.repeat(np.arange(3), data._record.splits["train"].shards)
+    batches_seen = list(data.train_dataloader())
+    labels = [int(batch["label"]) for batch in batches_seen]
+    assert max(labels.count(n) for n in range(3)) - min(labels.count(n) for n in range(3)) <= 1
+    assert np.count_nonzero(np.diff(shard_of[[int(batch["index"]) for batch in batches_seen]])) > 2
+
+
 def test_a_run_on_shards_resumes_bit_for_bit_in_the_middle_of_a_pass(written: Path, tmp_path: Path) -> None:
     whole = classifier()
     keeps = ModelCheckpoint(tmp_path, filename="half", every_n_train_steps=4)
