@@ -44,6 +44,8 @@ class Classify(TrainsObjective, DownstreamModule):
         num_classes: Number of classes; ``None`` for that of the datamodule.
         optim: Optimizer and schedule; ``layer_decay`` is the layer-wise decay of the learning rate.
         drop_path: Rate of stochastic depth.
+        trained_blocks: Train the last blocks of the backbone only, this many, and what follows them: 0 for a frozen backbone,
+            ``None`` for everything. Frozen blocks have no stochastic depth, and need weights.
         mixup: Alpha of mixup; 0 switches it off.
         cutmix: Alpha of CutMix; 0 switches it off.
         label_smoothing: Fraction of the target that is spread over all classes.
@@ -61,6 +63,7 @@ class Classify(TrainsObjective, DownstreamModule):
     Raises:
         UserError: The weights cannot be read or do not fit the backbone; the shape of the backbone is not valid; ``keep_head`` is
             set without the weights of a trained classifier, or with ``probe_head``; ``num_classes`` is less than 2;
+            ``trained_blocks`` is not a number of blocks, or is given without weights, or 0 with an auxiliary objective;
             ``auxiliary_weight`` is not positive; ``class_weights`` are no weights; or the auxiliary objective does not accept the
             backbone or its own arguments.
 
@@ -85,6 +88,7 @@ class Classify(TrainsObjective, DownstreamModule):
         num_classes: int | None = None,
         optim: OptimConfig = OptimConfig(lr=4e-3, reference_batch=1024, warmup=0.2, min_lr=1e-6, layer_decay=0.65),  # noqa: B008
         drop_path: float = 0.1,
+        trained_blocks: int | None = None,
         mixup: float = 0.8,
         cutmix: float = 1.0,
         label_smoothing: float = 0.1,
@@ -96,11 +100,17 @@ class Classify(TrainsObjective, DownstreamModule):
     ) -> None:
         if keep_head and probe_head:
             raise UserError("keep_head keeps the head of the weights, and probe_head replaces it: set one of them.")
-        super().__init__(weights, backbone=backbone, optim=optim, drop_path=drop_path, seed=seed)
+        super().__init__(
+            weights, backbone=backbone, optim=optim, drop_path=drop_path, seed=seed, trained_blocks=trained_blocks
+        )
         self._mixing = {"mixup": mixup, "cutmix": cutmix, "label_smoothing": label_smoothing}
         if auxiliary_weight <= 0:
             raise UserError(
                 f"auxiliary_weight is {auxiliary_weight:g}; it must be positive. Leave auxiliary out to train without."
+            )
+        if trained_blocks == 0 and auxiliary is not None:
+            raise UserError(
+                "trained_blocks=0 freezes the backbone, so the auxiliary objective has nothing to teach it: drop one of them."
             )
         check_class_weights(class_weights)
         self._class_weights = class_weights
