@@ -111,6 +111,7 @@ class CocoDetection(ImageData):
         self._coco: CocoSet | None = None
         self._has_read = False
         self._parts: dict[str, Part] | None = None
+        self._examined: Mapping[str, Examined] = {}
         self._categories = Categories([], [])
         self._predicted: Predicted | None = None
         self._said: set[str] = set()
@@ -182,6 +183,7 @@ class CocoDetection(ImageData):
     def _split(self, coco: CocoSet, examined: Mapping[str, Examined]) -> dict[str, Part]:
         check_sizes(self.root, coco, examined)
         self._parts, notes = make_splits(coco, examined, self.val_share)
+        self._examined = examined
         self._say([*coco.notes, *notes])
         return self._parts
 
@@ -211,7 +213,7 @@ class CocoDetection(ImageData):
         if "test" in samples and not coco.annotations["test"].num_objects.any():
             del samples["test"]
         mean, std = FIXED["imagenet"]
-        return Source(samples, predict, coco.categories.names, WholeReader(self.root), mean, std)
+        return Source(samples, predict, coco.categories.names, WholeReader(self.root, self._examined), mean, std)
 
     def open_for_prediction(self) -> Source:
         """Opens every image of the folder once, whatever its folders are called; annotations give ids alone.

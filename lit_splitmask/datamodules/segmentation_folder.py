@@ -1,6 +1,7 @@
 """Images with label maps, for semantic segmentation."""
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from lit_splitmask.annotations.label_classes import LabelledSplits, absent_classes, classes_of, read_names
-from lit_splitmask.annotations.label_maps import Coding
+from lit_splitmask.annotations.label_maps import Coding, open_map
 from lit_splitmask.annotations.map_folder import MapFolder, MapOptions
+from lit_splitmask.annotations.paired_files import PairedFile
 from lit_splitmask.annotations.pairs import Pairs, find_pairs, images_to_predict
 from lit_splitmask.augment.segment import SegmentAugment, scale_for
 from lit_splitmask.datamodules.image_data import ImageData, check_counts
@@ -18,6 +20,7 @@ from lit_splitmask.distributed import rank
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import local_folder
 from lit_splitmask.images.index import folder_in
+from lit_splitmask.images.replaced import check_same
 from lit_splitmask.images.split import check_shares, cut, drop_shared
 from lit_splitmask.images.statistics import FIXED, Colour, StatisticsKind, dataset_statistics
 from lit_splitmask.images.tree import Tree
@@ -210,7 +213,8 @@ class SegmentationFolder(ImageData):
         predict = sorted({file for found in self.pairs.splits.values() for file in found})
         mean, std = self._dataset_statistics(files) if self.statistics == "dataset" else FIXED[self.statistics]
         names = self._class_names(files)
-        return Source(samples, Samples(predict, [-1] * len(predict)), names, WholeReader(self.root), mean, std)
+        reader = WholeReader(self.root, {file: self.folder.record[file] for file in predict})
+        return Source(samples, Samples(predict, [-1] * len(predict)), names, reader, mean, std)
 
     def open_for_prediction(self) -> Source:
         """Opens every image once, for prediction; no maps are read.
@@ -302,7 +306,8 @@ class SegmentationFolder(ImageData):
         )
 
     def _read_classes(self) -> partial[np.ndarray]:
-        return partial(_read_classes, self.root, self.pairs.maps, self.coding)
+        maps = {image: (self.root / file, self.folder.record[file]) for image, file in self.pairs.maps.items()}
+        return partial(_read_classes, maps, self.coding)
 
     def train_images(self) -> Dataset:
         """Crops of images and maps, augmented together."""
@@ -327,5 +332,8 @@ class SegmentationFolder(ImageData):
         )
 
 
-def _read_classes(root: Path, maps: dict[str, str], coding: Coding, file: str) -> np.ndarray:
-    return coding.read_classes(root / maps[file])
+def _read_classes(maps: Mapping[str, tuple[Path, PairedFile]], coding: Coding, image: str) -> np.ndarray:
+    """The classes of an image's map, (H, W) int16, if it is still the one that was scanned."""
+    path, known = maps[image]
+    check_same(path, known.size, known.mtime_ns, lambda: open_map(path).hash == known.hash, kind="label map")
+    return coding.read_classes(path)

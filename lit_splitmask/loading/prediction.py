@@ -12,7 +12,8 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.images.cache import STORE_FACTORS, read_shrunk
 from lit_splitmask.images.decode import decode
 from lit_splitmask.images.names import Names
-from lit_splitmask.images.scan import examine, in_threads
+from lit_splitmask.images.replaced import Scanned, check_same
+from lit_splitmask.images.scan import examine, hash_pixels, in_threads
 
 log = logging.getLogger(__name__)
 
@@ -75,18 +76,23 @@ class WholeReader:
 
     Args:
         root: Folder that the paths are relative to.
+        known: What the scan found, by path; None if there was none.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, known: Mapping[str, Scanned] | None = None) -> None:
+        self.root, self.known = root, known or {}
 
     def __call__(self, file: str) -> np.ndarray:
         """Reads an image: (H, W, 3) uint8.
 
         Raises:
             DecodeError: The image is missing or damaged.
+            UserError: It has been replaced by another one since it was scanned.
         """
-        return decode(self.root / file)
+        path, known = self.root / file, self.known.get(file)
+        if known is not None:
+            check_same(path, known.size, known.mtime_ns, lambda: hash_pixels(decode(path)) == known.hash)
+        return decode(path)
 
 
 class ShrinkingReader(WholeReader):
