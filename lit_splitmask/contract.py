@@ -163,6 +163,11 @@ def training_data(datamodule: Any) -> TrainingData:
     return cast(TrainingData, datamodule if _meets(datamodule, TrainingData) else _PartlyKnown(datamodule))
 
 
+def has_several_labels(datamodule: Any) -> bool:
+    """Whether a datamodule says, by ``several_labels``, that its ``label`` is (B, K) float of 0 and 1: any number of classes."""
+    return bool(getattr(datamodule, "several_labels", False))
+
+
 def classification_data(datamodule: Any) -> ClassificationData | None:
     """A datamodule as :class:`ClassificationData`, or None if a part of that is missing."""
     return cast(ClassificationData, datamodule) if _meets(datamodule, ClassificationData) else None

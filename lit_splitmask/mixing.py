@@ -92,12 +92,15 @@ class Mixing:
         """Soft targets of mixed images.
 
         Args:
-            labels: (B,) int64 in [0, K), of the images before mixing.
+            labels: (B,) int64 in [0, K), of the images before mixing; or (B, K) float of 0 and 1, any number of classes each.
             sources: (B, B) float, as returned by :meth:`mix`.
 
         Returns:
-            (B, K) float, in rows that sum to 1, or to the images' weights with ``class_weights``.
+            (B, K) float, in rows that sum to 1, or to the images' weights with ``class_weights``. With several labels, each entry
+            is smoothed towards 1/2, and not weighted.
         """
+        if labels.ndim == 2:
+            return sources @ labels.to(sources.dtype) * (1 - self.label_smoothing) + self.label_smoothing / 2
         classes = F.one_hot(labels, self.num_classes).to(sources.dtype)
         if self.class_weights is not None:
             self.class_weights = self.class_weights.to(sources)

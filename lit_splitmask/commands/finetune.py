@@ -23,6 +23,9 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.files import write_atomically
 from lit_splitmask.modules.base import TrainModule
 
+SEVERAL_LABELS = ("val/map", "val/loss")
+"""Scores of a classifier of images that may have several labels."""
+
 
 def finetune(request: Request) -> int:
     """Trains, exports the best weights, evaluates them, and writes ``predict.yaml``.
@@ -68,11 +71,11 @@ def _best_checkpoint(task: Task, cli: RunCLI, folder: RunFolder) -> ModelCheckpo
     Raises:
         UserError: ``--monitor`` is not a score of the task.
     """
-    monitor = cli.config.monitor or task.monitors[0]
-    if monitor not in task.monitors:
-        raise UserError(
-            f"There is no score {monitor!r} to {task.name}: --monitor is one of {', '.join(task.monitors)}."
-        )
+    splits = getattr(cli.config.data.init_args, "splits", None)
+    monitors = SEVERAL_LABELS if getattr(splits, "labels", None) == "several" else task.monitors
+    monitor = cli.config.monitor or monitors[0]
+    if monitor not in monitors:
+        raise UserError(f"There is no score {monitor!r} to {task.name}: --monitor is one of {', '.join(monitors)}.")
     return ModelCheckpoint(
         str(folder.checkpoints), filename="best", monitor=monitor, mode=better(monitor), enable_version_counter=False
     )

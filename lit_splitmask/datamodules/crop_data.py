@@ -69,6 +69,11 @@ class CropData(JointData):
         super().setup(stage)
         if not self.balance or stage not in (None, "fit"):
             return
+        if self.several_labels:
+            raise UserError(
+                "balance draws images by their class, but here an image may have several: leave it out, or weigh the classes in "
+                "the loss (--model.class_weights balanced)."
+            )
         if not self.class_names or (self._labels() < 0).any():
             raise UserError(
                 f"balance={self.balance:g} draws images by their class, but these training images have no labels, or not all of "
@@ -87,9 +92,17 @@ class CropData(JointData):
         return self.train_samples.labels[: self._num_labelled]
 
     @property
+    def several_labels(self) -> bool:
+        """Whether an image may have several labels; ``label`` is then (B, K) float32 of 0 and 1."""
+        return any(samples.sets is not None for samples in self.source.splits.values())
+
+    @property
     def class_shares(self) -> list[float]:
         """The share of each class among the images with labels that training draws; zeros if there are none."""
         labels = self._labels()
+        if self.train_samples.sets is not None:
+            shares: list[float] = self.train_samples.sets[labels[labels >= 0]].mean(axis=0).tolist()
+            return shares
         counts = np.bincount(labels[labels >= 0], minlength=self.num_classes)
         return class_shares(counts, self.balance).tolist() if counts.any() else counts.tolist()
 

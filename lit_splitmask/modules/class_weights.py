@@ -27,7 +27,9 @@ def check_class_weights(given: ClassWeights) -> None:
         raise UserError(f"class_weights is {given}; its numbers must be at least 0, and one of them more.")
 
 
-def tensor_of(given: ClassWeights, names: Sequence[str], data: ClassificationData | None) -> Tensor | None:
+def tensor_of(
+    given: ClassWeights, names: Sequence[str], data: ClassificationData | None, *, several: bool = False
+) -> Tensor | None:
     """The weights as a tensor (K,) float; None for none.
 
     ``balanced`` divides by the share of a class among the images that training draws, so that every class counts as much, and
@@ -37,6 +39,8 @@ def tensor_of(given: ClassWeights, names: Sequence[str], data: ClassificationDat
         given: ``balanced``, or a number per class.
         names: The classes, K.
         data: What tells the shares of the classes; None if the datamodule does not.
+        several: Whether an image may have several labels. The weights are then of the images that have a class, against those
+            that do not; ``balanced`` is the number of the latter over that of the former.
 
     Raises:
         UserError: The list has another length than ``names``, or the shares are unknown.
@@ -57,5 +61,7 @@ def tensor_of(given: ClassWeights, names: Sequence[str], data: ClassificationDat
         )
     shares = torch.tensor(data.class_shares, dtype=torch.float64)
     present = shares > 0
+    if several:
+        return torch.where(present & (shares < 1), (1 - shares) / shares.clamp(min=1e-12), 1.0).float()
     shares = shares / shares.sum() * present.sum()
     return torch.where(present, 1 / shares, 1.0).float()

@@ -7,16 +7,21 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from lit_splitmask.checkpoints import Weights
-from lit_splitmask.contract import classification_data
-from lit_splitmask.distributed import sum_over_processes, world_size
+from lit_splitmask.contract import classification_data, has_several_labels
 from lit_splitmask.errors import UserError
 from lit_splitmask.mixing import Mixing
 from lit_splitmask.models.teacher import Teacher
 from lit_splitmask.models.vit import ViT, ViTConfig
+from lit_splitmask.modules.class_scores import (
+    ClassPrecision,
+    accuracies,
+    check_same_kind,
+    mean_over_labelled,
+    soft_loss,
+)
 from lit_splitmask.modules.class_weights import ClassWeights, check_class_weights, tensor_of
 from lit_splitmask.modules.downstream import DownstreamModule
 from lit_splitmask.modules.objective_host import TrainsObjective
@@ -33,6 +38,9 @@ class Classify(TrainsObjective, DownstreamModule):
     those without (``data.unlabelled_share``), is added to the cross-entropy. An objective that ``takes_features`` sees the mixed
     images and shares the forward pass of the classifier; any other sees the images before mixing, in a pass of its own. The
     patch features are normalised for it, as in pre-training. The classifier is exported, without the objective's own layers.
+
+    If the datamodule says that an image may have ``several_labels``, the loss is the binary cross-entropy of each class, the
+    score is the mean average precision (``val/map``), and predictions are a probability per class. The exported file says so too.
 
     The network is built when the number of classes is known: in the constructor if ``num_classes`` is given, otherwise when a
     trainer attaches a datamodule that has ``num_classes``.
@@ -77,6 +85,7 @@ class Classify(TrainsObjective, DownstreamModule):
     kind = "classifier"
     backbone_prefix = ""
     needs_labels = True  # Manifest leaves out images without one
+    takes_several_labels = True
     required_images = "images with labels, each class in a folder of its own (DIR/train/<class>/… or DIR/<class>/…)"
 
     def __init__(
@@ -116,6 +125,7 @@ class Classify(TrainsObjective, DownstreamModule):
         self._class_weights = class_weights
         self._make_auxiliary, self.auxiliary_weight = auxiliary, auxiliary_weight
         self.test_hits: dict[int, bool] = {}
+        self.several_labels = False
         self.auxiliary: Objective | None = None
         store_once(self, "auxiliary.backbone", "network")
         self._probe_head = probe_head
@@ -143,11 +153,22 @@ class Classify(TrainsObjective, DownstreamModule):
         return self.vit.num_classes
 
     def setup(self, stage: str) -> None:
+        several = has_several_labels(self.datamodule) if stage != "predict" else self.several_labels
+        if several and (self._make_auxiliary is not None or self._probe_head):
+            raise UserError(
+                "auxiliary and probe_head need one label per image, but here an image may have several: leave them out."
+            )
+        if self.network is None:
+            self.several_labels = several
+        check_same_kind(self.several_labels, several)
         super().setup(stage)
         if stage != "fit":
             return
         self.mix.class_weights = tensor_of(
-            self._class_weights, self.class_names or [], classification_data(self.datamodule)
+            self._class_weights,
+            self.class_names or [],
+            classification_data(self.datamodule),
+            several=self.several_labels,
         )
         if self.mix.class_weights is not None:
             low, high = self.mix.class_weights.aminmax()
@@ -167,6 +188,12 @@ class Classify(TrainsObjective, DownstreamModule):
 
     def holds_head(self, weights: Weights) -> bool:
         return "class_names" in weights.info and "head.weight" in weights.state
+
+    def exported_settings(self) -> dict[str, Any]:
+        return {"several_labels": True} if self.several_labels else {}
+
+    def restore_settings(self, settings: dict[str, Any]) -> None:
+        self.several_labels = bool(settings.get("several_labels"))
 
     def make_network(self, config: ViTConfig, num_classes: int) -> ViT:
         """The ViT with a linear head; also makes the auxiliary objective."""
@@ -190,15 +217,9 @@ class Classify(TrainsObjective, DownstreamModule):
         """Makes the mixing and the metrics."""
         self._match_teachers()
         self.mix = Mixing(num_classes, **self._mixing)
-        scores: dict[str, Any] = {
-            "accuracy": MulticlassAccuracy(num_classes, average="micro"),
-            "macro_accuracy": MulticlassAccuracy(num_classes, average="macro"),
-        }
-        if num_classes >= 5:
-            scores["accuracy_top5"] = MulticlassAccuracy(num_classes, average="micro", top_k=5)
-        self.val_scores = MetricCollection(dict(scores), prefix="val/")
-        self.test_scores = MetricCollection(scores, prefix="test/").clone()
+        self.val_scores, self.test_scores = accuracies(num_classes, "val/"), accuracies(num_classes, "test/")
         self.test_confusion = MulticlassConfusionMatrix(num_classes)
+        self.precision_of_classes = ClassPrecision(num_classes)
 
     def on_fit_start(self) -> None:
         """Prepares the auxiliary objective, and solves the head if that is asked for; a resumed run has it in its checkpoint.
@@ -233,7 +254,7 @@ class Classify(TrainsObjective, DownstreamModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         if self.auxiliary is None:
             images, targets = self.mix(self.normalise(batch["image"]), batch["label"])
-            loss = F.cross_entropy(self.vit(images), targets)
+            loss = soft_loss(self.vit(images), targets, self.several_labels, self.mix.class_weights)
             losses: dict[str, Tensor] = {}
         else:
             classify, views = self._classify(batch, self.auxiliary.takes_features)
@@ -258,30 +279,42 @@ class Classify(TrainsObjective, DownstreamModule):
             mixed, targets = (
                 self.mix(images, labels) if len(labels) else (images, images.new_zeros(0, self.num_classes))
             )
-            return self._mean_over_labelled(self.vit(mixed), targets), self.training_views(batch)
+            return mean_over_labelled(self.vit(mixed), targets), self.training_views(batch)
         images, sources = self.mix.mix_apart(self.normalise(batch["image"]), has_label)
         tokens = self.vit.forward_features(images)
         targets = self.mix.targets(batch["label"][has_label], sources[has_label][:, has_label])
-        loss = self._mean_over_labelled(self.vit.forward_head(tokens[has_label]), targets)
+        loss = mean_over_labelled(self.vit.forward_head(tokens[has_label]), targets)
         features = self.vit.fc_norm(tokens[:, self.vit.num_prefix_tokens :])
         views = {"images": images, "features": features, "sources": sources}
         return loss, {**self.training_views(batch), **views}
 
-    def _mean_over_labelled(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy whose mean over processes, which may have different numbers of labels, is the mean over all labels."""
-        total = F.cross_entropy(logits, targets, reduction="sum")
-        count = total.new_tensor(float(len(targets)))
-        sum_over_processes(count)
-        return total / (count.clamp(min=1) / world_size())
-
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         logits = self(batch["image"])
+        if self.several_labels:
+            self.precision_of_classes.update(logits.float().sigmoid(), batch["label"].int())
+            loss = F.binary_cross_entropy_with_logits(logits.float(), batch["label"].float())
+            self.log("val/loss", loss, sync_dist=self.trainer.world_size > 1)
+            return
         self.val_scores.update(logits, batch["label"])
         self.log("val/loss", F.cross_entropy(logits.float(), batch["label"]), sync_dist=self.trainer.world_size > 1)
         self.log_dict(self.val_scores, on_epoch=True, prog_bar=True)
 
+    def on_validation_epoch_end(self) -> None:
+        if self.several_labels:
+            self._log_precision("val")
+
+    def _log_precision(self, stage: str) -> Tensor:
+        """Logs the mean average precision over the classes that occur; the average precision of each class."""
+        per_class: Tensor = self.precision_of_classes.compute()
+        self.precision_of_classes.reset()
+        self.log(f"{stage}/map", per_class.nanmean(), prog_bar=True, sync_dist=self.trainer.world_size > 1)
+        return per_class
+
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         logits = self(batch["image"])
+        if self.several_labels:
+            self.precision_of_classes.update(logits.float().sigmoid(), batch["label"].int())
+            return
         self.test_scores.update(logits, batch["label"])
         self.test_confusion.update(logits, batch["label"])
         if "index" in batch:
@@ -294,6 +327,11 @@ class Classify(TrainsObjective, DownstreamModule):
 
     def on_test_epoch_end(self) -> None:
         """Logs the accuracy of each class; rows of ``confusion`` are true classes, columns predicted ones."""
+        if self.several_labels:
+            for name, precision in zip(self.class_names or [], self._log_precision("test"), strict=True):
+                if torch.isfinite(precision):
+                    self.log(f"test/ap/{name}", precision, sync_dist=self.trainer.world_size > 1)
+            return
         self.confusion = self.test_confusion.compute()
         self.test_confusion.reset()
         per_class = self.confusion.diag() / self.confusion.sum(dim=1)
@@ -303,4 +341,6 @@ class Classify(TrainsObjective, DownstreamModule):
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Class probabilities (B, classes) and the images' indices (B,)."""
-        return {"probabilities": self(batch["image"]).float().softmax(dim=1), "index": batch["index"]}
+        logits = self(batch["image"]).float()
+        probabilities = logits.sigmoid() if self.several_labels else logits.softmax(dim=1)
+        return {"probabilities": probabilities, "index": batch["index"]}

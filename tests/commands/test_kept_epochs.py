@@ -1,5 +1,6 @@
 """Which epoch ``finetune`` keeps, when it stops, and the moving average, by their switches."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,22 @@ def test_the_moving_average_has_a_switch(work: Path) -> None:
     assert last["global_step"] == 4  # nothing stops it
     assert last["current_model_state"]
     assert [key for key in last["callbacks"] if "'monitor': 'val/loss', 'mode': 'min'" in key]
+
+
+def test_with_several_labels_the_mean_average_precision_decides(work: Path) -> None:
+    files = sorted(Path("shapes").rglob("*.png"))
+    rows = [
+        f"shapes/{file.relative_to('shapes')},{file.parent.name}{'|odd' if n % 2 else ''}"
+        for n, file in enumerate(files)
+    ]
+    Path("list.csv").write_text("\n".join(["path,label", *rows]))
+    given = ["--data", "Manifest", "--data.manifest", "list.csv", "--data.splits.labels", "several"]
+    command = ["finetune", "--recipe", "finetune.yaml", *given, "--name", "f"]
+    assert main(command) == 0
+    assert [key for key in checkpoint("last")["callbacks"] if "'monitor': 'val/map', 'mode': 'max'" in key]
+    report = json.loads(Path("runs/f/test.json").read_text())
+    assert report["classes"] == ["disc", "odd", "square", "stripes"]
+    assert 0 < report["scores"]["test/map"] <= 1
 
 
 def test_a_score_that_is_not_measured_is_refused_with_those_that_are(
