@@ -154,6 +154,14 @@ def test_a_folder_that_holds_something_is_not_overwritten(written: Path, capsys:
     assert "shapes is not empty" in capsys.readouterr().err
 
 
+def test_several_labels_an_image_are_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw(tmp_path / "1.png", 1)
+    (tmp_path / "list.csv").write_text("path,label\n1.png,a|b\n")
+    given = ["--data", "Manifest", "--data.manifest", str(tmp_path / "list.csv"), "--data.splits.labels", "several"]
+    assert main(["shard", *given, "--out", str(tmp_path / "shards")]) == 1
+    assert "shard writes one label per image" in capsys.readouterr().err
+
+
 def test_without_litdata_the_way_to_install_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
