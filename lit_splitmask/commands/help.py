@@ -86,6 +86,12 @@ segmenter.safetensors or detector.safetensors in runs/NAME.
                                default: what the folder holds: classes, label maps, or COCO annotations
 {_RUN_OPTIONS}\
   --data.label_share SHARE     use this share of the training labels
+  --data.balance SHARE, --model.class_weights balanced|'[1, 5, …]'
+                               rare classes: draw them more often (1: all classes equally often), weigh them in the loss
+  --model.trained_blocks N     train the last N blocks and the head only (0: the head)
+  --monitor SCORE, --early_stopping N, --moving_average SHARE
+                               score on val by which the best epoch is kept; stop after N validations without a better one; keep
+                               the weights' moving average over this share of the steps
   --model.optim.lr RATE, --model.optim.layer_decay FACTOR, --model.mixup ALPHA, --model.cutmix ALPHA
   --data.void N, --data.classes FILE, --data.colours FILE, --data.short_side PIXELS
                                label maps: value that means no label (255), class names, one per line, table of the colours of

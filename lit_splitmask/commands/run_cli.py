@@ -164,16 +164,35 @@ class RunCLI(LightningCLI):
         if self.model_class is modules.Pretrain:
             parser.link_arguments("data.init_args.image_size", "model.backbone.image_size")
             parser.link_arguments("data.init_args.channels", "model.backbone.in_chans")
+            return
+        parser.add_argument(
+            "--monitor", type=str | None, default=None, help="score by which the best epoch is kept, such as val/loss"
+        )
+        parser.add_argument(
+            "--early_stopping",
+            type=int | None,
+            default=None,
+            help="stop after this many validations without a better score",
+        )
+        parser.add_argument(
+            "--moving_average",
+            type=float | None,
+            default=None,
+            help="keep the weights' moving average, over this share of the steps (0: not, whatever the recipe says)",
+        )
 
     def instantiate_classes(self) -> None:
         """Builds nothing: :meth:`build` does, once the folder of the run is known."""
 
-    def build(self, folder: RunFolder, extra: list[Callback]) -> tuple[Trainer, LightningModule, ImageData]:
+    def build(
+        self, folder: RunFolder, extra: list[Callback], without: tuple[type[Callback], ...] = ()
+    ) -> tuple[Trainer, LightningModule, ImageData]:
         """Builds the trainer, the module and the datamodule.
 
         Args:
             folder: The folder of the run, for logs and checkpoints.
             extra: Callbacks besides those in the settings.
+            without: Classes of callbacks that are left out of the settings.
 
         Raises:
             UserError: A setting is out of range, or settings do not fit together.
@@ -182,7 +201,8 @@ class RunCLI(LightningCLI):
         settings = dict(self.config_init["trainer"])
         if settings.get("enable_progress_bar") is False:
             extra = [callback for callback in extra if not isinstance(callback, ProgressBar)]
-        settings["callbacks"] = [*(settings.get("callbacks") or []), *extra]
+        configured = [one for one in settings.get("callbacks") or [] if not isinstance(one, without)]
+        settings["callbacks"] = [*configured, *extra]
         settings["logger"] = loggers(settings.get("logger"), folder)
         settings["default_root_dir"] = str(folder.path)
         fit_to_launcher(settings, os.environ)

@@ -48,6 +48,7 @@ class CropSettings(JointSettings, total=False):
     augment: Augment | None
     crop_ratio: float
     eval_batch_size: int | None
+    balance: float
 
 
 class FileSettings(CropSettings, total=False):

@@ -102,8 +102,8 @@ class Shards(CropData):
         return self._by_shards(super().fitting_dataloader(num_crops))
 
     def _by_shards(self, loader: DataLoader) -> DataLoader:
-        """A loader that reads a few shards at a time; one of two kinds of images (joint training) reads all."""
-        if isinstance(loader.sampler, WrapAroundSampler):
+        """A loader that reads a few shards at a time; of two kinds of images (joint training), or balanced, it reads all."""
+        if isinstance(loader.sampler, WrapAroundSampler) and not loader.sampler.is_balanced:
             loader.sampler.permute = partial(shard_order, shards=self._shard_of_each(), together=self.shuffle_shards)
         return loader
 

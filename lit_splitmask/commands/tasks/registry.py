@@ -33,7 +33,7 @@ class Task:
         module: Class of the LightningModule.
         datamodules: Classes of the datamodules for this task alone.
         default_recipe: Chooses the recipe for the folder of a command if the user names none.
-        monitor: Score by which the best checkpoint is chosen; higher is better.
+        monitors: Scores by which the best checkpoint can be chosen; the first is the usual one.
         weights: Name of the exported file.
         crops_follow_weights: Whether crops have the size that the weights were trained at, unless the user gives another.
         report: Evaluates the best weights and prints the scores; returns the files written.
@@ -46,7 +46,7 @@ class Task:
     module: type[TrainModule]
     datamodules: tuple[str, ...]
     default_recipe: Callable[[Request], recipe_choice.Choice]
-    monitor: str
+    monitors: tuple[str, ...]
     weights: str
     crops_follow_weights: bool
     report: Callable[[TaskReport], list[str]]
@@ -103,7 +103,7 @@ TASKS = {
                 datamodules.glance(_folder_of(request)).num_images // 2,  # the other half are label maps
                 torch.cuda.is_available(),
             ),
-            monitor="val/miou",
+            monitors=("val/miou", "val/pixel_accuracy", "val/loss"),
             weights="segmenter.safetensors",
             crops_follow_weights=False,
             report=segment.report,
@@ -118,7 +118,7 @@ TASKS = {
             default_recipe=lambda request: recipe_choice.choose_detection(
                 datamodules.glance(_folder_of(request)).num_images, torch.cuda.is_available()
             ),
-            monitor="val/box/AP",
+            monitors=("val/box/AP", "val/box/AP50", "val/mask/AP", "val/mask/AP50"),
             weights="detector.safetensors",
             crops_follow_weights=False,
             report=detect.report,
@@ -131,7 +131,7 @@ TASKS = {
             module=modules.Classify,
             datamodules=(),
             default_recipe=_classification_recipe,
-            monitor="val/accuracy",
+            monitors=("val/accuracy", "val/macro_accuracy", "val/loss"),
             weights="classifier.safetensors",
             crops_follow_weights=True,
             report=classify.report,
