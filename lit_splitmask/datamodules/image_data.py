@@ -25,7 +25,7 @@ class ImageData(LightningDataModule, ABC):
     """Batches of ``image`` (B, C, H, W) uint8, ``label`` (B,) int64 and ``index`` (B,) int64.
 
     The training budget is converted to optimizer steps and cut into ``num_epochs`` trainer epochs of equal length. Use
-    ``Trainer(max_epochs=-1)``: ``setup`` sets its steps and epochs from the budget. A trainer's own ``max_steps`` counts only if
+    ``Trainer(max_epochs=-1)``: ``setup`` sets its ``max_steps`` from the budget. A trainer's own ``max_steps`` counts only if
     no budget is given. Resuming is exact from any checkpoint saved after an optimizer step.
 
     Args:

@@ -18,12 +18,12 @@ class Length:
     Args:
         schedule: The budget in images, passes and steps.
         steps_per_epoch: Optimizer steps per trainer epoch.
-        installed: The ``max_steps`` and ``max_epochs`` that were written into the trainer; -1 if none were.
+        installed: The ``max_steps`` that were written into the trainer; -1 if none were.
     """
 
     schedule: Schedule
     steps_per_epoch: int
-    installed: tuple[int, int] = (-1, -1)
+    installed: int = -1
 
     @property
     def num_epochs(self) -> int:
@@ -38,7 +38,9 @@ def length_of(
     num_epochs: int | None,
     before: Length | None,
 ) -> Length:
-    """The length of a training; it is written into the trainer, whose progress bar shows the number of epochs.
+    """The length of a training; its steps are written into the trainer.
+
+    The number of epochs is not: Lightning counts an epoch that was resumed in its middle twice, and would end too early.
 
     Args:
         trainer: The trainer; None for the length by the budget.
@@ -54,16 +56,15 @@ def length_of(
     epochs = num_epochs or default_epochs(schedule.steps)
     if budget is None or budget.steps is None:
         schedule = whole_epochs(schedule, epochs)  # Lightning does not validate after a partial epoch
-    installed = (-1, -1) if before is None else before.installed
+    installed = -1 if before is None else before.installed
     length = Length(schedule, steps_per_epoch(schedule.steps, epochs), installed)
     if trainer is None:
         return length
     own = _own_max_steps(trainer, budget, length)
     if own is None:
         trainer.fit_loop.epoch_loop.max_steps = schedule.steps
-        return replace(length, installed=(schedule.steps, _write_epochs(trainer, length)))
-    length = Length(schedule_of(Budget(steps=own)), steps_per_epoch(own, num_epochs or default_epochs(own)), installed)
-    return replace(length, installed=(-1, _write_epochs(trainer, length)))
+        return replace(length, installed=schedule.steps)
+    return Length(schedule_of(Budget(steps=own)), steps_per_epoch(own, num_epochs or default_epochs(own)))
 
 
 def _own_max_steps(trainer: Trainer, budget: Budget | None, length: Length) -> int | None:
@@ -71,22 +72,13 @@ def _own_max_steps(trainer: Trainer, budget: Budget | None, length: Length) -> i
     max_steps, max_epochs = trainer.max_steps, trainer.max_epochs
     must_agree = budget is not None and not getattr(trainer, "fast_dev_run", False)
     steps, epochs = length.schedule.steps, length.num_epochs
-    if max_steps not in (-1, length.installed[0]):
+    if max_steps not in (-1, length.installed):
         if max_steps != steps and must_agree:
             _refuse(budget, steps, f"trainer.max_steps={max_steps:,}")
         return max_steps
-    if max_epochs is not None and max_epochs not in (-1, length.installed[1]) and max_epochs < epochs and must_agree:
+    if max_epochs is not None and -1 < max_epochs < epochs and must_agree:
         _refuse(budget, steps, f"trainer.max_epochs={max_epochs:,} (the budget has {epochs:,} epochs)")
     return None
-
-
-def _write_epochs(trainer: Trainer, length: Length) -> int:
-    """Writes the number of epochs into the trainer, if it was open; returns it, or -1 if it was not written."""
-    is_limited = isinstance(trainer.limit_train_batches, int) or trainer.limit_train_batches < 1
-    if is_limited or trainer.max_epochs not in (-1, length.installed[1]):  # limited epochs are shorter, and more
-        return -1
-    trainer.fit_loop.max_epochs = length.num_epochs
-    return length.num_epochs
 
 
 def _refuse(budget: Budget | None, steps: int, setting: str) -> NoReturn:
