@@ -122,10 +122,8 @@ def explain(error: RuntimeError) -> str | None:
             "--shm-size=2g), or load images without other processes (data.num_workers=0). Continue a run that has begun with "
             "--name NAME --resume."
         )
-    lost = any(part in text for part in LOST)
-    if lost and (
-        _is_one_of_several() or type(error).__name__ == "DistNetworkError"
-    ):  # the latter while they find each other
+    is_connecting = type(error).__name__ == "DistNetworkError"  # the processes are not known as several yet
+    if any(part in text for part in LOST) and (is_connecting or _is_one_of_several()):
         return "Another process of this run has ended, so this one ends too: see what that one said."
     return None
 

@@ -70,7 +70,7 @@ def test_wandb_writes_an_offline_run() -> None:
     pytest.importorskip("wandb", reason="wandb is not installed")
     options = ["--trainer.logger", "WandbLogger", "--trainer.logger.offline", "true", "--trainer.logger.save_dir", "."]
     command = [sys.executable, "-m", "lit_splitmask", *COMMAND, *options]  # W&B writes the file when the process ends
-    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     (written,) = Path("wandb").glob("offline-run-*/*.wandb")
     assert b"val/accuracy" in written.read_bytes()
 
