@@ -62,6 +62,10 @@ class TrainingData(Protocol):
         """Per-channel standard deviation of the pixels, scaled to [0, 1]."""
 
     @property
+    def pixel_window(self) -> tuple[float, float] | None:
+        """The values of images of more than 8 bits that became 0 and 255."""
+
+    @property
     def crop_sizes(self) -> Sequence[int] | None:
         """Sides of the crops of a training image, in pixels: those of ``image``, ``image_1``, … in a batch."""
 

@@ -183,6 +183,8 @@ class CocoDetection(ImageData):
         check_sizes(self.root, coco, examined)
         self._parts, notes = make_splits(coco, examined, self.val_share)
         self._say([*coco.notes, *notes])
+        train = list(self._parts["train"].files) if "train" in self._parts else []
+        self._window = self.window_of(self.root, train, lambda file: examined[file].hash, self.record.parent)
         return self._parts
 
     @rank_zero_only
@@ -210,8 +212,8 @@ class CocoDetection(ImageData):
         predict = next((samples[split] for split in ("test", "val", "train") if split in samples), Samples([], []))
         if "test" in samples and not coco.annotations["test"].num_objects.any():
             del samples["test"]
-        mean, std = FIXED["imagenet"]
-        return Source(samples, predict, coco.categories.names, WholeReader(self.root), mean, std)
+        read, (mean, std) = WholeReader(self.root, self._window), FIXED["imagenet"]
+        return Source(samples, predict, coco.categories.names, read, mean, std, window=self._window)
 
     def open_for_prediction(self) -> Source:
         """Opens every image of the folder once, whatever its folders are called; annotations give ids alone.
@@ -221,12 +223,12 @@ class CocoDetection(ImageData):
         """
         tree = Tree.read(self.root)
         check_has_images(tree)
-        files = examine_files(self.root, tree.images, tree.unread_images())
+        files = examine_files(self.root, tree.images, tree.unread_images(), self.given_window)
         self._predicted = Predicted.of(files, known_images(self.root, self.annotations, tree))
         self._categories = Categories([], [])
-        mean, std = FIXED["imagenet"]
         samples = Samples(files.readable, [-1] * len(files.readable))
-        return Source({}, samples, [], WholeReader(self.root), mean, std, files.problems)
+        read = WholeReader(self.root, files.window)
+        return Source({}, samples, [], read, *FIXED["imagenet"], files.problems, files.window)
 
     def use_classes(self, names: Sequence[str]) -> None:
         """Takes the classes of a trained network, in its order, if all classes that have objects here are among them.

@@ -60,8 +60,8 @@ class DownstreamModule(TrainModule):
             log.warning("%s has learned positions, so the backbone gets them too instead of positions=sincos.", weights)
             config = replace(config, positions="learned")
         super().__init__(optim, seed, config.in_chans)
-        if loaded is not None and {"pixel_mean", "pixel_std"} <= loaded.info.keys():
-            self.set_statistics(loaded.info["pixel_mean"], loaded.info["pixel_std"])
+        if loaded is not None:
+            self.take_statistics(loaded)
         self._config, self._weights = config, loaded
         self.class_names: list[str] | None = None
         self.network = None
