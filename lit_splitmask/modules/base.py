@@ -169,7 +169,7 @@ class TrainModule(LightningModule):
     def _compare_window(self, trained: tuple[float, float] | None) -> None:
         """Says so if images are read with another window than those that weights were trained on."""
         window = self.data.pixel_window
-        if None not in (window, trained) and window != trained:
+        if window is not None and trained is not None and window != trained:
             log.warning(
                 "The images are read with the window %s, but the weights were trained with %s: --data.window=%s gives theirs.",
                 show(window),
