@@ -69,7 +69,7 @@ class PixelData(LightningDataModule):
         Raises:
             UserError: An image is missing or damaged.
         """
-        window, how = self.given_window, "as given" if self.window else "that of the weights"
+        window, how = self.given_window, "given by the settings or the weights"
         if not deep:
             return window
         if window is None:
