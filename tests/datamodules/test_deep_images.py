@@ -58,6 +58,7 @@ def test_the_window_of_the_training_images_is_used_for_every_split(
     assert data.pixel_window == window
     assert (data.source.read.cache is not None) == bool(cache_gb)  # type: ignore[attr-defined]
     check_pixels(data, window)
+    assert len(list((tmp_path / "index").rglob("pixels-*.bin"))) == bool(cache_gb)  # none without a window
     data.prepare_data()
     (line,) = [record.message for record in caplog.records if record.message.startswith("Window")]
     low, high = map(int, window)

@@ -130,6 +130,7 @@ def test_equal_values_have_one_hash_whatever_the_file(tmp_path: Path) -> None:
     paths = [write_deep(tmp_path / "a.png", values)]
     paths += [write_deep(tmp_path / f"{dtype.__name__}.tif", values.astype(dtype)) for dtype in (np.int32, np.float32)]
     assert len({hash_pixels(read_pixels(path)) for path in paths}) == 1
+    assert examine(paths[0])[0].hash.startswith(DEEP)
 
 
 @pytest.mark.parametrize("given", ["0,4095", "[0, 4095]", " (0,4095.0) ", (0, 4095), [0.0, 4095.0]])
