@@ -11,6 +11,7 @@ from lit_splitmask.annotations.colours import FORMS, ColourTable
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.decode import DecodeError, open_image, orientation, reason
 from lit_splitmask.images.in_flight import hold
+from lit_splitmask.images.scan import hash_pixels
 from lit_splitmask.losses import IGNORED
 
 MOST_VALUES = 2**15
@@ -52,6 +53,12 @@ class MapPixels:
         if self.kind == "colour":
             return self.pixels
         return np.repeat(self.pixels.clip(max=255).astype(np.uint8)[..., None], 3, axis=-1)
+
+    @property
+    def hash(self) -> str:
+        """A hash of the pixels and the palette."""
+        palette = "" if self.palette is None else hash_pixels(self.palette)
+        return self.kind + hash_pixels(self.pixels) + palette
 
 
 def open_map(path: str | Path) -> MapPixels:

@@ -17,7 +17,7 @@ from lit_splitmask.files import write_json
 from lit_splitmask.images.decode import DecodeError, open_image, orientation
 from lit_splitmask.images.scan import examine, in_threads
 
-VERSION = 4  # 1 hashed files, 2 knew neither kinds nor turns, 3 hashed images of more than 8 bits as they look
+VERSION = 5  # 1 hashed files, 2 knew no kinds and turns, 3 no hashes of maps, 4 hashed images of more than 8 bits as they look
 MOST_UNREADABLE = 0.5
 """Share of the images that may be left out because they or their maps cannot be read."""
 
@@ -29,7 +29,7 @@ class PairedFile:
     Attributes:
         size, mtime_ns: By which a change is noticed.
         shape: Height and width, upright; (0, 0) if it cannot be read.
-        hash: Of an image's pixels; empty for a map.
+        hash: Of the pixels; empty if it cannot be read.
         turn: EXIF orientation of an image, 1 if it is upright.
         kind: Kind of a map's pixels.
         values: Values of a map, sorted: those of a grey map as stored, of others numbers of the table's classes if there is a
@@ -94,7 +94,8 @@ def _examine(path: Path, is_map: bool, known: PairedFile | None, table: ColourTa
     found = np.flatnonzero(np.bincount(values.ravel())).tolist()
     colours = () if stored.palette is None or table is not None else stored.palette[found].tolist()
     palette = tuple((red, green, blue) for red, green, blue in colours)
-    return PairedFile(*when, (values.shape[0], values.shape[1]), kind=stored.kind, values=tuple(found), palette=palette)
+    shape = (values.shape[0], values.shape[1])
+    return PairedFile(*when, shape, stored.hash, kind=stored.kind, values=tuple(found), palette=palette)
 
 
 def _turn(path: Path) -> int:
@@ -226,7 +227,7 @@ def load_record(path: Path, table: ColourTable | None = None) -> dict[str, Paire
             return {}
         files = {file: _from_json(entry) for file, entry in stored["files"].items()}
         same_colours = stored["colours"] == _colours(table)
-        return {file: entry for file, entry in files.items() if same_colours or entry.hash}
+        return {file: entry for file, entry in files.items() if same_colours or not entry.values}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"The record {path} is damaged ({type(error).__name__}: {error}). Delete it.") from error
 

@@ -111,6 +111,7 @@ class CocoDetection(ImageData):
         self._coco: CocoSet | None = None
         self._has_read = False
         self._parts: dict[str, Part] | None = None
+        self._examined: Mapping[str, Examined] = {}
         self._categories = Categories([], [])
         self._predicted: Predicted | None = None
         self._said: set[str] = set()
@@ -182,6 +183,7 @@ class CocoDetection(ImageData):
     def _split(self, coco: CocoSet, examined: Mapping[str, Examined]) -> dict[str, Part]:
         check_sizes(self.root, coco, examined)
         self._parts, notes = make_splits(coco, examined, self.val_share)
+        self._examined = examined
         self._say([*coco.notes, *notes])
         train = list(self._parts["train"].files) if "train" in self._parts else []
         self._window = self.window_of(self.root, train, lambda file: examined[file].hash, self.record.parent)
@@ -212,8 +214,8 @@ class CocoDetection(ImageData):
         predict = next((samples[split] for split in ("test", "val", "train") if split in samples), Samples([], []))
         if "test" in samples and not coco.annotations["test"].num_objects.any():
             del samples["test"]
-        read, (mean, std) = WholeReader(self.root, self._window), FIXED["imagenet"]
-        return Source(samples, predict, coco.categories.names, read, mean, std, window=self._window)
+        read = WholeReader(self.root, self._examined, window=self._window)
+        return Source(samples, predict, coco.categories.names, read, *FIXED["imagenet"], window=self._window)
 
     def open_for_prediction(self) -> Source:
         """Opens every image of the folder once, whatever its folders are called; annotations give ids alone.
@@ -227,7 +229,7 @@ class CocoDetection(ImageData):
         self._predicted = Predicted.of(files, known_images(self.root, self.annotations, tree))
         self._categories = Categories([], [])
         samples = Samples(files.readable, [-1] * len(files.readable))
-        read = WholeReader(self.root, files.window)
+        read = WholeReader(self.root, window=files.window)
         return Source({}, samples, [], read, *FIXED["imagenet"], files.problems, files.window)
 
     def use_classes(self, names: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """Images with label maps, for semantic segmentation."""
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from lit_splitmask.annotations.label_classes import LabelledSplits, absent_classes, classes_of, read_names
-from lit_splitmask.annotations.label_maps import Coding
+from lit_splitmask.annotations.label_maps import Coding, open_map
 from lit_splitmask.annotations.map_folder import MapFolder, MapOptions
+from lit_splitmask.annotations.paired_files import PairedFile
 from lit_splitmask.annotations.pairs import Pairs, find_pairs, images_to_predict
 from lit_splitmask.augment.segment import SegmentAugment, scale_for
 from lit_splitmask.datamodules.image_data import ImageData, check_counts
@@ -18,6 +20,7 @@ from lit_splitmask.distributed import rank
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import local_folder
 from lit_splitmask.images.index import folder_in
+from lit_splitmask.images.replaced import check_same
 from lit_splitmask.images.split import check_shares, cut, drop_shared
 from lit_splitmask.images.statistics import FIXED, Colour, StatisticsKind, dataset_statistics
 from lit_splitmask.images.tree import Tree
@@ -212,7 +215,8 @@ class SegmentationFolder(ImageData):
         predict = sorted({file for found in self.pairs.splits.values() for file in found})
         window = self._window(files)
         mean, std = self._dataset_statistics(files, window) if self.statistics == "dataset" else FIXED[self.statistics]
-        predicted, read = Samples(predict, [-1] * len(predict)), WholeReader(self.root, window)
+        read = WholeReader(self.root, {file: self.folder.record[file] for file in predict}, window=window)
+        predicted = Samples(predict, [-1] * len(predict))
         return Source(samples, predicted, self._class_names(files), read, mean, std, window=window)
 
     def open_for_prediction(self) -> Source:
@@ -228,7 +232,7 @@ class SegmentationFolder(ImageData):
         self._shapes = dict(zip(files.readable, files.shapes, strict=True))
         samples = Samples(files.readable, [-1] * len(files.readable))
         mean, std = FIXED["imagenet"]  # trained weights bring their own
-        read = WholeReader(self.root, files.window)
+        read = WholeReader(self.root, window=files.window)
         return Source({}, samples, [], read, mean, std, files.problems, files.window)
 
     def setup(self, stage: str | None = None) -> None:
@@ -309,7 +313,8 @@ class SegmentationFolder(ImageData):
         )
 
     def _read_classes(self) -> partial[np.ndarray]:
-        return partial(_read_classes, self.root, self.pairs.maps, self.coding)
+        maps = {image: (self.root / file, self.folder.record[file]) for image, file in self.pairs.maps.items()}
+        return partial(_read_classes, maps, self.coding)
 
     def train_images(self) -> Dataset:
         """Crops of images and maps, augmented together."""
@@ -334,5 +339,8 @@ class SegmentationFolder(ImageData):
         )
 
 
-def _read_classes(root: Path, maps: dict[str, str], coding: Coding, file: str) -> np.ndarray:
-    return coding.read_classes(root / maps[file])
+def _read_classes(maps: Mapping[str, tuple[Path, PairedFile]], coding: Coding, image: str) -> np.ndarray:
+    """The classes of an image's map, (H, W) int16, if it is still the one that was scanned."""
+    path, known = maps[image]
+    check_same(path, known.size, known.mtime_ns, lambda: open_map(path).hash == known.hash, kind="label map")
+    return coding.read_classes(path)

@@ -1,16 +1,15 @@
 """Reads the pixel cache: all images of a folder, decoded and shrunk once, in one memory-mapped file."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from lit_splitmask.errors import UserError
 from lit_splitmask.images.decode import decode, read_pixels
 from lit_splitmask.images.index import PIXELS_VERSION, FolderIndex
 from lit_splitmask.images.names import Names
+from lit_splitmask.images.replaced import check_same
 from lit_splitmask.images.scan import hash_pixels
 from lit_splitmask.images.window import Window, show
 
@@ -191,24 +190,12 @@ class Reader:
         return decode(path, self.draft_size, window=self.window)
 
     def _check_same(self, path: Path, number: int) -> None:
-        """Checks a file that was written since it was scanned: another image may have another class, or be in another split."""
-        try:
-            status = os.stat(path)
-        except OSError:
-            return  # decoding says why
         size, mtime_ns = int(self.files.sizes[number]), int(self.files.mtimes[number])
-        if (status.st_size, status.st_mtime_ns) == (size, mtime_ns):
-            return
-        is_decoded = (
-            self.files.hashes[number] != f"{size}-{mtime_ns}".encode()
-        )  # published datasets are not, when scanned
-        is_same = (
-            hash_pixels(read_pixels(path)).encode() == self.files.hashes[number]
-            if is_decoded
-            else status.st_size == size
-        )
-        if not is_same:
-            raise UserError(
-                f"The image {path} is another one than when the folder was scanned: put the one from before back and resume the "
-                "run, or start a new run with the folder as it is now."
-            )
+        known = self.files.hashes[number]
+
+        def is_same() -> bool:
+            if known == f"{size}-{mtime_ns}".encode():  # published datasets are not decoded when they are scanned
+                return path.stat().st_size == size
+            return hash_pixels(read_pixels(path)).encode() == known
+
+        check_same(path, size, mtime_ns, is_same)

@@ -10,7 +10,6 @@ from torch import Tensor
 from lit_splitmask.annotations import rle
 from lit_splitmask.annotations.coco_objects import Annotations
 from lit_splitmask.augment.detect import MakeView, View
-from lit_splitmask.errors import UserError
 from lit_splitmask.loading.sampler import Key
 from lit_splitmask.loading.samples import KeyedDataset, Read, Samples, parse_key, writable_tensor
 
@@ -79,18 +78,15 @@ class CocoImages(KeyedDataset):
             ``masks`` as run lengths.
 
         Raises:
-            UserError: A file is missing or damaged, or its size differs from the annotations.
+            UserError: A file is missing, damaged, or another one than when it was scanned.
         """
         items = [self._item(*parse_key(key)) for key in keys]
         batch: dict[str, Any] = {name: [item[name] for item in items] for name in items[0]}
         return batch | {"index": torch.tensor(batch["index"])}
 
     def _item(self, pass_number: int, index: int) -> dict[str, Any]:
-        name = self.samples.files[index]
-        pixels = self.read(name)
+        pixels = self.read(self.samples.files[index])
         size = (int(pixels.shape[0]), int(pixels.shape[1]))
-        if self.annotated is not None:
-            self._check_size(name, size, self.annotated, index)
         view = self.view(*size, self.augment_seed(pass_number, index))
         image = writable_tensor(self.to_channels(view.image(pixels)))
         item = {"image": image.permute(2, 0, 1), "size": size, "index": index}
@@ -100,15 +96,6 @@ class CocoImages(KeyedDataset):
         if self.training:
             return item | {"target": self._target(objects, view, size)}
         return item | {"truth": self._truth(objects, size)}
-
-    @staticmethod
-    def _check_size(name: str, size: tuple[int, int], annotated: AnnotatedSamples, index: int) -> None:
-        height, width = annotated.annotations.sizes[annotated.rows[index]].tolist()
-        if size != (height, width):
-            raise UserError(
-                f"The image {name} has {size[0]}×{size[1]} pixels (height × width), but {annotated.annotations.path} says "
-                f"{height}×{width}, so its boxes would not fit: it has changed since it was read first. Put the right one back."
-            )
 
     def _truth(self, objects: list[dict[str, Any]], size: tuple[int, int]) -> dict[str, Any]:
         """The objects as in the file."""

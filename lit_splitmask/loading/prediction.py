@@ -10,9 +10,10 @@ import numpy as np
 from lit_splitmask.distributed import rank
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.cache import STORE_FACTORS, read_shrunk
-from lit_splitmask.images.decode import decode
+from lit_splitmask.images.decode import decode, read_pixels
 from lit_splitmask.images.names import Names
-from lit_splitmask.images.scan import examine, in_threads
+from lit_splitmask.images.replaced import Scanned, check_same
+from lit_splitmask.images.scan import examine, hash_pixels, in_threads
 from lit_splitmask.images.window import DEEP, Window
 
 log = logging.getLogger(__name__)
@@ -89,19 +90,24 @@ class WholeReader:
 
     Args:
         root: Folder that the paths are relative to.
+        known: What the scan found, by path; None if there was none.
         window: See :func:`decode`.
     """
 
-    def __init__(self, root: Path, window: Window | None) -> None:
-        self.root, self.window = root, window
+    def __init__(self, root: Path, known: Mapping[str, Scanned] | None = None, *, window: Window | None) -> None:
+        self.root, self.known, self.window = root, known or {}, window
 
     def __call__(self, file: str) -> np.ndarray:
         """Reads an image: (H, W, 3) uint8.
 
         Raises:
             DecodeError: The image is missing or damaged.
+            UserError: It has been replaced by another one since it was scanned.
         """
-        return decode(self.root / file, window=self.window)
+        path, known = self.root / file, self.known.get(file)
+        if known is not None:
+            check_same(path, known.size, known.mtime_ns, lambda: hash_pixels(read_pixels(path)) == known.hash)
+        return decode(path, window=self.window)
 
 
 class ShrinkingReader(WholeReader):
@@ -117,7 +123,7 @@ class ShrinkingReader(WholeReader):
     """
 
     def __init__(self, files: PredictionFiles, image_size: int) -> None:
-        super().__init__(files.root, files.window)
+        super().__init__(files.root, window=files.window)
         by_name = sorted(zip(files.readable, files.shapes, strict=True))
         self.names = Names(name for name, _ in by_name)
         self.shapes = np.array([shape for _, shape in by_name], dtype=np.int32).reshape(-1, 2)

@@ -162,3 +162,37 @@ def test_a_folder_that_changed_since_it_was_read_is_refused(root: Path) -> None:
     data.prepare_data()
     data.setup("fit")
     assert sizes(data)["train"] == 7
+
+
+@pytest.mark.parametrize(("what", "kind"), [("images", "image"), ("annotations", "label map")])
+def test_an_image_or_map_that_becomes_another_one_after_the_scan_is_named(what: str, kind: str, root: Path) -> None:
+    data = opened(root)
+    victim = root / what / "train/02.png"
+    victim.write_bytes((root / what / "train/03.png").read_bytes())
+    with pytest.raises(UserError, match=f"^The {kind} {victim} is another one than when the folder was scanned"):
+        list(data.train_dataloader())
+
+
+def test_images_and_maps_that_are_written_again_with_the_same_pixels_change_nothing(root: Path) -> None:
+    data = opened(root)
+    for path in root.rglob("*.png"):
+        picture = Image.open(path)
+        picture.load()
+        picture.save(path, compress_level=1)
+    assert list(data.val_dataloader())
+
+
+def test_a_map_that_gets_another_palette_after_the_scan_is_named(root: Path) -> None:
+    for path in (root / "annotations").rglob("*.png"):
+        _give_palette(path, [0, 0, 0, 250, 0, 0, 0, 250, 0])
+    data = opened(root)
+    victim = root / "annotations/train/02.png"
+    _give_palette(victim, [0, 0, 0, 0, 250, 0, 250, 0, 0])
+    with pytest.raises(UserError, match=f"^The label map {victim} is another one"):
+        list(data.train_dataloader())
+
+
+def _give_palette(path: Path, colours: list[int]) -> None:
+    indices = Image.fromarray(np.asarray(Image.open(path)))
+    indices.putpalette(colours)
+    indices.save(path)
