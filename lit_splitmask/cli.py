@@ -16,6 +16,7 @@ from lit_splitmask.commands.processes import (
     error_prefix,
     explain,
     leave_the_others,
+    pass_on_sigterm,
     this_rank,
 )
 from lit_splitmask.commands.request import Request
@@ -30,6 +31,7 @@ COMMANDS = {
     "compare": "compare.command:compare",
     "probe": "probe:probe",
     "embed": "embed:embed",
+    "export": "export.command:export",
     "shard": "shard:shard",
     "reproduce": "reproduce.command:reproduce",
     "recipes": "recipes:list_recipes",
@@ -111,7 +113,9 @@ def _run(arguments: list[str]) -> int:
             print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
         return 130
     except Terminated as stop:
-        if this_rank() == 0:
+        if pass_on_sigterm():
+            print(f"stopped by SIGTERM (process {this_rank()}), so the first process stops as well.", file=sys.stderr)
+        elif this_rank() == 0:
             print(f"stopped by SIGTERM: {stop.kept or _to_repeat(arguments)}", file=sys.stderr)
         return 143
     except SystemExit as error:

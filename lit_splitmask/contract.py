@@ -66,6 +66,10 @@ class TrainingData(Protocol):
         """The values of images of more than 8 bits that became 0 and 255."""
 
     @property
+    def crop_ratio(self) -> float | None:
+        """Share of the short side that the bicubic centre crops of evaluation cover; None if images are not evaluated so."""
+
+    @property
     def crop_sizes(self) -> Sequence[int] | None:
         """Sides of the crops of a training image, in pixels: those of ``image``, ``image_1``, … in a batch."""
 
@@ -116,6 +120,14 @@ class TrainingData(Protocol):
         """Gives the images of a split without augmentation (``image`` uint8, ``label``), or None without such a split."""
 
 
+class ClassificationData(Protocol):
+    """What a datamodule of images with a class each offers in addition to :class:`TrainingData`, for class weights."""
+
+    @property
+    def class_shares(self) -> Sequence[float]:
+        """How often training draws images of each class, by label: shares or counts."""
+
+
 class SegmentationData(Protocol):
     """What a datamodule of images with label maps offers in addition to :class:`TrainingData`."""
 
@@ -157,6 +169,16 @@ def training_data(datamodule: Any) -> TrainingData:
         datamodule: Any datamodule, or None. No property is read until it is asked for, as it may need ``setup``.
     """
     return cast(TrainingData, datamodule if _meets(datamodule, TrainingData) else _PartlyKnown(datamodule))
+
+
+def has_several_labels(datamodule: Any) -> bool:
+    """Whether a datamodule says, by ``several_labels``, that its ``label`` is (B, K) float of 0 and 1: any number of classes."""
+    return bool(getattr(datamodule, "several_labels", False))
+
+
+def classification_data(datamodule: Any) -> ClassificationData | None:
+    """A datamodule as :class:`ClassificationData`, or None if a part of that is missing."""
+    return cast(ClassificationData, datamodule) if _meets(datamodule, ClassificationData) else None
 
 
 def segmentation_data(datamodule: Any) -> SegmentationData | None:

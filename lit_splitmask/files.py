@@ -164,6 +164,34 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Makes a folder that appears under its name when it is complete and on disk; an empty one of that name is replaced.
+
+    Yields:
+        The folder to write to, under a temporary name. It is removed if the block raises.
+
+    Raises:
+        UserError: The disk is full or fails, or the folder cannot be written to.
+    """
+    partial = partial_name(path)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        for file in partial.iterdir():
+            with file.open("r+b") as written:
+                os.fsync(written.fileno())
+        _sync_folder(partial)
+        if path.is_dir():
+            path.rmdir()  # fails if it is not empty
+        os.rename(partial, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def _sync_folder(folder: Path) -> None:
     """Makes new names in a folder survive a power cut."""
     if fcntl is None:

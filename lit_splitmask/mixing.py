@@ -19,6 +19,10 @@ class Mixing:
         mixup, cutmix: Alphas of the Beta distributions, at least 0; 0 switches that one off.
         label_smoothing: Share of the target that is spread over all classes, in [0, 1).
 
+    Attributes:
+        class_weights: (K,) float, the factor on the loss of an image by its class; None for 1. Each share of a mixed image has
+            the weight of its own class, and smoothing does not change it.
+
     Raises:
         UserError: ``label_smoothing`` is outside [0, 1), or an alpha is negative.
     """
@@ -30,6 +34,7 @@ class Mixing:
             if alpha < 0:
                 raise UserError(f"{name} is {alpha:g}; it must be at least 0 (0 switches it off).")
         self.num_classes, self.label_smoothing = num_classes, label_smoothing
+        self.class_weights: Tensor | None = None
         mixes: list[tuple[type[v2.MixUp] | type[v2.CutMix], float]] = [(v2.MixUp, mixup), (v2.CutMix, cutmix)]
         self._alphas = [(mix, alpha) for mix, alpha in mixes if alpha > 0]
 
@@ -41,7 +46,7 @@ class Mixing:
             labels: (B,) int64 in [0, K).
 
         Returns:
-            The mixed images, and soft targets (B, K) float that sum to 1.
+            The mixed images, and what :meth:`targets` returns.
         """
         images, sources = self.mix(images)
         return images, self.targets(labels, sources)
@@ -87,11 +92,19 @@ class Mixing:
         """Soft targets of mixed images.
 
         Args:
-            labels: (B,) int64 in [0, K), of the images before mixing.
+            labels: (B,) int64 in [0, K), of the images before mixing; or (B, K) float of 0 and 1, any number of classes each.
             sources: (B, B) float, as returned by :meth:`mix`.
 
         Returns:
-            (B, K) float, in rows that sum to 1.
+            (B, K) float, in rows that sum to 1, or to the images' weights with ``class_weights``. With several labels, each entry
+            is smoothed towards 1/2, and not weighted.
         """
-        mixed = sources @ F.one_hot(labels, self.num_classes).to(sources.dtype)
-        return mixed * (1 - self.label_smoothing) + self.label_smoothing / self.num_classes
+        if labels.ndim == 2:
+            return sources @ labels.to(sources.dtype) * (1 - self.label_smoothing) + self.label_smoothing / 2
+        classes = F.one_hot(labels, self.num_classes).to(sources.dtype)
+        if self.class_weights is not None:
+            self.class_weights = self.class_weights.to(sources)
+            classes = classes * self.class_weights
+        mixed = sources @ classes
+        weight = 1.0 if self.class_weights is None else mixed.sum(dim=1, keepdim=True)
+        return mixed * (1 - self.label_smoothing) + self.label_smoothing / self.num_classes * weight

@@ -13,6 +13,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Per-channel statistics of ImageNet's pixels in [0, 1]."""
 
+INTERPOLATION = "bicubic"
+"""How the centre crops of evaluation are resized (:class:`EvalTransform`)."""
+
 
 def default_statistics(in_chans: int) -> tuple[Sequence[float], Sequence[float]]:
     """Default per-channel mean and standard deviation of pixels in [0, 1]: ImageNet's for 3 channels, else 0.5 and 0.25."""

@@ -44,6 +44,7 @@ def stand_in(**settings: object) -> SimpleNamespace:
         "global_step": 0,
         "max_steps": -1,
         "max_epochs": -1,
+        "limit_train_batches": 1.0,
     }
     return SimpleNamespace(fit_loop=loop, **(defaults | settings))
 

@@ -83,7 +83,9 @@ def test_the_settings_of_a_run_repeat_it(task: str) -> None:
     command = ["finetune", "--config", f"runs/{task}/config.yaml", "--name", "again", "--data.budget.steps=1"]
     assert main([*command, "--data.num_epochs=1"]) == 0
     again = yaml.safe_load(Path("runs/again/config.yaml").read_text())
-    new = {"auxiliary_weight": 1.0, "probe_head": False} if task == "classify" else {}
+    new: dict[str, Any] = {"trained_blocks": None}
+    if task == "classify":
+        new |= {"auxiliary_weight": 1.0, "probe_head": False, "class_weights": None}
     model = up_to_date(settings)["model"]
     assert again["model"] == {**model, **new, "optim": {**model["optim"], "decay_positions": False}}
     assert again["trainer"] == settings["trainer"]

@@ -48,6 +48,28 @@ def several_labels(cells: Iterable[str]) -> SeveralLabels | None:
     return None
 
 
+def separator_of(cells: Iterable[str]) -> str | None:
+    """What separates the labels of cells that may hold several; None if each holds one.
+
+    A bar, a semicolon or a comma in any cell does; a space only where :func:`several_labels` finds that it does.
+    """
+    names = sorted({cell for cell in cells if cell})
+    if names and all(_LIST.fullmatch(name) for name in names):
+        return ","
+    for separator in _BETWEEN_LABELS[:-1]:
+        if any(separator in name for name in names):
+            return separator
+    return " " if several_labels(names) is not None else None
+
+
+def labels_in(cell: str, separator: str | None) -> list[str]:
+    """The labels of a cell, without the brackets and quotes of a list."""
+    if separator is None:
+        return [cell]
+    inner = cell[1:-1] if _LIST.fullmatch(cell) else cell
+    return [part.strip("'\" ") for part in _split(inner, separator)]
+
+
 def _split(name: str, separator: str) -> list[str]:
     return [part.strip() for part in name.split(separator) if part.strip()]
 

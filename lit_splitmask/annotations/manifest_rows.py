@@ -9,13 +9,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lit_splitmask.annotations.csv_table import Table, read_table
-from lit_splitmask.annotations.label_cells import near_equal, several_labels, shared_words, unknown_markers
+from lit_splitmask.annotations.label_cells import (
+    labels_in,
+    near_equal,
+    separator_of,
+    several_labels,
+    shared_words,
+    unknown_markers,
+)
 from lit_splitmask.annotations.manifest_columns import Columns, find_columns, is_true
 from lit_splitmask.errors import UserError
+from lit_splitmask.images import label_sets
 from lit_splitmask.images.folder_names import SPLITS, Role, same_name, split_of
 
 log = logging.getLogger(__name__)
 
+_SEVERAL = "To train with several labels an image, pass --data.splits.labels several."
 _WITHOUT = "To use the images without labels, pass --data.splits.labels none."
 
 
@@ -25,7 +34,7 @@ class Rows:
 
     Attributes:
         files: Paths as written, with forward slashes, in the order of the file.
-        labels: Class name by path, for the images that have one.
+        labels: Class name by path, for the images that have one; with several labels, the set of them (``images.label_sets``).
         splits: ``train``, ``val`` or ``test`` by path; empty if no splits are given.
         groups: Group by path, for the images that have one.
         lines: The line of the file, by path.
@@ -73,13 +82,14 @@ class Rows:
             log.warning("%s", warning)
 
 
-def read_manifest(path: Path, *, use_labels: bool = True, use_splits: bool = True) -> Rows:
+def read_manifest(path: Path, *, use_labels: bool = True, use_splits: bool = True, several: bool = False) -> Rows:
     """Reads a manifest.
 
     Args:
         path: The CSV file.
         use_labels: Whether its labels are read.
         use_splits: Whether its splits and groups are read.
+        several: Whether an image may have several labels: a cell with separators, or any number of columns of 1.
 
     Raises:
         UserError: The file is missing or no CSV, lacks paths or rows, lists an image twice, gives an image several labels, or has
@@ -89,7 +99,10 @@ def read_manifest(path: Path, *, use_labels: bool = True, use_splits: bool = Tru
     columns = find_columns(table)
     notes, warnings = [*table.notes, *columns.notes], list(columns.warnings)
     files = _files(table, columns.path)
-    labels = _labels(table, columns, files) if use_labels else {}
+    if use_labels and several:
+        labels = _label_sets(table, columns, files, notes)
+    else:
+        labels = _labels(table, columns, files) if use_labels else {}
     _check_twice(table, files, labels)
     splits = _splits(table, columns, files) if use_splits else {}
     withheld = [file for file, role in splits.items() if role == "unlabelled" and file in labels]
@@ -102,7 +115,7 @@ def read_manifest(path: Path, *, use_labels: bool = True, use_splits: bool = Tru
     if use_labels and columns.perhaps_label:
         names = " or ".join(table.header[number] for number in columns.perhaps_label[:4])
         warnings.append(f"No column is read as the label: if {names} holds the classes, call that column label.")
-    warnings += _doubts(labels)
+    warnings += _doubts(labels) if not several else []
     return Rows(
         files,
         labels,
@@ -131,7 +144,7 @@ def _check_twice(table: Table, files: list[str], labels: Mapping[str, str]) -> N
         return
     rows = [number for number, file in enumerate(files) if file == twice]
     lines = ", ".join(str(table.lines[number]) for number in rows[:4])
-    why = " If these are several labels of one image, they are not supported yet." if twice in labels else ""
+    why = " If these are several labels of one image, put them into one cell: a|b." if twice in labels else ""
     raise UserError(
         f"The manifest {table.path} lists {twice} in more than one row (rows {lines}): give each image one row.{why}"
     )
@@ -151,6 +164,30 @@ def _labels(table: Table, columns: Columns, files: list[str]) -> dict[str, str]:
     return {file: same_name(cell) for file, cell in zip(files, cells, strict=True) if cell}
 
 
+def _label_sets(table: Table, columns: Columns, files: list[str], notes: list[str]) -> dict[str, str]:
+    """The set of labels of each image that has been labelled; it is empty for a row of 0s."""
+    if columns.one_hot:
+        named = [
+            [(table.header[column], table.rows[n][column]) for column in columns.one_hot] for n in range(len(files))
+        ]
+        found = [
+            [name for name, cell in row if is_true(cell)] if any(cell for _, cell in row) else None for row in named
+        ]
+    elif columns.label is not None:
+        cells = table.cells(columns.label)
+        separator = separator_of(cells)
+        found = [labels_in(cell, separator) if cell else None for cell in cells]
+        apart = f"separated by {separator!r}" if separator else "one to a cell"
+        notes.append(f"The labels in the column {table.header[columns.label]} are {apart}.")
+    else:
+        return {}
+    return {
+        file: label_sets.join(map(same_name, names))
+        for file, names in zip(files, found, strict=True)
+        if names is not None
+    }
+
+
 def _one_hot(table: Table, columns: list[int], number: int) -> str:
     """The class of a row of 0s and one 1; empty if all its cells are."""
     cells = [table.rows[number][column] for column in columns]
@@ -160,8 +197,8 @@ def _one_hot(table: Table, columns: list[int], number: int) -> str:
     among = ", ".join(table.header[column] for column in columns[:4]) + (", …" if len(columns) > 4 else "")
     if names:
         raise UserError(
-            f"{table.row(number)} has a 1 in the columns {' and '.join(names[:3])}: several labels per image are not supported "
-            f"yet. If the columns {among} are no classes, put the class into a column label. {_WITHOUT}"
+            f"{table.row(number)} has a 1 in the columns {' and '.join(names[:3])}: one label per image is expected. "
+            f"{_SEVERAL} If the columns {among} are no classes, put the class into a column label. {_WITHOUT}"
         )
     raise UserError(
         f"{table.row(number)} has no 1 in the columns {among}, which stand for one class each: put the class of every image into "
@@ -179,12 +216,12 @@ def _check_one_label(table: Table, column: int, files: list[str]) -> None:
     if found.certain:
         raise UserError(
             f"{table.row(number)} gives {files[number]} several labels, {listed}, in the column {name} ({found.example!r}): "
-            f"several labels per image are not supported yet. Keep one label per image. {_WITHOUT}"
+            f"one label per image is expected. {_SEVERAL} {_WITHOUT}"
         )
     raise UserError(
         f"The labels in the column {name} of {table.path} can be read in two ways: {found.example!r} (row "
         f"{table.lines[number]}) may be one class, or the labels {listed}. If it is one class, write it without spaces and "
-        f"commas ({'_'.join(found.parts)!r}); several labels per image are not supported yet. {_WITHOUT}"
+        f"commas ({'_'.join(found.parts)!r}); {_SEVERAL} {_WITHOUT}"
     )
 
 
@@ -202,8 +239,8 @@ def _doubts(labels: Mapping[str, str]) -> list[str]:
     shared = shared_words(names)
     if shared is not None:
         doubts.append(
-            f"{shared[0]!r} is a class of its own besides {shared[1]!r}. If it stands for several labels of an image: these are "
-            "not supported yet."
+            f"{shared[0]!r} is a class of its own besides {shared[1]!r}. If it stands for several labels of an image: "
+            "--data.splits.labels several reads them."
         )
     return doubts
 

@@ -1,7 +1,7 @@
 """Callbacks: progress, time estimate, checkpoint selection with its signals, pictures, exported weights, predictions."""
 
 from lit_splitmask.callbacks.detection_pictures import DetectionPictures
-from lit_splitmask.callbacks.early_stopping import OverfitAwareEarlyStopping
+from lit_splitmask.callbacks.early_stopping import OverfitAwareEarlyStopping, ScoreEarlyStopping
 from lit_splitmask.callbacks.estimate import EstimateTime
 from lit_splitmask.callbacks.export import ExportWeights
 from lit_splitmask.callbacks.export_along import ExportAlong
@@ -34,6 +34,7 @@ __all__ = [
     "PredictionWriter",
     "RankMe",
     "RunProgress",
+    "ScoreEarlyStopping",
     "SegmentationPictures",
     "ShortFinetune",
     "StopOnSignal",

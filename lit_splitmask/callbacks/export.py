@@ -66,7 +66,7 @@ class ExportWeights(Callback):
                 "of other modules with torch.save."
             )
         tensors, info = module.exported()
-        save_backbone(path or self.path, module.vit, parts=tensors, step=step, **module.pixel_statistics(), **info)
+        save_backbone(path or self.path, module.vit, parts=tensors, step=step, **module.preprocessing(), **info)
 
 
 def _chosen_checkpoint(trainer: Trainer) -> Path | None:

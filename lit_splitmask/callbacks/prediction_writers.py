@@ -65,8 +65,9 @@ class PredictionWriter(BasePredictionWriter):
         if not trainer.is_global_zero:
             return
         _check_complete(len(rows), data)
+        several = getattr(pl_module, "several_labels", False)
         table = [
-            [data.predict_paths[index], names[row.index(max(row))], *(f"{p:.6f}" for p in row), ""]
+            [data.predict_paths[index], _predicted(names, row, several), *(f"{p:.6f}" for p in row), ""]
             for index, row in rows
         ]
         table += [[path, "", *("" for _ in names), problem] for path, problem in data.predict_problems.items()]
@@ -185,6 +186,13 @@ class CocoResults(BasePredictionWriter):
         write_atomically(self.path, json.dumps(results).encode())
         write_json(self.path.with_name(f"{self.path.stem}_images.json"), images)
         pl_module.print(f"Wrote {self.path}: {len(results):,} detections; {_counted(len(indices), data)}.")
+
+
+def _predicted(names: Sequence[str], probabilities: Sequence[float], several: bool) -> str:
+    """The likeliest class; with several labels all of at least 0.5, separated by bars."""
+    if several:
+        return "|".join(name for name, p in zip(names, probabilities, strict=True) if p >= 0.5)
+    return names[probabilities.index(max(probabilities))]
 
 
 def _refuse_to_overwrite(path: Path) -> None:

@@ -49,10 +49,24 @@ class StopOnSignal(Callback):
         self._asked = {"stop": False, "requeue": False}
         self._requeue: Callable[[int, Any], Any] | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes over the signals from Lightning, which restores what was before when training ends."""
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Arranges to take over the signals as soon as Lightning has, which restores what was before when training ends."""
+        if stage != "fit":
+            return
         write_whole_checkpoints(trainer)
         self._asked = dict.fromkeys(self._asked, False)
+        connector = trainer._signal_connector
+        register = connector.register_signal_handlers
+
+        def register_and_take_over() -> None:
+            connector.register_signal_handlers = register  # type: ignore[method-assign]
+            register()
+            self._take_over()
+
+        # Before the first step, Lightning's own handler would send a message that no other process waits for.
+        connector.register_signal_handlers = register_and_take_over  # type: ignore[method-assign]
+
+    def _take_over(self) -> None:
         if threading.current_thread() is not threading.main_thread():  # only that one may handle signals
             return
         signal.signal(signal.SIGTERM, lambda *_: self._asked.update(stop=True))

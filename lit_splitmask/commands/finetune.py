@@ -1,5 +1,6 @@
 """``lit-splitmask finetune``: trains for a task, from pre-trained weights or from scratch, and evaluates the result."""
 
+import shlex
 from pathlib import Path
 
 import yaml
@@ -7,6 +8,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_splitmask import callbacks
+from lit_splitmask.callbacks.early_stopping import better
 from lit_splitmask.callbacks.whole_checkpoints import read_checkpoint
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.commands import recipe_choice
@@ -18,8 +20,12 @@ from lit_splitmask.commands.tasks.report import TaskReport
 from lit_splitmask.commands.training import after_requeue, check_recipe_of_shards, fit, run_folder, starting_settings
 from lit_splitmask.config_files import public_path
 from lit_splitmask.datamodules.image_data import ImageData
+from lit_splitmask.errors import UserError
 from lit_splitmask.files import write_atomically
 from lit_splitmask.modules.base import TrainModule
+
+SEVERAL_LABELS = ("val/map", "val/loss")
+"""Scores of a classifier of images that may have several labels."""
 
 
 def finetune(request: Request) -> int:
@@ -52,15 +58,34 @@ def finetune(request: Request) -> int:
             )
     cli = RunCLI(task.module, request.settings(weights_option="--model.weights"), settings)
     with run_folder(cli, "finetune") as folder:
-        best = ModelCheckpoint(
-            str(folder.checkpoints), filename="best", monitor=task.monitor, mode="max", enable_version_counter=False
-        )
+        best = _best_checkpoint(task, cli, folder)
         stop = callbacks.StopOnSignal(str(folder.last))
         extra = [callbacks.RunProgress(), stop, best, last_checkpoint(folder), callbacks.EstimateTime()]
-        trainer, module, data = cli.build(folder, extra)
+        if cli.config.early_stopping is not None:
+            extra.append(callbacks.ScoreEarlyStopping(str(best.monitor), cli.config.early_stopping))
+        span = cli.config.moving_average
+        if span:
+            extra.append(callbacks.MovingAverage(span))
+        trainer, module, data = cli.build(folder, extra, without=() if span is None else (callbacks.MovingAverage,))
         fit(cli, folder, trainer, module, data)
         _report(task, folder, trainer, module, data, Path(best.best_model_path or folder.last))
     return 0
+
+
+def _best_checkpoint(task: Task, cli: RunCLI, folder: RunFolder) -> ModelCheckpoint:
+    """Keeps the epoch with the best score on val.
+
+    Raises:
+        UserError: ``--monitor`` is not a score of the task.
+    """
+    splits = getattr(cli.config.data.init_args, "splits", None)
+    monitors = SEVERAL_LABELS if getattr(splits, "labels", None) == "several" else task.monitors
+    monitor = cli.config.monitor or monitors[0]
+    if monitor not in monitors:
+        raise UserError(f"There is no score {monitor!r} to {task.name}: --monitor is one of {', '.join(monitors)}.")
+    return ModelCheckpoint(
+        str(folder.checkpoints), filename="best", monitor=monitor, mode=better(monitor), enable_version_counter=False
+    )
 
 
 def _report(
@@ -82,8 +107,11 @@ def _report(
         "data": {"class_path": public_path(type(data)), "init_args": task.predict_data(module, data)},
     }
     write_atomically(predict, yaml.safe_dump(settings, sort_keys=False).encode())
-    written = [str(weights), str(folder.path / "metrics.csv"), *reported]
+    written = [str(weights), *map(str, folder.path.glob("metrics.csv")), *reported]  # none with trainer.logger=false
     print(
         f"Wrote {', '.join(written)}. To {task.name} other images:\n"
         f"  lit-splitmask predict --config {predict} --data.root DIR"
     )
+    if task.export_format is not None:
+        command = ["lit-splitmask", "export", "--weights", str(weights), "--format", task.export_format]
+        print(f"To use it elsewhere:\n  {shlex.join(command)}")

@@ -13,6 +13,7 @@ Pre-train a Vision Transformer on your own images, fine-tune it, and find out wh
   compare    is pre-training worth it? several seeds, a table, a verdict     lit-splitmask compare --data.root DIR
   probe      evaluate frozen features: k-NN and linear probes                lit-splitmask probe --weights W --data.root DIR
   embed      write the features of all images, and draw a map of them        lit-splitmask embed --weights W --data.root DIR
+  export     write a network for timm, as ONNX or for torch.export.load      lit-splitmask export --weights W --format timm
   shard      write the images into a few large files, also for a bucket      lit-splitmask shard --data.root DIR --out DIR
   reproduce  the paper's tables and figures, row by row                      lit-splitmask reproduce
   recipes    list the built-in recipes                                       lit-splitmask recipes
@@ -85,6 +86,12 @@ segmenter.safetensors or detector.safetensors in runs/NAME.
                                default: what the folder holds: classes, label maps, or COCO annotations
 {_RUN_OPTIONS}\
   --data.label_share SHARE     use this share of the training labels
+  --data.balance SHARE, --model.class_weights balanced|'[1, 5, …]'
+                               rare classes: draw them more often (1: all classes equally often), weigh them in the loss
+  --model.trained_blocks N     train the last N blocks and the head only (0: the head)
+  --monitor SCORE, --early_stopping N, --moving_average SHARE
+                               score on val by which the best epoch is kept; stop after N validations without a better one; keep
+                               the weights' moving average over this share of the steps
   --model.optim.lr RATE, --model.optim.layer_decay FACTOR, --model.mixup ALPHA, --model.cutmix ALPHA
   --data.void N, --data.classes FILE, --data.colours FILE, --data.short_side PIXELS
                                label maps: value that means no label (255), class names, one per line, table of the colours of
@@ -128,6 +135,20 @@ images, and scores them on the test images (or on val). Writes probe.json and pr
   --linear auto|solved|streamed  hold features in memory, or stream all from files (auto: stream above --most_images or 1 GiB)
   --most_images N              largest number of training images of the solved probe (20,000)
   --seed N                     seed of random weights (0)
+""",
+    "export": """\
+usage: lit-splitmask export --weights FILE --format timm|onnx|torch-export [options]
+
+Writes a trained network to a new folder, for use without this project, with its preprocessing and a model card (README.md): the
+code that reads an image, and the numbers of the run. Compares its outputs with those of the original, and writes nothing if they
+differ. Backbones and classifiers in every format, segmenters for onnx and torch-export; no detectors.
+
+  --weights FILE               backbone.safetensors, classifier.safetensors or segmenter.safetensors of a run
+  --format timm                a folder for timm.create_model("local-dir:DIR", pretrained=True), transformers and the hub
+  --format onnx                model.onnx, checked with onnxruntime (pip install 'lit-splitmask[export]')
+  --format torch-export        model.pt2, for torch.export.load
+  --out DIR                    the folder, new or empty (default: the weights' name and the format)
+  --crop_ratio SHARE           centre crop of evaluation (default: the run's; 0.875 if the file does not say)
 """,
     "embed": """\
 usage: lit-splitmask embed [--weights FILE] --data.root DIR [options]

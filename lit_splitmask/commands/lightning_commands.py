@@ -11,7 +11,7 @@ from lit_splitmask.callbacks import StopOnSignal
 from lit_splitmask.callbacks.whole_checkpoints import read_checkpoint, write_whole_checkpoints
 from lit_splitmask.commands.config_classes import check_classes
 from lit_splitmask.commands.request import Request
-from lit_splitmask.commands.run_cli import new_parser, quiet, trainer_defaults
+from lit_splitmask.commands.run_cli import new_parser, quiet, short_errors, trainer_defaults
 from lit_splitmask.commands.tasks.registry import task_of
 from lit_splitmask.commands.training import ends_with_143
 from lit_splitmask.config_files import settings_in
@@ -54,7 +54,8 @@ class AnyCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Builds everything; checkpoints are written whole, and SIGTERM ends a training with one."""
-        super().instantiate_classes()
+        with short_errors():
+            super().instantiate_classes()
         write_whole_checkpoints(self.trainer)
         self.trainer.callbacks.insert(0, StopOnSignal())  # type: ignore[attr-defined]
 

@@ -101,7 +101,7 @@ def _task_of(root: str) -> Task:
 
 def _other_files(folder: RunFolder) -> list[str]:
     """What a pre-training wrote besides its weights."""
-    pictures = [path.name for path in sorted(folder.path.glob("*.png"))]
+    files = [path.name for pattern in ("*.png", "metrics.csv") for path in sorted(folder.path.glob(pattern))]
     explained = (folder.checkpoints / "selection.json").is_file()
     reasons = " (selection.json and selection.png say why this checkpoint was chosen)" if explained else ""
-    return [*pictures, "metrics.csv", f"checkpoints{reasons}"]
+    return [*files, f"checkpoints{reasons}"]

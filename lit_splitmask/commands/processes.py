@@ -11,6 +11,9 @@ WAIT = 3.0
 """Seconds that the process that started the others has to end before them; Lightning looks after them every five seconds."""
 
 
+LOST = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited", "Connection was likely closed")
+"""What the errors say that a process gets when another one has ended."""
+
 RANKS = ("RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK")
 """Environment variables that say which process of a run this is, by launcher; ``LOCAL_RANK`` is Lightning's own."""
 
@@ -82,6 +85,18 @@ def _terminate(*_: object) -> None:
     raise Terminated
 
 
+def pass_on_sigterm() -> bool:
+    """Sends SIGTERM to the process that started this one, if that is the run's first: Lightning would kill it without a word.
+
+    Returns:
+        Whether it was sent.
+    """
+    is_started_by_first = launched() is None and os.environ.get("LOCAL_RANK", "0") != "0"
+    if is_started_by_first:
+        os.kill(os.getppid(), signal.SIGTERM)
+    return is_started_by_first
+
+
 def leave_the_others(code: int) -> None:
     """Ends this process at once if it is one of several; does nothing otherwise.
 
@@ -107,8 +122,8 @@ def explain(error: RuntimeError) -> str | None:
             "--shm-size=2g), or load images without other processes (data.num_workers=0). Continue a run that has begun with "
             "--name NAME --resume."
         )
-    lost = any(part in text for part in ("closed by peer", "reset by peer", "Broken pipe", "remote process exited"))
-    if lost and _is_one_of_several():
+    is_connecting = type(error).__name__ == "DistNetworkError"  # the processes are not known as several yet
+    if any(part in text for part in LOST) and (is_connecting or _is_one_of_several()):
         return "Another process of this run has ended, so this one ends too: see what that one said."
     return None
 

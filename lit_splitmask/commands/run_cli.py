@@ -3,7 +3,8 @@
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from jsonargparse import ActionConfigFile, set_config_read_mode
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -87,18 +88,31 @@ def instantiate(parser: LightningArgumentParser, config: Any) -> Any:
     """Builds the objects that a configuration describes.
 
     Raises:
-        UserError: The configuration names a function or a class of a kind that is not for it; or a constructor raised it, then
-            jsonargparse's report around it is left out.
+        UserError: The configuration names a function or a class of a kind that is not for it, or :func:`short_errors` raises it.
     """
     check_classes(config)
-    try:
+    with short_errors():
         return parser.instantiate(config)
+
+
+@contextmanager
+def short_errors() -> Iterator[None]:
+    """Leaves out jsonargparse's report of every type that it tried to build.
+
+    Raises:
+        UserError: A constructor raised it; or a logger could not be built, because its package is not installed, for example.
+    """
+    try:
+        yield
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is not None:
-            raise cause from None  # jsonargparse reports every type that it tried
+        chain: list[BaseException] = [error]
+        while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+            chain.append(cause)
+        for cause in chain:
+            if isinstance(cause, UserError):
+                raise cause from None
+        if f"Subtypes: [{Logger}" in str(error) or f"Iterable[{Logger.__module__}" in str(error):
+            raise UserError(f"trainer.logger cannot be built. {chain[-1]}") from error
         raise
 
 
@@ -150,16 +164,35 @@ class RunCLI(LightningCLI):
         if self.model_class is modules.Pretrain:
             parser.link_arguments("data.init_args.image_size", "model.backbone.image_size")
             parser.link_arguments("data.init_args.channels", "model.backbone.in_chans")
+            return
+        parser.add_argument(
+            "--monitor", type=str | None, default=None, help="score by which the best epoch is kept, such as val/loss"
+        )
+        parser.add_argument(
+            "--early_stopping",
+            type=int | None,
+            default=None,
+            help="stop after this many validations without a better score",
+        )
+        parser.add_argument(
+            "--moving_average",
+            type=float | None,
+            default=None,
+            help="keep the weights' moving average, over this share of the steps (0: not, whatever the recipe says)",
+        )
 
     def instantiate_classes(self) -> None:
         """Builds nothing: :meth:`build` does, once the folder of the run is known."""
 
-    def build(self, folder: RunFolder, extra: list[Callback]) -> tuple[Trainer, LightningModule, ImageData]:
+    def build(
+        self, folder: RunFolder, extra: list[Callback], without: tuple[type[Callback], ...] = ()
+    ) -> tuple[Trainer, LightningModule, ImageData]:
         """Builds the trainer, the module and the datamodule.
 
         Args:
             folder: The folder of the run, for logs and checkpoints.
             extra: Callbacks besides those in the settings.
+            without: Classes of callbacks that are left out of the settings.
 
         Raises:
             UserError: A setting is out of range, or settings do not fit together.
@@ -168,22 +201,41 @@ class RunCLI(LightningCLI):
         settings = dict(self.config_init["trainer"])
         if settings.get("enable_progress_bar") is False:
             extra = [callback for callback in extra if not isinstance(callback, ProgressBar)]
-        settings["callbacks"] = [*(settings.get("callbacks") or []), *extra]
-        if settings.get("logger") is None:
-            settings["logger"] = [
-                CSVLogger(str(folder.path), name="", version=""),
-                TensorBoardLogger(str(folder.path), name="tensorboard", version=""),
-            ]
+        configured = [one for one in settings.get("callbacks") or [] if not isinstance(one, without)]
+        settings["callbacks"] = [*configured, *extra]
+        settings["logger"] = loggers(settings.get("logger"), folder)
         settings["default_root_dir"] = str(folder.path)
         fit_to_launcher(settings, os.environ)
         trainer = build_trainer(settings)
         write_whole_checkpoints(trainer)
         return trainer, self.config_init["model"], self.config_init["data"]
 
+    def log_settings(self, trainer: Trainer) -> None:
+        """Gives the user's own loggers the resolved settings, by which W&B and MLflow tell runs apart."""
+        settings = yaml.safe_load(self.parser.dump(self.config, skip_none=False, skip_link_targets=True))
+        for logger in trainer.loggers:
+            if not isinstance(logger, CSVLogger | TensorBoardLogger):  # beside these is config.yaml
+                logger.log_hyperparams(settings)
+
     def save_resolved(self, folder: RunFolder) -> None:
         """Writes the resolved settings, from which the run can be repeated or resumed."""
         text = self.parser.dump(self.config, skip_none=False, skip_link_targets=True)
         write_atomically(folder.config, text.encode())
+
+
+def loggers(given: Any, folder: RunFolder) -> list[Logger] | bool:
+    """The loggers of a run: those that were given, or TensorBoard's; and ``metrics.csv``, which reports and plots read.
+
+    Args:
+        given: The trainer's setting: a logger, several, False for none, True or None for the default.
+        folder: The folder of the run.
+    """
+    if given is False:
+        return False
+    metrics = CSVLogger(str(folder.path), name="", version="")
+    if given in (None, True):
+        return [metrics, TensorBoardLogger(str(folder.path), name="tensorboard", version="")]
+    return [*([given] if isinstance(given, Logger) else given), metrics]
 
 
 def fit_to_launcher(settings: dict[str, Any], environment: Mapping[str, str]) -> None:

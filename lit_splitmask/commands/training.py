@@ -128,6 +128,7 @@ def fit(cli: RunCLI, folder: RunFolder, trainer: Trainer, module: LightningModul
             keep_metrics(folder, checkpoint)
         else:
             cli.save_resolved(folder)
+        cli.log_settings(trainer)
     with ends_with_143(trainer, _command_that_goes_on(cli, folder)):
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
 

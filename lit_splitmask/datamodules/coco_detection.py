@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -24,6 +23,7 @@ from lit_splitmask.datamodules.coco_splits import (
 )
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.datamodules.recognise import LAYOUTS, recognise
+from lit_splitmask.datamodules.settings import ImageSettings, Settings
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import local_folder
 from lit_splitmask.images.examined import Examined, examine_once, load_examined
@@ -95,7 +95,7 @@ class CocoDetection(ImageData):
         augment: DetectionAugment = DetectionAugment(),  # noqa: B008 (frozen)
         eval_batch_size: int = 1,
         index_dir: str = "runs/data",
-        **settings: Any,
+        **settings: Settings[ImageSettings],
     ) -> None:
         super().__init__(image_size=image_size, **settings)
         check_counts(eval_batch_size=eval_batch_size)

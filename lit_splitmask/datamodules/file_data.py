@@ -5,11 +5,11 @@ import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lit_splitmask.datamodules.crop_data import CropData
+from lit_splitmask.datamodules.settings import CropSettings, Settings
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import local_folder
 from lit_splitmask.images.cache import Reader, choose_store_size
@@ -52,7 +52,7 @@ class FileData(CropData):
         statistics: StatisticsKind = "imagenet",
         cache_gb: float = 8.0,
         index_dir: str = "runs/data",
-        **settings: Any,
+        **settings: Settings[CropSettings],
     ) -> None:
         super().__init__(image_size=image_size, **settings)
         self.root = local_folder(root)

@@ -10,10 +10,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from lit_splitmask.datamodules.checks import check_counts, check_enough_images
 from lit_splitmask.datamodules.pixels import PixelData
-from lit_splitmask.datamodules.trainer_length import own_max_steps
+from lit_splitmask.datamodules.settings import FullSignature
+from lit_splitmask.datamodules.trainer_length import Length, length_of
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.window import parse_window
-from lit_splitmask.loading.budget import MAX_PASSES, Budget, Schedule, resolve, steps_per_epoch, whole_epochs
+from lit_splitmask.loading.budget import MAX_PASSES, Budget, Schedule, resolve
 from lit_splitmask.loading.loader import default_num_workers, make_loader
 from lit_splitmask.loading.sampler import EvalSampler, WrapAroundSampler, check_divides
 from lit_splitmask.loading.samples import Samples
@@ -34,7 +35,7 @@ class ImageData(PixelData, ABC):
             splits; None for those of the weights that training starts from, or to measure them on the training images.
         batch_size: Images per optimizer step, over all processes and accumulated micro-batches.
         budget: How long to train; None for the paper's default.
-        num_epochs: Number of trainer epochs that the budget is cut into.
+        num_epochs: Number of trainer epochs that the budget is cut into; None for 100, or fewer, of at least ten steps.
         label_share: Share of the training images to use, the same in each class.
         seed: Seed of the order, the augmentation and the choice of ``label_share``.
         num_workers: Processes that read images; None for one less than the number of cores, at most 8.
@@ -60,7 +61,9 @@ class ImageData(PixelData, ABC):
         (6, 3, torch.Size([2, 3, 32, 32]))
     """
 
+    __signature__ = FullSignature()  # help() and editors show the settings of the base classes too
     unlabelled_share = 0.0  # JointData has more
+    crop_ratio: float | None = None  # CropData has one
     fitted_file: Callable[[str], Path] | None = None  # FileData has one
 
     def __init__(
@@ -71,7 +74,7 @@ class ImageData(PixelData, ABC):
         window: str | tuple[float, float] | None = None,
         batch_size: int = 256,
         budget: Budget | None = None,
-        num_epochs: int = 100,
+        num_epochs: int | None = None,
         label_share: float = 1.0,
         seed: int = 0,
         num_workers: int | None = None,
@@ -93,8 +96,7 @@ class ImageData(PixelData, ABC):
         self._only_predicts = False
         self._source: Source | None = None
         self._train: Samples | None = None
-        self._schedule: Schedule | None = None
-        self._installed_steps: int | None = None
+        self._length: Length | None = None
 
     @abstractmethod
     def open_source(self) -> Source:
@@ -128,7 +130,8 @@ class ImageData(PixelData, ABC):
         self._train = self.choose_training(everything)
         is_fit = stage in (None, "fit")
         if is_fit or len(self._train):
-            self._schedule = self._schedule_for_trainer() if is_fit else self._schedule_of(self.budget)
+            trainer = self.trainer if is_fit else None
+            self._length = length_of(trainer, self.budget, self._schedule_of, self.num_epochs, self._length)
         if is_fit:
             check_divides(self.batch_size, self._world_size, self._accumulate)
             rank_zero_info(self.schedule.describe())
@@ -136,19 +139,6 @@ class ImageData(PixelData, ABC):
     def choose_training(self, everything: Samples) -> Samples:
         """The training images to use, of ``everything`` that the training split holds."""
         return everything.share(self.label_share, self.seed)
-
-    def _schedule_for_trainer(self) -> Schedule:
-        schedule = self._schedule_of(self.budget)
-        if self.budget is None or self.budget.steps is None:
-            schedule = whole_epochs(schedule, self.num_epochs)  # Lightning does not validate after a partial epoch
-        if self.trainer is None:
-            return schedule
-        max_steps = own_max_steps(self.trainer, self.budget, schedule, self.num_epochs, self._installed_steps)
-        if max_steps is not None:
-            return self._schedule_of(Budget(steps=max_steps))
-        self._installed_steps = schedule.steps
-        self.trainer.fit_loop.epoch_loop.max_steps = schedule.steps
-        return schedule
 
     def _schedule_of(self, budget: Budget | None) -> Schedule:
         return resolve(budget, *self.pass_and_step(), table_passes=self.table_passes, max_passes=self.max_passes)
@@ -170,14 +160,18 @@ class ImageData(PixelData, ABC):
     @property
     def schedule(self) -> Schedule:
         """The budget in images, passes and steps."""
-        if self._schedule is None:
+        return self._checked_length.schedule
+
+    @property
+    def _checked_length(self) -> Length:
+        if self._length is None:
             raise UserError("The datamodule has no schedule yet: call prepare_data() and setup('fit') first.")
-        return self._schedule
+        return self._length
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps per trainer epoch."""
-        return steps_per_epoch(self.schedule.steps, self.num_epochs)
+        return self._checked_length.steps_per_epoch
 
     @property
     def source(self) -> Source:

@@ -52,6 +52,11 @@ class ImageFolder(OwnData):
             UserError: The folder cannot be used, has changed, was split with other options, or holds label maps.
         """
         options, tree = self.split_options, Tree.read(self.root)
+        if options.labels == "several":
+            raise UserError(
+                "data.splits.labels=several is for lists: a folder gives each image one label. Write a CSV file and pass --data "
+                "Manifest --data.manifest FILE.csv, or leave it out."
+            )
         if options.layout == "auto":
             if looks_like_segmentation(self.root, tree):
                 images = folders_of_images(self.root, tree)

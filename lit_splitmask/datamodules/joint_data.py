@@ -8,6 +8,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 
 from lit_splitmask.datamodules.image_data import ImageData
+from lit_splitmask.datamodules.settings import ImageSettings, Settings
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.split import nested_share
 from lit_splitmask.loading.loader import make_loader
@@ -25,6 +26,7 @@ class JointData(ImageData):
     the images with labels: a pass is a pass over these, and ``batch_size`` is the total of both kinds.
 
     Args:
+        image_size: Side of the crops, in pixels.
         unlabelled_share: Share of each batch that is images without labels, in [0, 1). A process has at least one image of each
             kind in a batch. 0 does not tell the kinds apart. Without images of the second kind, all images have labels.
         **settings: Settings of :class:`ImageData`.
@@ -33,8 +35,10 @@ class JointData(ImageData):
         UserError: ``unlabelled_share`` is outside [0, 1), or a setting of :class:`ImageData` is out of range.
     """
 
-    def __init__(self, *, unlabelled_share: float = 0.0, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(
+        self, *, image_size: int = 224, unlabelled_share: float = 0.0, **settings: Settings[ImageSettings]
+    ) -> None:
+        super().__init__(image_size=image_size, **settings)
         if not 0 <= unlabelled_share < 1:
             raise UserError(
                 f"unlabelled_share={unlabelled_share:g} must be at least 0 and less than 1: 0.5 makes half of each batch images "

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from lit_splitmask.datamodules.facts import Facts
 from lit_splitmask.datamodules.file_data import FileData
 from lit_splitmask.datamodules.lists import Listing, find_folder
 from lit_splitmask.datamodules.paper import TABLE_3
+from lit_splitmask.datamodules.settings import FileSettings, Settings
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import read_lines
 from lit_splitmask.images.decode import DecodeError, read_shape
@@ -70,7 +71,7 @@ class ListedData(FileData):
         val_share: float = 0.0,
         subset_list: str | None = None,
         download: bool = False,
-        **settings: Any,
+        **settings: Settings[FileSettings],
     ) -> None:
         super().__init__(root, image_size, **settings)
         if not 0 <= val_share < 1:

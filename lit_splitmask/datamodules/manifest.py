@@ -4,13 +4,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch.utils.data import DataLoader
 
 from lit_splitmask.annotations.manifest_rows import Rows, read_manifest
 from lit_splitmask.datamodules.own_data import OwnData
+from lit_splitmask.datamodules.settings import OwnSettings, Settings
 from lit_splitmask.errors import UserError
+from lit_splitmask.images import label_sets
 from lit_splitmask.images.build_index import make_from_lists
 from lit_splitmask.images.index import (
     FolderIndex,
@@ -41,7 +42,8 @@ class Manifest(OwnData):
         manifest: The CSV file, with a header.
         root: The folder that relative paths start from; None for the folder of the CSV file.
         image_size: Side of the crops, in pixels.
-        splits: How missing splits are cut; ``labels=none`` ignores the label column.
+        splits: How missing splits are cut; ``labels=none`` ignores the label column, and ``labels=several`` gives an image
+            any number of labels: those that a cell separates, or the columns of 0 and 1 that have a 1.
         pool: Folders of more images to pre-train on, without labels. Images with the same pixels as one of val or test are
             left out.
         **settings: Settings of :class:`FileData`, :class:`CropData` and :class:`ImageData`.
@@ -66,7 +68,7 @@ class Manifest(OwnData):
         manifest: str,
         root: str | None = None,
         image_size: int = 224,
-        **settings: Any,
+        **settings: Settings[OwnSettings],
     ) -> None:
         super().__init__(str(Path(manifest).parent) if root is None else root, image_size, **settings)
         self.manifest = Path(manifest).expanduser()
@@ -83,7 +85,7 @@ class Manifest(OwnData):
         Raises:
             UserError: The manifest or its images cannot be used, or have changed.
         """
-        rows = read_manifest(self.manifest, use_labels=self.split_options.labels != "none")
+        rows = self._read()
         found = find_listed(self.root, rows.files)
         if not has_index(self.record):
             check_listed(found, self.manifest, rows.lines)
@@ -97,6 +99,10 @@ class Manifest(OwnData):
                 "with those of the new."
             )
         return check_unchanged(index, set(found.names.values()))
+
+    def _read(self) -> Rows:
+        labels = self.split_options.labels
+        return read_manifest(self.manifest, use_labels=labels != "none", several=labels == "several")
 
     def _make(self, rows: Rows, found: ListedFiles, storing: Storing | None) -> FolderIndex:
         rows.report()
@@ -115,6 +121,11 @@ class Manifest(OwnData):
         classes = sorted(set(rows.labels.values()))
         number = {name: label for label, name in enumerate(classes)}
         labels = {file: number[rows.labels[file]] if file in rows.labels else -1 for file in rows.files}
+        strata = None
+        if self.split_options.labels == "several":
+            named = label_sets.rarest(rows.labels)
+            order = {name: stratum for stratum, name in enumerate(sorted(set(named.values())))}
+            strata = {file: order[named[file]] if file in named else -1 for file in rows.files}
         given: dict[str, list[str]] = {}
         for file, split in rows.splits.items():
             given.setdefault(split, []).append(file)
@@ -129,6 +140,7 @@ class Manifest(OwnData):
             given=given,
             groups=rows.groups,
             list_digest=digest,
+            strata=strata,
             storing=storing,
         )
 
@@ -164,6 +176,8 @@ class Manifest(OwnData):
                 one.
         """
         source = super().open_source()
+        if self.split_options.labels == "several":
+            source = self._with_sets(source)
         if not self.module_needs_labels or (self.pool and not self.unlabelled_share):  # such modules refuse that pool
             return source
         self._check_has_labels(source)
@@ -172,11 +186,29 @@ class Manifest(OwnData):
         self._report_unlabelled({name: samples for name, samples in source.splits.items() if name not in kept})
         return replace(source, splits={name: samples for name, samples in splits.items() if len(samples)})
 
+    def _with_sets(self, source: Source) -> Source:
+        """Labels as sets of classes for a module that takes them; for any other the images count as without labels.
+
+        Raises:
+            UserError: Images without labels are to be mixed into the batches.
+        """
+        if self.unlabelled_share:
+            raise UserError(
+                "data.unlabelled_share needs one label per image: leave it or data.splits.labels=several out."
+            )
+        classes = self.index.classes
+        if not getattr(getattr(self.trainer, "lightning_module", None), "takes_several_labels", False):
+            splits = {name: samples.relabelled([-1] * len(samples)) for name, samples in source.splits.items()}
+            return replace(source, splits=splits, class_names=[])
+        sets = label_sets.table(classes)
+        splits = {name: samples.with_sets(sets) for name, samples in source.splits.items()}
+        return replace(source, splits=splits, class_names=label_sets.classes_of(classes))
+
     def _check_has_labels(self, source: Source) -> None:
         if not source.class_names and self.split_options.labels == "none":
             raise UserError("data.splits.labels=none ignores the labels, which this training needs: leave it out.")
         if not source.class_names:
-            rows = read_manifest(self.manifest)
+            rows = self._read()
             others = f", and its other columns are {', '.join(rows.other_columns)}" if rows.other_columns else ""
             raise UserError(
                 f"The manifest {self.manifest} gives no image a label{others}: name the column of the classes label, or use its "

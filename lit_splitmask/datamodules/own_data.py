@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from lit_splitmask.datamodules.file_data import FileData
+from lit_splitmask.datamodules.settings import FileSettings, Settings
 from lit_splitmask.images.build_index import load_or_make
 from lit_splitmask.images.cache import Reader
 from lit_splitmask.images.index import FolderIndex, SplitOptions, folder_in, load_index
@@ -75,7 +75,7 @@ class OwnData(FileData):
         *,
         splits: SplitOptions = _DEFAULT_SPLITS,
         pool: Sequence[str] = (),
-        **settings: Any,
+        **settings: Settings[FileSettings],
     ) -> None:
         super().__init__(root, image_size, **settings)
         self.split_options = splits

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -16,6 +15,7 @@ from lit_splitmask.annotations.paired_files import PairedFile
 from lit_splitmask.annotations.pairs import Pairs, find_pairs, images_to_predict
 from lit_splitmask.augment.segment import SegmentAugment, scale_for
 from lit_splitmask.datamodules.image_data import ImageData, check_counts
+from lit_splitmask.datamodules.settings import ImageSettings, Settings
 from lit_splitmask.distributed import rank
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import local_folder
@@ -100,7 +100,7 @@ class SegmentationFolder(ImageData):
         augment: SegmentAugment | None = None,
         statistics: StatisticsKind = "imagenet",
         index_dir: str = "runs/data",
-        **settings: Any,
+        **settings: Settings[ImageSettings],
     ) -> None:
         super().__init__(image_size=image_size, **settings)
         check_shares(val_share, 0.0)

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from lit_splitmask.datamodules.checks import check_counts
 from lit_splitmask.datamodules.crop_data import CropData
+from lit_splitmask.datamodules.settings import CropSettings, Settings
 from lit_splitmask.images.cache import STORE_FACTORS
 from lit_splitmask.images.shards import ShardPlace, ShardReader, ShardRecord, shard_order
 from lit_splitmask.loading.sampler import WrapAroundSampler
@@ -53,7 +54,7 @@ class Shards(CropData):
         cache_gb: float = 100.0,
         index_dir: str = "runs/data",
         storage_options: dict[str, Any] | None = None,
-        **settings: Any,
+        **settings: Settings[CropSettings],
     ) -> None:
         super().__init__(image_size=image_size, **settings)
         check_counts(shuffle_shards=shuffle_shards)
@@ -103,8 +104,8 @@ class Shards(CropData):
         return self._by_shards(super().fitting_dataloader(num_crops))
 
     def _by_shards(self, loader: DataLoader) -> DataLoader:
-        """A loader that reads a few shards at a time; one of two kinds of images (joint training) reads all."""
-        if isinstance(loader.sampler, WrapAroundSampler):
+        """A loader that reads a few shards at a time; of two kinds of images (joint training), or balanced, it reads all."""
+        if isinstance(loader.sampler, WrapAroundSampler) and not loader.sampler.is_balanced:
             loader.sampler.permute = partial(shard_order, shards=self._shard_of_each(), together=self.shuffle_shards)
         return loader
 

@@ -102,6 +102,7 @@ def make_from_lists(
     groups: Mapping[str, str] | None = None,
     class_level: int | None = None,
     list_digest: str = "",
+    strata: Mapping[str, int] | None = None,
     storing: Storing | None = None,
 ) -> FolderIndex:
     """Scans listed images, cuts missing splits, and saves the index at ``path``.
@@ -118,6 +119,7 @@ def make_from_lists(
         groups: Group by file; images of one group stay in one split.
         class_level: Which part of a path names the class; None to store ``labels`` in the index.
         list_digest: Digest of the list that names the images.
+        strata: Class by file by which splits are cut; None for the label.
         storing: Receives the images as they are decoded.
 
     Raises:
@@ -135,7 +137,7 @@ def make_from_lists(
     shares = {"test": test_share, "val": options.val_share}
     missing = {name: share for name, share in shares.items() if share > 0 and name not in splits}
     keys = join(hashes, groups or {})
-    splits |= cut(splits.get("train", list(readable)), keys, labels, shares=missing, seed=options.seed)
+    splits |= cut(splits.get("train", list(readable)), keys, strata or labels, shares=missing, seed=options.seed)
     index = FolderIndex(
         root=root.resolve(),
         path=path,

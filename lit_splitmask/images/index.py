@@ -16,6 +16,7 @@ import numpy as np
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.columns import map_columns, write_columns
 from lit_splitmask.images.index_json import JSON_VERSION, read_json
+from lit_splitmask.images.label_sets import classes_of
 from lit_splitmask.images.layout import LabelsMode, LayoutName
 from lit_splitmask.images.names import Selection
 from lit_splitmask.images.records import Records
@@ -36,7 +37,8 @@ class SplitOptions:
     """How a folder is read and split.
 
     Args:
-        labels: ``folders`` requires class folders, ``none`` ignores them, ``auto`` uses them if there are any.
+        labels: ``folders`` requires class folders, ``none`` ignores them, ``auto`` uses them if there are any. In a list,
+            ``several`` gives an image any number of labels.
         layout: What the folder is: ``splits`` (split folders), ``classes`` (class folders), ``subfolders`` (classes named by the
             folders one level down) or ``flat`` (no labels); ``auto`` looks, and stops where two readings are about as likely.
         val_share: Share of the images for validation, if there is no folder for it.
@@ -141,6 +143,8 @@ class FolderIndex:
         """What the folder holds, in one line."""
         counts = ", ".join(f"{name} {len(files):,}" for name, files in self.splits.items())
         labelled = f"{len(self.classes)} classes" if self.classes else "no labels"
+        if self.options.get("labels") == "several":
+            labelled = f"{len(classes_of(self.classes))} classes, any number of them an image"
         height, width = self.median_size
         return f"{self.root.name}: {counts} images; {labelled}; median {height} x {width} px ({self.layout})"
 

@@ -11,6 +11,9 @@ from lit_splitmask.errors import UserError
 IMAGENET_IMAGES = 1_281_167
 IMAGENET_PASSES = 300
 MAX_PASSES = 5_000.0
+MAX_EPOCHS = 100
+MIN_STEPS = 10
+"""Least number of optimizer steps in a trainer epoch, by default: each ends with a validation and a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,11 @@ def resolve(
         images = max(1, round(images * (budget.scale or 1)))
     steps = max(1, ceil(images / batch_size))
     return Schedule(images, images / num_images, steps, batch_size, num_images, capped)
+
+
+def default_epochs(steps: int) -> int:
+    """Number of trainer epochs that ``steps`` are cut into by default: 100, or fewer if they would have less than ten steps."""
+    return max(1, min(MAX_EPOCHS, steps // MIN_STEPS))
 
 
 def steps_per_epoch(steps: int, num_epochs: int) -> int:

@@ -66,7 +66,7 @@ class IndexedImages(KeyedDataset):
             indices.append(index)
         index_tensor = torch.tensor(indices)
         images = {crop_name(n): pixels.permute(0, 3, 1, 2) for n, pixels in enumerate(crops) if pixels is not None}
-        return {**images, "label": torch.from_numpy(self.samples.labels[index_tensor.numpy()]), "index": index_tensor}
+        return {**images, "label": torch.from_numpy(self.samples.targets(index_tensor.numpy())), "index": index_tensor}
 
 
 def crop_name(number: int) -> str:

@@ -1,6 +1,7 @@
 """Samplers: which images a process reads, and in which order, as a function of the optimizer step."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 from torch.utils.data import DistributedSampler
@@ -27,6 +28,7 @@ class WrapAroundSampler(DistributedSampler):
 
     Attributes:
         permute: Makes the order of a pass from a generator and the number of images.
+        is_balanced: Whether rare classes are drawn more often than they occur.
 
     Args:
         num_images: Number of images to choose from.
@@ -66,7 +68,18 @@ class WrapAroundSampler(DistributedSampler):
         self.repeats = repeats
         self.accumulate = accumulate
         self.permute: Callable[[np.random.Generator, int], np.ndarray] = np.random.Generator.permutation
+        self.is_balanced = False
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
+
+    def balance(self, labels: np.ndarray, strength: float) -> None:
+        """Draws rare classes more often from now on; a pass keeps its length. See :func:`balanced_order`.
+
+        Args:
+            labels: (num_images,) int64, the class of each image.
+            strength: 0 draws classes as often as they occur, 1 equally often.
+        """
+        self.permute = partial(balanced_order, labels=labels, strength=strength)
+        self.is_balanced = True
 
     @property
     def loader_batch_size(self) -> int:
@@ -90,7 +103,10 @@ class WrapAroundSampler(DistributedSampler):
         if self._order[0] != pass_number:
             generator = np.random.default_rng(derive_seed(self.order_seed, "order", pass_number))
             self._order = (pass_number, self.permute(generator, self.num_images))
-        return pass_number * self.repeats + copy, int(self._order[1][index])
+        image = int(self._order[1][index])
+        if self.is_balanced:  # an image may come twice in a pass, but not with the same augmentation
+            return position, image
+        return pass_number * self.repeats + copy, image
 
 
 class MixtureSampler(DistributedSampler):
@@ -166,6 +182,48 @@ class MixtureSampler(DistributedSampler):
                 yield pass_number, self.num_labelled + index
             else:
                 yield next(labelled)
+
+
+def class_shares(counts: np.ndarray, strength: float) -> np.ndarray:
+    """The share of each class in a balanced pass: proportional to its number of images to the power of 1 - ``strength``.
+
+    Args:
+        counts: Number of images of each class; a class without images has no share.
+        strength: In [0, 1]; at 0.5 the shares follow the square root.
+
+    Returns:
+        Shares that sum to 1, float64.
+    """
+    shares = np.where(counts > 0, np.asarray(counts, dtype=np.float64) ** (1 - strength), 0.0)
+    return shares / shares.sum()
+
+
+def balanced_order(
+    generator: np.random.Generator, num_images: int, *, labels: np.ndarray, strength: float
+) -> np.ndarray:
+    """The order of a pass in which classes have the shares of :func:`class_shares`.
+
+    A class gets its share of the ``num_images`` positions, rounded down or up at random. Its images come equally often, or
+    differ by one; which come once more is drawn anew in each pass.
+
+    Args:
+        generator: Source of the random numbers.
+        num_images: Length of the pass, and number of labels.
+        labels: (num_images,) int64, the class of each image.
+        strength: As in :func:`class_shares`.
+
+    Returns:
+        (num_images,) int64, indices of images.
+    """
+    _, counts = np.unique(labels, return_counts=True)
+    ends = np.floor(np.cumsum(class_shares(counts, strength)) * num_images + generator.random()).astype(np.int64)
+    ends[-1] = num_images  # whatever the rounding of the sum
+    by_class = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    drawn = []
+    for images, places in zip(by_class, np.diff(ends, prepend=0), strict=True):
+        whole, rest = divmod(int(places), len(images))
+        drawn += [np.tile(images, whole), generator.permutation(images)[:rest]]
+    return generator.permutation(np.concatenate(drawn))
 
 
 class EvalSampler(DistributedSampler):

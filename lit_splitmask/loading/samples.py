@@ -28,17 +28,23 @@ class Samples:
         files: Names of the images, as the reader expects them.
         labels: Label of each image; -1 without a label.
         numbers: (n,) integers, the number of each image by which the reader finds it at once; None to read by name.
+        sets: (M, K) bool, the classes that each label stands for, if an image may have several; None for one class each.
 
     Raises:
         ValueError: The numbers of files and labels differ.
     """
 
     def __init__(
-        self, files: Iterable[str], labels: Sequence[int] | np.ndarray, *, numbers: np.ndarray | None = None
+        self,
+        files: Iterable[str],
+        labels: Sequence[int] | np.ndarray,
+        *,
+        numbers: np.ndarray | None = None,
+        sets: np.ndarray | None = None,
     ) -> None:
         self.files: Names | Selection = files if isinstance(files, Names | Selection) else Names(files)
         self.labels = np.asarray(labels, dtype=np.int64)
-        self.numbers = numbers
+        self.numbers, self.sets = numbers, sets
         if self.labels.shape != (len(self.files),):
             raise ValueError(f"There are {len(self.files)} files, but labels of shape {self.labels.shape}.")
 
@@ -54,7 +60,7 @@ class Samples:
             else (self.files, chosen)
         )
         numbers = None if self.numbers is None else self.numbers[chosen]
-        return Samples(Selection(files, place), self.labels[chosen], numbers=numbers)
+        return Samples(Selection(files, place), self.labels[chosen], numbers=numbers, sets=self.sets)
 
     def share(self, share: float, seed: int) -> "Samples":
         """A stratified part of the images; see :func:`nested_share`.
@@ -66,7 +72,18 @@ class Samples:
 
     def relabelled(self, labels: Sequence[int]) -> "Samples":
         """The same images with other labels."""
-        return Samples(self.files, labels, numbers=self.numbers)
+        return Samples(self.files, labels, numbers=self.numbers, sets=self.sets)
+
+    def with_sets(self, sets: np.ndarray | None) -> "Samples":
+        """The same images, whose labels stand for these sets of classes."""
+        return Samples(self.files, self.labels, numbers=self.numbers, sets=sets)
+
+    def targets(self, indices: np.ndarray) -> np.ndarray:
+        """What a batch has as ``label``: (B,) int64; or (B, K) float32 of 0 and 1 with several labels, NaN without a label."""
+        labels = self.labels[indices]
+        if self.sets is None:
+            return labels
+        return np.where(labels[:, None] < 0, np.float32("nan"), self.sets[labels].astype(np.float32))
 
     def key(self, index: int) -> str | int:
         """What the reader takes for an image: its number, or its name if there are no numbers."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lit_splitmask.models.vit import ViTConfig
+from lit_splitmask.views import INTERPOLATION
 
 _SHOWN_BY_TENSORS = ("embed_dim", "depth", "patch_size", "in_chans", "class_token")
 
@@ -51,6 +52,12 @@ def wrong_entry(info: Mapping[str, Any], channels: int) -> str | None:
     window = info.get("pixel_window", [0, 1])
     if not (isinstance(window, list) and len(window) == 2 and all(map(_is_number, window)) and window[0] < window[1]):
         return f"pixel_window is {_short(window)}, but must be two numbers, the lower first"
+    ratio = info.get("crop_ratio", 1.0)
+    if not (_is_finite(ratio) and 0 < ratio <= 1):
+        return f"crop_ratio is {_short(ratio)}, but must be more than 0 and at most 1"
+    interpolation = info.get("interpolation", INTERPOLATION)
+    if interpolation != INTERPOLATION:
+        return f"interpolation is {_short(interpolation)}, but must be {INTERPOLATION}"
     names = info.get("class_names", [])
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         return f"class_names is {_short(names)}, but must be a list of names"

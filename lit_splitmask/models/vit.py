@@ -264,6 +264,23 @@ class ViT(VisionTransformer):
         if self.config.positions == "sincos":
             self._fix_positions()
 
+    def freeze_below(self, trained_blocks: int) -> None:
+        """Freezes the embeddings and all blocks but the last ones; the final norm and the head stay trainable.
+
+        Stochastic depth is removed from the frozen blocks: their features are those of evaluation.
+
+        Args:
+            trained_blocks: Number of blocks at the end that stay trainable, from 0 to all of them.
+        """
+        frozen = self.blocks[: len(self.blocks) - trained_blocks]
+        self.patch_embed.requires_grad_(False)
+        self.pos_embed.requires_grad_(False)
+        if self.cls_token is not None:
+            self.cls_token.requires_grad_(False)
+        for block in frozen:
+            block.requires_grad_(False)
+            block.drop_path1 = block.drop_path2 = nn.Identity()
+
     def _fix_positions(self) -> None:
         table = sincos_positions(self.grid, self.embed_dim)
         prefix = torch.zeros(self.num_prefix_tokens, self.embed_dim)

@@ -19,7 +19,7 @@ from lit_splitmask.images.window import parse_window, show
 from lit_splitmask.models.vit import ViT, use_fused_attention
 from lit_splitmask.optim import OptimConfig, batch_scale, build_optimizer, half_cosine
 from lit_splitmask.seeding import derive_seed
-from lit_splitmask.views import default_statistics, network_view
+from lit_splitmask.views import INTERPOLATION, default_statistics, network_view
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ class TrainModule(LightningModule):
         self.optim, self.seed, self.in_chans = optim, seed, in_chans
         self.has_statistics = False
         self.pixel_window: tuple[float, float] | None = None
+        self.crop_ratio: float | None = None
         mean, std = default_statistics(in_chans)
         self.register_buffer("pixel_mean", torch.tensor(mean))
         self.register_buffer("pixel_std", torch.tensor(std))
@@ -65,10 +66,11 @@ class TrainModule(LightningModule):
         """What an exported file holds in addition to the backbone: tensors by name, and metadata as JSON values."""
         return {}, {}
 
-    def pixel_statistics(self) -> dict[str, list[float]]:
-        """Mean and standard deviation of the pixels per channel, and the window if there is one, as JSON values."""
+    def preprocessing(self) -> dict[str, Any]:
+        """How images become the network's input, as JSON values: mean and deviation per channel, the window, the centre crop."""
         window = {} if self.pixel_window is None else {"pixel_window": list(self.pixel_window)}
-        return {"pixel_mean": self.pixel_mean.tolist(), "pixel_std": self.pixel_std.tolist(), **window}
+        crop = {} if self.crop_ratio is None else {"crop_ratio": self.crop_ratio, "interpolation": INTERPOLATION}
+        return {"pixel_mean": self.pixel_mean.tolist(), "pixel_std": self.pixel_std.tolist(), **window, **crop}
 
     def take_statistics(self, weights: Weights) -> None:
         """Takes the pixel statistics and the window that a file of weights says."""
@@ -82,7 +84,7 @@ class TrainModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Stores which part of the module is the backbone, so that the checkpoint can serve as weights."""
         backbone = next(name for name, module in self.named_modules() if module is self.vit)
-        checkpoint[FORMAT] = {"prefix": f"{backbone}.", **describe(self.vit), **self.pixel_statistics()}
+        checkpoint[FORMAT] = {"prefix": f"{backbone}.", **describe(self.vit), **self.preprocessing()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the window of a checkpoint; says so if the images are read with another.
@@ -136,7 +138,7 @@ class TrainModule(LightningModule):
         return int(batch_size) * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
     def setup(self, stage: str) -> None:
-        """Takes the pixel statistics of the datamodule if it has any, unless loaded weights have set them.
+        """Takes the crop of evaluation of the datamodule, and its pixel statistics unless loaded weights have set them.
 
         Raises:
             UserError: The images have a different number of channels than the network, or the datamodule mixes images without
@@ -153,6 +155,8 @@ class TrainModule(LightningModule):
                 f"The datamodule gives images of {channels} channel(s), but the network takes {self.in_chans}: set "
                 "data.channels and the backbone's in_chans to the same number."
             )
+        if stage == "fit":
+            self.crop_ratio = self.data.crop_ratio
         mean, std = self.data.pixel_mean, self.data.pixel_std
         if stage == "fit" and mean is not None and std is not None and not self.has_statistics:
             self.set_statistics(mean, std)

@@ -7,15 +7,22 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from lit_splitmask.checkpoints import Weights
-from lit_splitmask.distributed import sum_over_processes, world_size
+from lit_splitmask.contract import classification_data, has_several_labels
 from lit_splitmask.errors import UserError
 from lit_splitmask.mixing import Mixing
 from lit_splitmask.models.teacher import Teacher
 from lit_splitmask.models.vit import ViT, ViTConfig
+from lit_splitmask.modules.class_scores import (
+    ClassPrecision,
+    accuracies,
+    check_same_kind,
+    mean_over_labelled,
+    soft_loss,
+)
+from lit_splitmask.modules.class_weights import ClassWeights, check_class_weights, tensor_of
 from lit_splitmask.modules.downstream import DownstreamModule
 from lit_splitmask.modules.objective_host import TrainsObjective
 from lit_splitmask.modules.probe_head import solve_head
@@ -32,6 +39,9 @@ class Classify(TrainsObjective, DownstreamModule):
     images and shares the forward pass of the classifier; any other sees the images before mixing, in a pass of its own. The
     patch features are normalised for it, as in pre-training. The classifier is exported, without the objective's own layers.
 
+    If the datamodule says that an image may have ``several_labels``, the loss is the binary cross-entropy of each class, the
+    score is the mean average precision (``val/map``), and predictions are a probability per class. The exported file says so too.
+
     The network is built when the number of classes is known: in the constructor if ``num_classes`` is given, otherwise when a
     trainer attaches a datamodule that has ``num_classes``.
 
@@ -42,9 +52,13 @@ class Classify(TrainsObjective, DownstreamModule):
         num_classes: Number of classes; ``None`` for that of the datamodule.
         optim: Optimizer and schedule; ``layer_decay`` is the layer-wise decay of the learning rate.
         drop_path: Rate of stochastic depth.
+        trained_blocks: Train the last blocks of the backbone only, this many, and what follows them: 0 for a frozen backbone,
+            ``None`` for everything. Frozen blocks have no stochastic depth, and need weights.
         mixup: Alpha of mixup; 0 switches it off.
         cutmix: Alpha of CutMix; 0 switches it off.
         label_smoothing: Fraction of the target that is spread over all classes.
+        class_weights: Factors on the training loss of images by their class: a list in the order of the classes, or ``balanced``,
+            which makes all classes count the same. The losses of evaluation have none.
         auxiliary: Makes a pre-training objective from the network, such as the class :class:`MAE`, to train beside the labels.
         auxiliary_weight: Factor on the objective's loss, more than 0.
         probe_head: Start with the solved linear probe of the training images as the head, instead of a random head (LP-FT); for
@@ -57,7 +71,9 @@ class Classify(TrainsObjective, DownstreamModule):
     Raises:
         UserError: The weights cannot be read or do not fit the backbone; the shape of the backbone is not valid; ``keep_head`` is
             set without the weights of a trained classifier, or with ``probe_head``; ``num_classes`` is less than 2;
-            ``auxiliary_weight`` is not positive; or the auxiliary objective does not accept the backbone or its own arguments.
+            ``trained_blocks`` is not a number of blocks, or is given without weights, or 0 with an auxiliary objective;
+            ``auxiliary_weight`` is not positive; ``class_weights`` are no weights; or the auxiliary objective does not accept the
+            backbone or its own arguments.
 
     Example:
         >>> shape = ViTConfig(embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32)
@@ -69,6 +85,7 @@ class Classify(TrainsObjective, DownstreamModule):
     kind = "classifier"
     backbone_prefix = ""
     needs_labels = True  # Manifest leaves out images without one
+    takes_several_labels = True
     required_images = "images with labels, each class in a folder of its own (DIR/train/<class>/… or DIR/<class>/…)"
 
     def __init__(
@@ -80,9 +97,11 @@ class Classify(TrainsObjective, DownstreamModule):
         num_classes: int | None = None,
         optim: OptimConfig = OptimConfig(lr=4e-3, reference_batch=1024, warmup=0.2, min_lr=1e-6, layer_decay=0.65),  # noqa: B008
         drop_path: float = 0.1,
+        trained_blocks: int | None = None,
         mixup: float = 0.8,
         cutmix: float = 1.0,
         label_smoothing: float = 0.1,
+        class_weights: ClassWeights = None,
         auxiliary: Callable[[ViT], Objective] | None = None,
         auxiliary_weight: float = 1.0,
         probe_head: bool = False,
@@ -90,14 +109,23 @@ class Classify(TrainsObjective, DownstreamModule):
     ) -> None:
         if keep_head and probe_head:
             raise UserError("keep_head keeps the head of the weights, and probe_head replaces it: set one of them.")
-        super().__init__(weights, backbone=backbone, optim=optim, drop_path=drop_path, seed=seed)
+        super().__init__(
+            weights, backbone=backbone, optim=optim, drop_path=drop_path, seed=seed, trained_blocks=trained_blocks
+        )
         self._mixing = {"mixup": mixup, "cutmix": cutmix, "label_smoothing": label_smoothing}
         if auxiliary_weight <= 0:
             raise UserError(
                 f"auxiliary_weight is {auxiliary_weight:g}; it must be positive. Leave auxiliary out to train without."
             )
+        if trained_blocks == 0 and auxiliary is not None:
+            raise UserError(
+                "trained_blocks=0 freezes the backbone, so the auxiliary objective has nothing to teach it: drop one of them."
+            )
+        check_class_weights(class_weights)
+        self._class_weights = class_weights
         self._make_auxiliary, self.auxiliary_weight = auxiliary, auxiliary_weight
         self.test_hits: dict[int, bool] = {}
+        self.several_labels = False
         self.auxiliary: Objective | None = None
         store_once(self, "auxiliary.backbone", "network")
         self._probe_head = probe_head
@@ -125,8 +153,27 @@ class Classify(TrainsObjective, DownstreamModule):
         return self.vit.num_classes
 
     def setup(self, stage: str) -> None:
+        several = has_several_labels(self.datamodule) if stage != "predict" else self.several_labels
+        if several and (self._make_auxiliary is not None or self._probe_head):
+            raise UserError(
+                "auxiliary and probe_head need one label per image, but here an image may have several: leave them out."
+            )
+        if self.network is None:
+            self.several_labels = several
+        check_same_kind(self.several_labels, several)
         super().setup(stage)
-        if stage == "fit" and self.auxiliary is not None:
+        if stage != "fit":
+            return
+        self.mix.class_weights = tensor_of(
+            self._class_weights,
+            self.class_names or [],
+            classification_data(self.datamodule),
+            several=self.several_labels,
+        )
+        if self.mix.class_weights is not None:
+            low, high = self.mix.class_weights.aminmax()
+            self.print(f"Weights of the classes in the loss: from {low:.3g} to {high:.3g}.")
+        if self.auxiliary is not None:
             self.attach_objective()
             self.check_objective()
 
@@ -141,6 +188,12 @@ class Classify(TrainsObjective, DownstreamModule):
 
     def holds_head(self, weights: Weights) -> bool:
         return "class_names" in weights.info and "head.weight" in weights.state
+
+    def exported_settings(self) -> dict[str, Any]:
+        return {"several_labels": True} if self.several_labels else {}
+
+    def restore_settings(self, settings: dict[str, Any]) -> None:
+        self.several_labels = bool(settings.get("several_labels"))
 
     def make_network(self, config: ViTConfig, num_classes: int) -> ViT:
         """The ViT with a linear head; also makes the auxiliary objective."""
@@ -164,15 +217,9 @@ class Classify(TrainsObjective, DownstreamModule):
         """Makes the mixing and the metrics."""
         self._match_teachers()
         self.mix = Mixing(num_classes, **self._mixing)
-        scores: dict[str, Any] = {
-            "accuracy": MulticlassAccuracy(num_classes, average="micro"),
-            "macro_accuracy": MulticlassAccuracy(num_classes, average="macro"),
-        }
-        if num_classes >= 5:
-            scores["accuracy_top5"] = MulticlassAccuracy(num_classes, average="micro", top_k=5)
-        self.val_scores = MetricCollection(dict(scores), prefix="val/")
-        self.test_scores = MetricCollection(scores, prefix="test/").clone()
+        self.val_scores, self.test_scores = accuracies(num_classes, "val/"), accuracies(num_classes, "test/")
         self.test_confusion = MulticlassConfusionMatrix(num_classes)
+        self.precision_of_classes = ClassPrecision(num_classes)
 
     def on_fit_start(self) -> None:
         """Prepares the auxiliary objective, and solves the head if that is asked for; a resumed run has it in its checkpoint.
@@ -208,7 +255,7 @@ class Classify(TrainsObjective, DownstreamModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         if self.auxiliary is None:
             images, targets = self.mix(self.normalise(batch["image"]), batch["label"])
-            loss = F.cross_entropy(self.vit(images), targets)
+            loss = soft_loss(self.vit(images), targets, self.several_labels, self.mix.class_weights)
             losses: dict[str, Tensor] = {}
         else:
             classify, views = self._classify(batch, self.auxiliary.takes_features)
@@ -233,30 +280,42 @@ class Classify(TrainsObjective, DownstreamModule):
             mixed, targets = (
                 self.mix(images, labels) if len(labels) else (images, images.new_zeros(0, self.num_classes))
             )
-            return self._mean_over_labelled(self.vit(mixed), targets), self.training_views(batch)
+            return mean_over_labelled(self.vit(mixed), targets), self.training_views(batch)
         images, sources = self.mix.mix_apart(self.normalise(batch["image"]), has_label)
         tokens = self.vit.forward_features(images)
         targets = self.mix.targets(batch["label"][has_label], sources[has_label][:, has_label])
-        loss = self._mean_over_labelled(self.vit.forward_head(tokens[has_label]), targets)
+        loss = mean_over_labelled(self.vit.forward_head(tokens[has_label]), targets)
         features = self.vit.fc_norm(tokens[:, self.vit.num_prefix_tokens :])
         views = {"images": images, "features": features, "sources": sources}
         return loss, {**self.training_views(batch), **views}
 
-    def _mean_over_labelled(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy whose mean over processes, which may have different numbers of labels, is the mean over all labels."""
-        total = F.cross_entropy(logits, targets, reduction="sum")
-        count = total.new_tensor(float(len(targets)))
-        sum_over_processes(count)
-        return total / (count.clamp(min=1) / world_size())
-
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         logits = self(batch["image"])
+        if self.several_labels:
+            self.precision_of_classes.update(logits.float().sigmoid(), batch["label"].int())
+            loss = F.binary_cross_entropy_with_logits(logits.float(), batch["label"].float())
+            self.log("val/loss", loss, sync_dist=self.trainer.world_size > 1)
+            return
         self.val_scores.update(logits, batch["label"])
         self.log("val/loss", F.cross_entropy(logits.float(), batch["label"]), sync_dist=self.trainer.world_size > 1)
         self.log_dict(self.val_scores, on_epoch=True, prog_bar=True)
 
+    def on_validation_epoch_end(self) -> None:
+        if self.several_labels:
+            self._log_precision("val")
+
+    def _log_precision(self, stage: str) -> Tensor:
+        """Logs the mean average precision over the classes that occur; the average precision of each class."""
+        per_class: Tensor = self.precision_of_classes.compute()
+        self.precision_of_classes.reset()
+        self.log(f"{stage}/map", per_class.nanmean(), prog_bar=True, sync_dist=self.trainer.world_size > 1)
+        return per_class
+
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         logits = self(batch["image"])
+        if self.several_labels:
+            self.precision_of_classes.update(logits.float().sigmoid(), batch["label"].int())
+            return
         self.test_scores.update(logits, batch["label"])
         self.test_confusion.update(logits, batch["label"])
         if "index" in batch:
@@ -269,6 +328,11 @@ class Classify(TrainsObjective, DownstreamModule):
 
     def on_test_epoch_end(self) -> None:
         """Logs the accuracy of each class; rows of ``confusion`` are true classes, columns predicted ones."""
+        if self.several_labels:
+            for name, precision in zip(self.class_names or [], self._log_precision("test"), strict=True):
+                if torch.isfinite(precision):
+                    self.log(f"test/ap/{name}", precision, sync_dist=self.trainer.world_size > 1)
+            return
         self.confusion = self.test_confusion.compute()
         self.test_confusion.reset()
         per_class = self.confusion.diag() / self.confusion.sum(dim=1)
@@ -278,4 +342,6 @@ class Classify(TrainsObjective, DownstreamModule):
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """Class probabilities (B, classes) and the images' indices (B,)."""
-        return {"probabilities": self(batch["image"]).float().softmax(dim=1), "index": batch["index"]}
+        logits = self(batch["image"]).float()
+        probabilities = logits.sigmoid() if self.several_labels else logits.softmax(dim=1)
+        return {"probabilities": probabilities, "index": batch["index"]}

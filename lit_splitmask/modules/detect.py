@@ -38,11 +38,14 @@ class Detect(DownstreamModule):
         detector: The parts after the backbone; with ``keep_head``, only the settings that choose detections are used.
         optim: Optimizer and schedule; ``layer_decay`` is the layer-wise decay of the learning rate.
         drop_path: Rate of stochastic depth.
+        trained_blocks: Train the last blocks of the backbone only, this many, and what follows them: 0 for a frozen backbone,
+            ``None`` for everything. Frozen blocks have no stochastic depth, and need weights.
         seed: Seed of the new layers, drop path and the sampling of anchors and regions.
 
     Raises:
-        UserError: The weights cannot be read or do not fit the backbone; the shape of the backbone is not valid; or
-            ``keep_head`` is set without the weights of a trained detector.
+        UserError: The weights cannot be read or do not fit the backbone; the shape of the backbone is not valid; ``keep_head``
+            is set without the weights of a trained detector; or ``trained_blocks`` is not a number of blocks, or is given without
+            weights.
 
     Example:
         >>> shape = ViTConfig(embed_dim=32, depth=4, num_heads=2, patch_size=8, image_size=64, positions="sincos")
@@ -67,9 +70,12 @@ class Detect(DownstreamModule):
         detector: DetectorConfig = DetectorConfig(),  # noqa: B008 (frozen)
         optim: OptimConfig = OptimConfig(lr=1e-4, reference_batch=16, warmup=WARM_UP, schedule="steps"),  # noqa: B008
         drop_path: float = 0.1,
+        trained_blocks: int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(weights, backbone=backbone, optim=optim, drop_path=drop_path, seed=seed)
+        super().__init__(
+            weights, backbone=backbone, optim=optim, drop_path=drop_path, seed=seed, trained_blocks=trained_blocks
+        )
         self.detector, self.masks = detector, True
         self.category_ids: list[int] = []
         self.val_scores: CocoAP | None = None

@@ -30,6 +30,8 @@ class DownstreamModule(TrainModule):
         optim: Optimizer and schedule.
         drop_path: Rate of stochastic depth.
         seed: Seed of the new layers and of everything random in the training steps.
+        trained_blocks: Number of blocks at the end of the backbone that are trained, with everything after them; the rest of the
+            backbone is frozen. ``None`` trains everything.
 
     Attributes:
         kind: Name of this kind of network; in a file the names of its tensors begin with it, except those of the backbone.
@@ -40,7 +42,8 @@ class DownstreamModule(TrainModule):
         class_names: Class names by label; None until they are known.
 
     Raises:
-        UserError: The weights cannot be read, or the shape of the backbone is not valid.
+        UserError: The weights cannot be read, the shape of the backbone is not valid, or ``trained_blocks`` is not a number of
+            its blocks, or is given without weights.
     """
 
     kind: ClassVar[str]
@@ -51,7 +54,14 @@ class DownstreamModule(TrainModule):
     network: nn.Module | None
 
     def __init__(
-        self, weights: str | None, *, backbone: ViTConfig | None, optim: OptimConfig, drop_path: float, seed: int
+        self,
+        weights: str | None,
+        *,
+        backbone: ViTConfig | None,
+        optim: OptimConfig,
+        drop_path: float,
+        seed: int,
+        trained_blocks: int | None = None,
     ) -> None:
         loaded = load_weights(weights) if weights is not None else None
         shape = backbone or (config_of(loaded) if loaded else self.default_backbone)
@@ -59,9 +69,11 @@ class DownstreamModule(TrainModule):
         if loaded is not None and config.positions == "sincos" and config_of(loaded).positions == "learned":
             log.warning("%s has learned positions, so the backbone gets them too instead of positions=sincos.", weights)
             config = replace(config, positions="learned")
+        _check_trained_blocks(trained_blocks, config, weights)
         super().__init__(optim, seed, config.in_chans)
         if loaded is not None:
             self.take_statistics(loaded)
+        self._trained_blocks = trained_blocks
         self._config, self._weights = config, loaded
         self.class_names: list[str] | None = None
         self.network = None
@@ -109,6 +121,13 @@ class DownstreamModule(TrainModule):
             )
         self.check_images()
         self._set_class_names(list(self.data.class_names))
+        if stage == "fit" and self._trained_blocks is not None:
+            sizes = [(weight.numel(), weight.requires_grad) for weight in self.parameters()]
+            trained, total = sum(size for size, is_trained in sizes if is_trained), sum(size for size, _ in sizes)
+            self.print(
+                f"Training {self._trained_blocks} of {len(self.vit.blocks)} blocks and what follows them: {trained:,} of "
+                f"{total:,} weights; the rest is frozen."
+            )
 
     def match_image_size(self) -> None:
         """Gives the backbone the image size of the datamodule, before the network is built."""
@@ -157,6 +176,8 @@ class DownstreamModule(TrainModule):
             load_into(self.vit, self._weights)
             self.report_positions(self._weights)
         self._weights = None
+        if self._trained_blocks is not None:
+            self.vit.freeze_below(self._trained_blocks)
         self.after_building(num_classes)
 
     def report_positions(self, weights: Weights) -> None:
@@ -193,6 +214,7 @@ class DownstreamModule(TrainModule):
             )
         self.restore_settings(loaded.info.get(self.kind, {}))
         self.class_names = list(loaded.info["class_names"])
+        self.crop_ratio = loaded.info.get("crop_ratio")
         self.build(len(self.class_names))
         assert self.network is not None
         head_prefix = f"{self.kind}."
@@ -203,4 +225,24 @@ class DownstreamModule(TrainModule):
                 else f"{self.backbone_prefix}{name}": value
                 for name, value in loaded.state.items()
             }
+        )
+
+
+def _check_trained_blocks(trained_blocks: int | None, config: ViTConfig, weights: str | None) -> None:
+    """Checks a number of blocks to train.
+
+    Raises:
+        UserError: It is not a number of the backbone's blocks, or there are no weights to keep.
+    """
+    if trained_blocks is None:
+        return
+    if not 0 <= trained_blocks <= (config.depth or 0):
+        raise UserError(
+            f"trained_blocks is {trained_blocks}; it must be from 0 (the backbone is frozen) to the {config.depth} blocks of the "
+            "backbone. Leave it out to train everything."
+        )
+    if weights is None:
+        raise UserError(
+            f"trained_blocks={trained_blocks} would freeze a part of the backbone at its random initial weights: give "
+            "pre-trained weights (--weights FILE), or leave it out."
         )

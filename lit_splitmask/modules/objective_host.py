@@ -172,16 +172,14 @@ class TrainsObjective(TrainModule):
                 "(tokenizer.init_args.pixels=centred, signed=true for random projection), random patches or k-means.",
                 statistics,
             )
-        if self.logger is not None:
-            self.logger.log_metrics(
-                {
-                    "words/used": float(statistics.words_used),
-                    "words/perplexity": statistics.perplexity,
-                    "words/top_share": statistics.top_share,
-                    "words/entropy": statistics.entropy,
-                },
-                step=self.trainer.global_step,
-            )
+        logged = {
+            "words/used": float(statistics.words_used),
+            "words/perplexity": statistics.perplexity,
+            "words/top_share": statistics.top_share,
+            "words/entropy": statistics.entropy,
+        }
+        for logger in self.trainer.loggers:
+            logger.log_metrics(logged, step=self.trainer.global_step)
 
     def _num_train_images(self) -> int:
         known = self.data.num_train_images

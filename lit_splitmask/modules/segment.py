@@ -43,11 +43,14 @@ class Segment(DownstreamModule):
         auxiliary_weight: Weight of the auxiliary head's loss.
         optim: Optimizer and schedule.
         drop_path: Rate of stochastic depth.
+        trained_blocks: Train the last blocks of the backbone only, this many, and what follows them: 0 for a frozen backbone,
+            ``None`` for everything. Frozen blocks have no stochastic depth, and need weights.
         seed: Seed of the new layers, dropout and drop path.
 
     Raises:
         UserError: The weights cannot be read or do not fit the backbone; the shape of the backbone is not valid; ``keep_head`` is
-            set without the weights of a trained segmenter; or ``num_classes`` is less than 2.
+            set without the weights of a trained segmenter; ``num_classes`` is less than 2; or ``trained_blocks`` is
+            not a number of blocks, or is given without weights.
 
     Example:
         >>> shape = ViTConfig(embed_dim=32, depth=4, num_heads=2, patch_size=8, image_size=32)
@@ -74,11 +77,15 @@ class Segment(DownstreamModule):
             lr=7e-4, reference_batch=16, warmup=1500 / 160_000, min_lr=0.0, layer_decay=0.65, schedule="poly"
         ),
         drop_path: float = 0.1,
+        trained_blocks: int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(weights, backbone=backbone, optim=optim, drop_path=drop_path, seed=seed)
+        super().__init__(
+            weights, backbone=backbone, optim=optim, drop_path=drop_path, seed=seed, trained_blocks=trained_blocks
+        )
         self.channels, self.dropout, self.auxiliary_weight = channels, dropout, auxiliary_weight
         self.void: int | None = None
+        self.short_side: int | None = None
         self.values: list[int] | None = None
         self.colours: list[list[int]] | None = None
         if keep_head:
@@ -106,6 +113,7 @@ class Segment(DownstreamModule):
         data = segmentation_data(self.datamodule)
         if self.void is None and data is not None:
             self.void = data.void
+            self.short_side = getattr(data, "short_side", None)
             self.values = getattr(data, "map_values", None)
             self.colours = getattr(data, "map_colours", None)
 
@@ -142,11 +150,13 @@ class Segment(DownstreamModule):
 
     def exported_settings(self) -> dict[str, Any]:
         settings = {"channels": self.channels, "void": self.void, "values": self.values, "colours": self.colours}
+        settings["short_side"] = self.short_side
         return {name: value for name, value in settings.items() if value is not None or name == "void"}
 
     def restore_settings(self, settings: dict[str, Any]) -> None:
         self.channels, self.void = settings["channels"], settings["void"]
         self.values, self.colours = settings.get("values"), settings.get("colours")
+        self.short_side = settings.get("short_side")
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of whole images: (1, C, H, W) uint8 -> (1, K, H, W) float32, by sliding windows."""

@@ -131,10 +131,13 @@ def test_one_column_for_each_class_is_read(tmp_path: Path) -> None:
     [
         (
             ["path,rust,scab", "1.png,1,0", "2.png,1,1"],
-            "Row 3 .* columns rust and scab: several labels per image are not",
+            "Row 3 .* columns rust and scab: one label per image .*labels several",
         ),
         (["path,rust,scab", "1.png,1,0", "2.png,0,0"], "Row 3 .* has no 1 in the columns rust, scab"),
-        (["path,label", "1.png,a", "2.png,a|b"], "Row 3 .* 2.png several labels, 'a' and 'b'.* not supported"),
+        (
+            ["path,label", "1.png,a", "2.png,a|b"],
+            "Row 3 .* 2.png several labels, 'a' and 'b'.* pass --data.splits.labels several",
+        ),
         (["path,label", "1.png,a", "2.png,a b", "3.png,a c"], "two ways: 'a b' .row 3. may be one class.*'a_b'"),
     ],
 )

@@ -21,6 +21,7 @@ COMMANDS = (
     "compare",
     "probe",
     "embed",
+    "export",
     "recipes",
     "convert-dalle",
     "fit",

@@ -149,7 +149,7 @@ def test_another_label_split_or_group_is_a_change_but_another_order_is_not(write
         (["1.png,a", "2.png,b"], "first line looks like an image"),
         (["path,label"], "0 rows"),
         (["path", "1.png", "1.png"], r"1.png in more than one row \(rows 2, 3\): give"),
-        (["path,label", "1.png,a", "1.png,b"], "several labels of one image, they are not supported"),
+        (["path,label", "1.png,a", "1.png,b"], "several labels of one image, put them into one cell"),
         (["path,label", "1.png,a", ",b"], "Row 3 of .* has no path"),
         (["path", "1\0.png"], "Row 2 of .* NUL"),
         (["path,label", "1.png,a,b"], "Row 2 of .* has 3 cells, but the header has 2"),

@@ -112,6 +112,16 @@ def test_a_share_of_the_labels_keeps_the_order_by_shards(written: Path) -> None:
     assert np.count_nonzero(np.diff(seen)) == len(set(seen)) - 1
 
 
+def test_a_balanced_order_is_not_replaced_by_the_order_by_shards(written: Path) -> None:
+    data = opened(written, balance=1.0, shuffle_shards=1, batch_size=1, budget=Budget(passes=1), num_epochs=1)
+    assert data._record is not None
+    shard_of = np.repeat(np.arange(3), data._record.splits["train"].shards)
+    batches_seen = list(data.train_dataloader())
+    labels = [int(batch["label"]) for batch in batches_seen]
+    assert max(labels.count(n) for n in range(3)) - min(labels.count(n) for n in range(3)) <= 1
+    assert np.count_nonzero(np.diff(shard_of[[int(batch["index"]) for batch in batches_seen]])) > 2
+
+
 def test_a_run_on_shards_resumes_bit_for_bit_in_the_middle_of_a_pass(written: Path, tmp_path: Path) -> None:
     whole = classifier()
     keeps = ModelCheckpoint(tmp_path, filename="half", every_n_train_steps=4)
@@ -142,6 +152,14 @@ def test_a_folder_that_holds_something_is_not_overwritten(written: Path, capsys:
     shapes = str(written / "shapes")
     assert main(["shard", "--data.root", shapes, "--out", shapes, *options]) == 1
     assert "shapes is not empty" in capsys.readouterr().err
+
+
+def test_several_labels_an_image_are_not_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw(tmp_path / "1.png", 1)
+    (tmp_path / "list.csv").write_text("path,label\n1.png,a|b\n")
+    given = ["--data", "Manifest", "--data.manifest", str(tmp_path / "list.csv"), "--data.splits.labels", "several"]
+    assert main(["shard", *given, "--out", str(tmp_path / "shards")]) == 1
+    assert "shard writes one label per image" in capsys.readouterr().err
 
 
 def test_without_litdata_the_way_to_install_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,15 @@ def logged(self, losses, *arguments, **settings):
     log_training(self, losses, *arguments, **settings)
 
 TrainModule.log_training = logged
-with open("pids", "a") as file:
-    file.write(f"{rank} {os.getpid()}\\n")
 from lit_splitmask import cli
 run = cli._run
-cli._run = lambda arguments: run(arguments[1:])  # Lightning starts the other process with the same arguments
+
+def run_after_noting_the_pid(arguments):  # signals are handled from here on
+    with open("pids", "a") as file:
+        file.write(f"{rank} {os.getpid()}\\n")
+    return run(arguments[1:])  # Lightning starts the other process with the same arguments
+
+cli._run = run_after_noting_the_pid
 sys.exit(cli.main())
 """
 
@@ -113,6 +118,25 @@ def test_sigterm_stops_both_processes_in_the_same_step(to: str, place: Path) -> 
     assert f"--name {name} --resume" in said
     assert not broken_checkpoints(place / "runs" / name)
     assert list((place / "runs" / name).rglob("last.ckpt"))
+
+
+@pytest.mark.parametrize("delay", [0.0, 1.0])
+@pytest.mark.parametrize("to", ["first", "second"])
+def test_sigterm_before_the_first_step_ends_both_processes_with_a_word(to: str, delay: float, place: Path) -> None:
+    words = [*first_command("pretrain", f"before-{to}-{delay:g}"), *LONG]
+    process = start_two("none", words, place)
+    pids = place / "pids"
+    wait_for(lambda: pids.is_file() and len(pids.read_text().splitlines()) == 2, 120)
+    time.sleep(delay)
+    ids = dict(line.split() for line in pids.read_text().splitlines())
+    os.kill(int(ids["0" if to == "first" else "1"]), signal.SIGTERM)
+    said = end(process, 60)
+    assert "Traceback" not in said, said
+    assert "stopped by SIGTERM" in said
+    # Until the second process has connected, the first hears no signal, and Lightning kills it: the second has said why.
+    assert process.returncode == 143 or (to == "second" and process.returncode == -signal.SIGKILL), said
+    if process.returncode == 143:
+        assert "lit-splitmask pretrain" in said
 
 
 def test_the_full_disk_of_one_process_ends_both(place: Path) -> None:

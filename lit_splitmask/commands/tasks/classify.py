@@ -19,11 +19,15 @@ def report(found: TaskReport) -> list[str]:
     if not found.trainer.is_global_zero:
         return []
     assert isinstance(found.module, Classify)
-    names, confusion = found.module.class_names or [], found.module.confusion.tolist()
-    written = found.write("test.json", {"scores": scores, "classes": names, "confusion": confusion})
-    table = found.table("test", "accuracy")
+    several = found.module.several_labels
+    values = {"scores": scores, "classes": found.module.class_names or []}
+    written = found.write("test.json", values | ({} if several else {"confusion": found.module.confusion.tolist()}))
+    table = found.table("test", "average precision" if several else "accuracy")
     for key, value in scores.items():
-        table.add_row(key.removeprefix("test/").removeprefix("accuracy/").replace("_", " "), f"{100 * value:.1f} %")
+        table.add_row(
+            key.removeprefix("test/").removeprefix("accuracy/").removeprefix("ap/").replace("_", " "),
+            f"{100 * value:.1f} %",
+        )
     found.show(table, "test")
     return [written]
 

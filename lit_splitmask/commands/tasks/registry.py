@@ -33,24 +33,26 @@ class Task:
         module: Class of the LightningModule.
         datamodules: Classes of the datamodules for this task alone.
         default_recipe: Chooses the recipe for the folder of a command if the user names none.
-        monitor: Score by which the best checkpoint is chosen; higher is better.
+        monitors: Scores by which the best checkpoint can be chosen; the first is the usual one.
         weights: Name of the exported file.
         crops_follow_weights: Whether crops have the size that the weights were trained at, unless the user gives another.
         report: Evaluates the best weights and prints the scores; returns the files written.
         predict_data: Settings of the datamodule for predicting other images.
         writer: Makes the callback that writes predictions to a path, or to the task's default path.
+        export_format: The format of ``export`` to recommend; None if these networks cannot be exported.
     """
 
     name: str
     module: type[TrainModule]
     datamodules: tuple[str, ...]
     default_recipe: Callable[[Request], recipe_choice.Choice]
-    monitor: str
+    monitors: tuple[str, ...]
     weights: str
     crops_follow_weights: bool
     report: Callable[[TaskReport], list[str]]
     predict_data: Callable[[Any, Any], dict[str, Any]]
     writer: Callable[[str | None], Callback]
+    export_format: str | None
 
     @property
     def usual_datamodule(self) -> str:
@@ -101,12 +103,13 @@ TASKS = {
                 datamodules.glance(_folder_of(request)).num_images // 2,  # the other half are label maps
                 torch.cuda.is_available(),
             ),
-            monitor="val/miou",
+            monitors=("val/miou", "val/pixel_accuracy", "val/loss"),
             weights="segmenter.safetensors",
             crops_follow_weights=False,
             report=segment.report,
             predict_data=segment.predict_data,
             writer=lambda path: callbacks.LabelMapWriter(path or "predictions"),
+            export_format="onnx",
         ),
         Task(
             name="detect",
@@ -115,24 +118,26 @@ TASKS = {
             default_recipe=lambda request: recipe_choice.choose_detection(
                 datamodules.glance(_folder_of(request)).num_images, torch.cuda.is_available()
             ),
-            monitor="val/box/AP",
+            monitors=("val/box/AP", "val/box/AP50", "val/mask/AP", "val/mask/AP50"),
             weights="detector.safetensors",
             crops_follow_weights=False,
             report=detect.report,
             predict_data=detect.predict_data,
             writer=lambda path: callbacks.CocoResults(path or "predictions.json"),
+            export_format=None,
         ),
         Task(
             name="classify",
             module=modules.Classify,
             datamodules=(),
             default_recipe=_classification_recipe,
-            monitor="val/accuracy",
+            monitors=("val/accuracy", "val/macro_accuracy", "val/loss"),
             weights="classifier.safetensors",
             crops_follow_weights=True,
             report=classify.report,
             predict_data=classify.predict_data,
             writer=lambda path: callbacks.PredictionWriter(path or "predictions.csv"),
+            export_format="timm",
         ),
     )
 }

@@ -1,0 +1,1 @@
+"""``lit-splitmask export``: a trained network for use without this project."""
