@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lit_splitmask.allocator import keep_freed_memory
@@ -15,7 +16,7 @@ from lit_splitmask.checkpoints import FORMAT, Weights, describe
 from lit_splitmask.contract import TrainingData, training_data
 from lit_splitmask.distributed import mean_over_processes
 from lit_splitmask.errors import UserError
-from lit_splitmask.images.window import parse_window, show
+from lit_splitmask.images.window import Window, parse_window, show
 from lit_splitmask.models.vit import ViT, use_fused_attention
 from lit_splitmask.optim import OptimConfig, batch_scale, build_optimizer, half_cosine
 from lit_splitmask.seeding import derive_seed
@@ -46,7 +47,7 @@ class TrainModule(LightningModule):
         super().__init__()
         self.optim, self.seed, self.in_chans = optim, seed, in_chans
         self.has_statistics = False
-        self.pixel_window: tuple[float, float] | None = None
+        self.pixel_window: Window | None = None
         self.crop_ratio: float | None = None
         mean, std = default_statistics(in_chans)
         self.register_buffer("pixel_mean", torch.tensor(mean))
@@ -87,17 +88,17 @@ class TrainModule(LightningModule):
         checkpoint[FORMAT] = {"prefix": f"{backbone}.", **describe(self.vit), **self.preprocessing()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes the window of a checkpoint; says so if the images are read with another.
+        """Takes the window of a checkpoint, with which a training goes on; evaluation says so if images are read with another.
 
         Raises:
-            UserError: The window is none.
+            UserError: The window is none, or a training that goes on reads the images with another.
         """
         window = parse_window((checkpoint.get(FORMAT) or {}).get("pixel_window"))
-        if window is None:
-            return
         if self._trainer is not None:
+            if self.trainer.state.fn == TrainerFn.FITTING:
+                self._check_resumed_window(window)
             self._compare_window(window)
-        self.pixel_window = window
+        self.pixel_window = window or self.pixel_window
 
     def configure_model(self) -> None:
         """Chooses the attention and the memory allocation that are faster on the trainer's device."""
@@ -170,7 +171,7 @@ class TrainModule(LightningModule):
             if stage == "fit":
                 self.pixel_window = window
 
-    def _compare_window(self, trained: tuple[float, float] | None) -> None:
+    def _compare_window(self, trained: Window | None) -> None:
         """Says so if images are read with another window than those that weights were trained on."""
         window = self.data.pixel_window
         if window is not None and trained is not None and window != trained:
@@ -180,6 +181,20 @@ class TrainModule(LightningModule):
                 show(trained),
                 show(trained),
             )
+
+    def _check_resumed_window(self, trained: Window | None) -> None:
+        window = self.data.pixel_window
+        if window is None or window == trained:
+            return
+        way = (
+            "leave data.window out, or start a new run"
+            if trained is None
+            else f"give --data.window={show(trained)}, or leave it out"
+        )
+        raise UserError(
+            f"The run to resume read its images with {'no window' if trained is None else f'the window {show(trained)}'}, and now "
+            f"they are read with {show(window)}: {way}."
+        )
 
     def set_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Sets the mean and standard deviation per channel that normalise images, of pixels in [0, 1]."""

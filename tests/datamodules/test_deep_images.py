@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from coco_sets import write_set
 from deep_images import deep_folder, deep_values, write_deep, write_dicom
+from lightning.pytorch.callbacks import LambdaCallback
 from PIL import Image
 from scenes import scene_data, write_scenes
 from tiny_runs import classifier, image_data, one_thread, tiny_trainer  # noqa: F401
@@ -16,9 +18,11 @@ from lit_splitmask.callbacks import ExportWeights
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.cli import main
 from lit_splitmask.datamodules import Budget, CocoDetection, ImageFolder, Shards
+from lit_splitmask.errors import UserError
 from lit_splitmask.images import scan
 from lit_splitmask.images.decode import decode, read_pixels
 from lit_splitmask.images.statistics import measure_window
+from lit_splitmask.images.window import show
 from lit_splitmask.modules import Classify
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
@@ -198,6 +202,38 @@ def test_a_checkpoint_says_its_window(root: Path, tmp_path: Path, caplog: pytest
     )
     assert "the weights were trained with 100,3000" in caplog.text
     assert load_weights(tmp_path / "last.ckpt").info["pixel_window"] == [100, 3000]
+
+
+def resume(root: Path, checkpoint: Path, **data: Any) -> ImageFolder:
+    """Goes on from step 1 to step 2."""
+    images = image_data(root, steps=2, num_epochs=2, **data)
+    trainer, module = tiny_trainer(checkpoint.parent, limit_val_batches=0), classifier(num_classes=2)
+    trainer.fit(module, datamodule=images, ckpt_path=checkpoint, weights_only=True)
+    assert trainer.global_step == 2
+    assert module.pixel_window == images.pixel_window
+    return images
+
+
+@pytest.mark.parametrize("given", [None, "100,3000"])
+def test_a_resumed_run_has_the_window_of_its_beginning(root: Path, tmp_path: Path, given: str | None) -> None:
+    begun, path = image_data(root, steps=2, num_epochs=2, window=given), tmp_path / "last.ckpt"
+    trainer = tiny_trainer(tmp_path, limit_val_batches=0)
+    stop = LambdaCallback(on_train_epoch_end=lambda trainer, _: setattr(trainer, "should_stop", True))
+    trainer.callbacks.append(stop)  # type: ignore[attr-defined]
+    trainer.fit(classifier(num_classes=2), datamodule=begun)
+    trainer.save_checkpoint(path)
+    assert trainer.global_step == 1
+    shutil.rmtree(tmp_path / "index")  # with the measured window
+    assert resume(root, path, window=given).pixel_window == begun.pixel_window
+    assert begun.pixel_window is not None
+    said = rf"read its images with the window {show(begun.pixel_window)}, and now they are read with 5,500: give --data\.window="
+    with pytest.raises(UserError, match=said):
+        resume(root, path, window="5,500")
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["lit_splitmask"]["pixel_window"]  # as of a run on images that had no window
+    torch.save(checkpoint, path)
+    with pytest.raises(UserError, match=r"with no window, and now they are read with 5,500: leave data\.window out"):
+        resume(root, path, window="5,500")
 
 
 def make_deep(folder: Path) -> None:

@@ -51,6 +51,11 @@ class Trained:
         return _shortest(self.weights.info["pixel_std"])
 
     @property
+    def window(self) -> list[float] | None:
+        """The values of images of more than 8 bits that are black and white; None if the network was trained without a window."""
+        return self.weights.info.get("pixel_window")
+
+    @property
     def class_names(self) -> list[str]:
         """Names of the classes; empty for a backbone, and if the file has none."""
         return [] if self.kind == "backbone" else list(self.weights.info.get("class_names", []))
