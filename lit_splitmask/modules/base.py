@@ -186,14 +186,12 @@ class TrainModule(LightningModule):
         window = self.data.pixel_window
         if window is None or window == trained:
             return
-        way = (
-            "leave data.window out, or start a new run"
-            if trained is None
-            else f"give --data.window={show(trained)}, or leave it out"
-        )
+        if trained is None:
+            had, way = "no window", "leave data.window out, or start a new run"
+        else:
+            had, way = f"the window {show(trained)}", f"give --data.window={show(trained)}, or leave it out"
         raise UserError(
-            f"The run to resume read its images with {'no window' if trained is None else f'the window {show(trained)}'}, and now "
-            f"they are read with {show(window)}: {way}."
+            f"The run to resume read its images with {had}, and now they are read with {show(window)}: {way}."
         )
 
     def set_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
