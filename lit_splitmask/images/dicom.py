@@ -1,5 +1,7 @@
 """DICOM as one of Pillow's formats: a single image with its true values. pydicom reads the files (extra ``medical``)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from io import BytesIO
@@ -32,6 +34,9 @@ _PIXEL_TAGS = (
 )
 _MOST_BESIDE = 2**26
 """Bytes that a file may have beside its pixels."""
+
+
+_INSTALL = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or save it uncompressed"
 
 
 class DicomError(ValueError):
@@ -67,24 +72,33 @@ class DicomImageFile(ImageFile.ImageFile):
         if not has_pydicom():
             raise DicomError("it is DICOM, which is read with pydicom: pip install 'lit-splitmask[medical]'")
         self._is_decoded = False
-        try:
+        with _damage_named():
             self._mode, self._size = _describe(self.fp)
-        except DicomError:
-            raise
-        except Exception as error:  # pydicom raises nearly anything on damaged files
-            raise DicomError(f"it is damaged DICOM ({type(error).__name__}: {error})") from error
 
     def load(self) -> Any:
         """Decodes the pixels, the first time."""
         if not self._is_decoded:
             assert self.fp is not None
-            pixels = _read(self.fp, self.size, self.mode)
+            with _damage_named():
+                pixels = _read(self.fp, self.size, self.mode)
             self.im, self._is_decoded = Image.fromarray(pixels).im, True
         return Image.Image.load(self)
 
 
 Image.register_open(FORMAT, DicomImageFile)
 Image.register_extensions(FORMAT, list(EXTENSIONS))
+
+
+@contextmanager
+def _damage_named() -> Iterator[None]:
+    """Names damage, at which pydicom raises nearly anything."""
+    try:
+        yield
+    except (DicomError, MemoryError, Image.DecompressionBombError):
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split())
+        raise DicomError(f"it is damaged or truncated DICOM ({type(error).__name__}: {why})") from error
 
 
 def _describe(file: Any) -> tuple[str, tuple[int, int]]:
@@ -147,13 +161,16 @@ def _read(file: Any, size: tuple[int, int], mode: str) -> np.ndarray:
     except NotImplementedError:
         decodable = False
     if not decodable:
-        raise DicomError(
-            f"its pixels are compressed ({syntax.name}), and no decoder for that is installed: pip install pylibjpeg "
-            "pylibjpeg-libjpeg pylibjpeg-openjpeg, or save it uncompressed"
-        )
+        raise DicomError(f"its pixels are compressed ({syntax.name}), and no decoder for that is installed: {_INSTALL}")
     if syntax.is_encapsulated:
         _check_compressed(dataset.PixelData, size)
-    pixels = pixel_array(dataset)
+    try:
+        pixels = pixel_array(dataset)
+    except RuntimeError as error:  # every decoder that is installed gave up; the last line says why
+        why = str(error).splitlines()[-1].strip()
+        raise DicomError(
+            f"its pixels are compressed ({syntax.name}), and no installed decoder reads them ({why}): {_INSTALL}"
+        ) from error
     if pixels.shape[:2] != size[::-1]:
         raise DicomError(f"its pixels are of shape {pixels.shape}, and its header says {size[1]} x {size[0]}")
     if dataset.PhotometricInterpretation == "PALETTE COLOR":

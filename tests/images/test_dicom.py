@@ -105,6 +105,18 @@ def test_a_missing_decoder_is_named_and_the_image_counts_as_unreadable(
         scan(tmp_path, ["b.dcm"], 0.5)
 
 
+def test_a_decoder_that_gives_up_is_one_line(tmp_path: Path) -> None:
+    path = compressed(tmp_path / "a.dcm", Image.new("L", (16, 16)), "JPEG", JPEGBaseline8Bit)
+    content = path.read_bytes()
+    start_of_frame = content.index(b"\xff\xc0\0\x0b\x08")
+    path.write_bytes(content[: start_of_frame + 4] + b"\x0c" + content[start_of_frame + 5 :])  # 12 bits
+    with pytest.raises(
+        DecodeError, match=r"no installed decoder reads them \(pillow: .*\): pip install pylibjpeg"
+    ) as error:
+        decode(path)
+    assert "\n" not in str(error.value)
+
+
 def test_without_pydicom_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_dicom(tmp_path / "a.dcm", VALUES)
     monkeypatch.setattr(dicom, "has_pydicom", lambda: False)
