@@ -53,8 +53,6 @@ def quiet() -> None:
 
     for pattern in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=pattern)
-    warnings.filterwarnings("ignore", module="pydicom")  # details of a file that is read all the same
-    logging.getLogger("pydicom").setLevel(logging.ERROR)
     for name in ("lightning.pytorch", "lightning.fabric", "litdata"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if not logging.getLogger().handlers:

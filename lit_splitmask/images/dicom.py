@@ -1,5 +1,7 @@
 """DICOM as one of Pillow's formats: a single image with its true values. pydicom reads the files (extra ``medical``)."""
 
+import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -49,6 +51,15 @@ def has_pydicom() -> bool:
     return find_spec("pydicom") is not None
 
 
+@cache
+def _silence_pydicom() -> None:
+    """Silences what it says of files that are read all the same, and its stack traces of others, whose errors say why."""
+    import pydicom.config  # noqa: F401  # sets the level of its log
+
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="pydicom")
+
+
 def is_dicom(head: bytes) -> bool:
     """Whether a file with these first bytes is DICOM."""
     return head[_MARK_AT : _MARK_AT + len(_MARK)] == _MARK
@@ -71,6 +82,7 @@ class DicomImageFile(ImageFile.ImageFile):
             raise SyntaxError("not a DICOM file")
         if not has_pydicom():
             raise DicomError("it is DICOM, which is read with pydicom: pip install 'lit-splitmask[medical]'")
+        _silence_pydicom()
         self._is_decoded = False
         with _damage_named():
             self._mode, self._size = _describe(self.fp)

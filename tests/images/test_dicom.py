@@ -105,7 +105,7 @@ def test_a_missing_decoder_is_named_and_the_image_counts_as_unreadable(
         scan(tmp_path, ["b.dcm"], 0.5)
 
 
-def test_a_decoder_that_gives_up_is_one_line(tmp_path: Path) -> None:
+def test_a_decoder_that_gives_up_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = compressed(tmp_path / "a.dcm", Image.new("L", (16, 16)), "JPEG", JPEGBaseline8Bit)
     content = path.read_bytes()
     start_of_frame = content.index(b"\xff\xc0\0\x0b\x08")
@@ -115,6 +115,7 @@ def test_a_decoder_that_gives_up_is_one_line(tmp_path: Path) -> None:
     ) as error:
         decode(path)
     assert "\n" not in str(error.value)
+    assert not caplog.text  # pydicom logs a stack trace
 
 
 def test_without_pydicom_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
