@@ -50,7 +50,7 @@ def test_the_code_in_a_card_reads_an_xray_through_the_window_of_training(dtype: 
 def test_card_and_configuration_give_the_window(tmp_path: Path) -> None:
     trained = exported_timm(tmp_path, pixel_window=list(WINDOW))
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "images of more than 8 bits: their values from 100,2000.5 become 0–255" in card
+    assert "images of more than 8 bits: their values from 100 to 2000.5 become 0–255" in card
     assert "timm and transformers do not do that" in card
     assert json.loads((tmp_path / "out" / "config.json").read_text())["pixel_window"] == list(WINDOW)
     assert plain_config(trained)["pixel_window"] == list(WINDOW)
