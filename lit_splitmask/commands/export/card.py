@@ -88,8 +88,8 @@ def _depth(trained: Trained, format_name: str) -> str:
         return "images of 8 bits; the network knows no window for more, so scale their values to 0–255 first"
     low, high = show(trained.window).split(",")
     text = (
-        f"images of more than 8 bits: their values from {low} to {high} become 0–255, and what lies outside is cut off, as in the "
-        "code above; of DICOM, the values after rescale slope and intercept, MONOCHROME1 inverted"
+        f"images of more than 8 bits: their values from {low} to {high} become 0–255, and what lies outside is cut off, as in "
+        "the code above; of DICOM, the values after rescale slope and intercept, MONOCHROME1 inverted"
     )
     return text if format_name != "timm" else f"{text}. timm and transformers do not do that"
 
