@@ -53,7 +53,7 @@ def test_card_and_configuration_give_the_window(tmp_path: Path) -> None:
     assert "images of more than 8 bits: their values from 100 to 2000.5 become 0–255" in card
     assert "timm and transformers do not do that" in card
     assert json.loads((tmp_path / "out" / "config.json").read_text())["pixel_window"] == list(WINDOW)
-    assert plain_config(trained)["pixel_window"] == list(WINDOW)
+    assert plain_config(trained)["pixel_window"] == WINDOW
     for format_name in ("onnx", "torch-export"):
         assert "low, high = 100.0, 2000.5\n" in snippet(trained, format_name, tmp_path)
 
