@@ -62,6 +62,10 @@ class TrainingData(Protocol):
         """Per-channel standard deviation of the pixels, scaled to [0, 1]."""
 
     @property
+    def pixel_window(self) -> tuple[float, float] | None:
+        """The values of images of more than 8 bits that became 0 and 255."""
+
+    @property
     def crop_ratio(self) -> float | None:
         """Share of the short side that the bicubic centre crops of evaluation cover; None if images are not evaluated so."""
 

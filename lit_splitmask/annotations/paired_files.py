@@ -17,7 +17,7 @@ from lit_splitmask.files import write_json
 from lit_splitmask.images.decode import DecodeError, open_image, orientation
 from lit_splitmask.images.scan import examine, in_threads
 
-VERSION = 4  # 1 hashed files, 2 knew neither kinds nor turns, 3 no hashes of maps
+VERSION = 5  # 1 hashed files, 2 knew no kinds and turns, 3 no hashes of maps, 4 hashed images of more than 8 bits as they look
 MOST_UNREADABLE = 0.5
 """Share of the images that may be left out because they or their maps cannot be read."""
 

@@ -49,7 +49,13 @@ def finetune(request: Request) -> int:
         if choice is not None:
             settings.get("model", {}).pop("backbone", None)  # the shape is that of the weights
         if "timm" in info:
-            recipe_choice.fit_to_weights(settings, info["timm"], task.usual_datamodule, size=task.crops_follow_weights)
+            recipe_choice.fit_to_weights(
+                settings,
+                info["timm"],
+                task.usual_datamodule,
+                size=task.crops_follow_weights,
+                window=info.get("pixel_window"),
+            )
     cli = RunCLI(task.module, request.settings(weights_option="--model.weights"), settings)
     with run_folder(cli, "finetune") as folder:
         best = _best_checkpoint(task, cli, folder)

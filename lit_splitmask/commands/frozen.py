@@ -17,6 +17,7 @@ from lit_splitmask.commands.run_cli import instantiate
 from lit_splitmask.commands.tasks.registry import task_for_datamodule
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
+from lit_splitmask.images.window import show
 from lit_splitmask.loading.samples import Samples
 from lit_splitmask.models.vit import ViT
 from lit_splitmask.seeding import derive_seed
@@ -48,13 +49,15 @@ class Frozen(Generic[Options]):
         path, command = request.weights, request.command
         weights = None if path is None else load_weights(path)
         config = config_of(weights)
-        channels = [] if config.in_chans == 3 else [f"--data.channels={config.in_chans}"]
+        fitting = [] if config.in_chans == 3 else [f"--data.channels={config.in_chans}"]
+        window = None if weights is None else weights.info.get("pixel_window")
+        fitting += [] if window is None else [f"--data.window={show(window)}"]
         parser = Parser(prog=f"lit-splitmask {command}", parser_mode=CONFIG_MODE)
         parser.add_argument("--weights", type=str | None, default=None)
         parser.add_argument("--seed", type=int, default=0)
         parser.add_class_arguments(options, as_group=False)
         parser.add_subclass_arguments(ImageData, "data")
-        given = ["--data=ImageFolder", f"--data.image_size={config.image_size}", *channels, *request.settings()]
+        given = ["--data=ImageFolder", f"--data.image_size={config.image_size}", *fitting, *request.settings()]
         parsed = parser.parse_args(given)
         self.options: Options = options(**{field.name: parsed[field.name] for field in fields(cast(Any, options))})
         images = request.root or request.manifest

@@ -150,15 +150,21 @@ def fit_to_images(recipe: dict[str, Any], num_images: int) -> str:
 
 
 def fit_to_weights(
-    recipe: dict[str, Any], timm_args: dict[str, Any], datamodule: str = "ImageFolder", *, size: bool = True
+    recipe: dict[str, Any],
+    timm_args: dict[str, Any],
+    datamodule: str = "ImageFolder",
+    *,
+    size: bool = True,
+    window: list[float] | None = None,
 ) -> None:
-    """Gives a recipe's images the number of channels that weights were trained on, and their size.
+    """Gives a recipe's images the number of channels that weights were trained on, their size, and their window.
 
     Args:
         recipe: Settings, which are changed.
         timm_args: timm's arguments for the network of the weights.
         datamodule: Class of the datamodule, if the settings name none.
         size: Whether to change the size too.
+        window: The values that were black and white in the images of the weights; None if they do not say. A recipe's own stays.
     """
     data = recipe.setdefault("data", {})
     data.setdefault("class_path", datamodule)
@@ -166,3 +172,5 @@ def fit_to_weights(
     images["channels"] = timm_args["in_chans"]
     if size:
         images["image_size"] = timm_args["img_size"]
+    if window is not None and images.get("window") is None:
+        images["window"] = window

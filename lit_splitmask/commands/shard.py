@@ -61,6 +61,7 @@ def shard(request: Request) -> int:
             read,
             class_names=source.class_names,
             statistics=(source.mean, source.std),
+            window=source.window,
             shard_bytes=round(parsed.shard_mb * 1e6),
             seed=parsed.seed,
         )

@@ -31,7 +31,8 @@ def fit_to_weights(request: Request, settings: dict[str, Any]) -> None:
         UserError: The weights or a file of settings cannot be read.
     """
     assert request.weights is not None
-    config = config_of(load_weights(request.weights)).resolved()
+    weights = load_weights(request.weights)
+    config = config_of(weights).resolved()
     files = [*([request.recipe] if request.recipe not in (None, *recipes.available()) else []), *request.configs]
     own = [settings_in(str(file)) for file in files]
     shapes = [(file.get("model") or {}).get("backbone") or {} for file in own]
@@ -43,7 +44,7 @@ def fit_to_weights(request: Request, settings: dict[str, Any]) -> None:
     for shape in shapes:
         model["backbone"] |= shape
     sized = any("image_size" in ((file.get("data") or {}).get("init_args") or {}) for file in own)
-    recipe_choice.fit_to_weights(settings, config.timm_args(), size=not sized)
+    recipe_choice.fit_to_weights(settings, config.timm_args(), size=not sized, window=weights.info.get("pixel_window"))
 
 
 def goes_on(request: Request, settings: dict[str, Any]) -> Request:

@@ -185,6 +185,8 @@ class CocoDetection(ImageData):
         self._parts, notes = make_splits(coco, examined, self.val_share)
         self._examined = examined
         self._say([*coco.notes, *notes])
+        train = list(self._parts["train"].files) if "train" in self._parts else []
+        self._window = self.window_of(self.root, train, lambda file: examined[file].hash, self.record.parent)
         return self._parts
 
     @rank_zero_only
@@ -212,8 +214,8 @@ class CocoDetection(ImageData):
         predict = next((samples[split] for split in ("test", "val", "train") if split in samples), Samples([], []))
         if "test" in samples and not coco.annotations["test"].num_objects.any():
             del samples["test"]
-        mean, std = FIXED["imagenet"]
-        return Source(samples, predict, coco.categories.names, WholeReader(self.root, self._examined), mean, std)
+        read = WholeReader(self.root, self._examined, window=self._window)
+        return Source(samples, predict, coco.categories.names, read, *FIXED["imagenet"], window=self._window)
 
     def open_for_prediction(self) -> Source:
         """Opens every image of the folder once, whatever its folders are called; annotations give ids alone.
@@ -223,12 +225,12 @@ class CocoDetection(ImageData):
         """
         tree = Tree.read(self.root)
         check_has_images(tree)
-        files = examine_files(self.root, tree.images, tree.unread_images())
+        files = examine_files(self.root, tree.images, tree.unread_images(), self.given_window)
         self._predicted = Predicted.of(files, known_images(self.root, self.annotations, tree))
         self._categories = Categories([], [])
-        mean, std = FIXED["imagenet"]
         samples = Samples(files.readable, [-1] * len(files.readable))
-        return Source({}, samples, [], WholeReader(self.root), mean, std, files.problems)
+        read = WholeReader(self.root, window=files.window)
+        return Source({}, samples, [], read, *FIXED["imagenet"], files.problems, files.window)
 
     def use_classes(self, names: Sequence[str]) -> None:
         """Takes the classes of a trained network, in its order, if all classes that have objects here are among them.

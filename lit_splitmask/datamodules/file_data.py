@@ -18,6 +18,7 @@ from lit_splitmask.images.index import FolderIndex, has_index, load_index
 from lit_splitmask.images.scan import Storing
 from lit_splitmask.images.statistics import FIXED, Colour, StatisticsKind, dataset_statistics
 from lit_splitmask.images.tree import Tree, list_images
+from lit_splitmask.images.window import Window
 from lit_splitmask.loading.prediction import ShrinkingReader, examine_files, warn
 from lit_splitmask.loading.samples import Samples
 from lit_splitmask.loading.source import Source
@@ -87,10 +88,15 @@ class FileData(CropData):
         Raises:
             UserError: There are no images, or none can be read.
         """
-        files = examine_files(self.root, self.prediction_files(), self.unread_files())
+        files = examine_files(self.root, self.prediction_files(), self.unread_files(), self.given_window)
         samples = Samples(files.readable, [-1] * len(files.readable))
         mean, std = FIXED["imagenet"]  # trained weights bring their own
-        return Source({}, samples, [], ShrinkingReader(files, self.image_size), mean, std, files.problems)
+        read = ShrinkingReader(files, self.image_size)
+        return Source({}, samples, [], read, mean, std, files.problems, files.window)
+
+    def folders(self) -> list[tuple[Path, Callable[[Storing], FolderIndex]]]:
+        """The folder of each index, and the function that loads or makes it."""
+        return [(self.record.parent, self.load_or_make)]
 
     def prepare_data(self) -> None:
         """Makes the index, stores decoded images and measures pixel statistics, each only the first time.
@@ -100,25 +106,49 @@ class FileData(CropData):
         """
         if self.predicts_only:
             return
-        index = self._store(self.record.parent, self.load_or_make)
+        indexes = [self._load_or_scan(folder, load_or_make) for folder, load_or_make in self.folders()]
+        window = self._window_of(indexes)
+        for index in indexes:
+            self._store(index, window)
+        index = indexes[0]
         short = min(index.median_size) if index.files else self.image_size
         if short < self.image_size:
             log.info(
                 "The images are small (median short side %d px): crops of %d px enlarge them.", short, self.image_size
             )
-        self._statistics_of(index)
+        self._statistics_of(index, window)
 
-    def _store(self, folder: Path, load_or_make: Callable[[Storing], FolderIndex]) -> FolderIndex:
-        """Makes the index of a folder and stores its decoded images."""
-        with StoreWhileScanning(folder, self.image_size, self.cache_gb * _GIB) as storing:
+    def _load_or_scan(self, folder: Path, load_or_make: Callable[[Storing], FolderIndex]) -> FolderIndex:
+        """Loads or makes the index of a folder; images that are decoded for it are stored, if that needs no measured window."""
+        cache_bytes = self.cache_gb * _GIB
+        with StoreWhileScanning(folder, self.image_size, cache_bytes, self.given_window) as storing:
             index = load_or_make(storing)
             storing.keep(index)
+        return index
+
+    def _store(self, index: FolderIndex, window: Window | None) -> None:
+        """Stores the decoded images of a folder, unless they are already."""
         store_size = self.store_size(index)
         if store_size is not None:
-            build(index, store_size)
+            build(index, store_size, window)
         elif self.cache_gb > 0:
             log.warning("The decoded images do not fit into cache_gb=%g, so they are decoded each time.", self.cache_gb)
-        return index
+
+    def _window_of(self, indexes: Sequence[FolderIndex]) -> Window | None:
+        """The window of the images of more than 8 bits, of the first folder's training images and all of the other folders."""
+        train = [None if place else index.splits.get("train") for place, index in enumerate(indexes)]
+        found = [index.deep_among(chosen) for index, chosen in zip(indexes, train, strict=True)]
+        if not any(map(len, found)):
+            found = [index.deep_among() for index in indexes]
+        deep = [
+            (index.root / index.files.names[number], index.files.hashes[number].decode())
+            for index, numbers in zip(indexes, found, strict=True)
+            for number in numbers.tolist()
+        ]
+        total = sum(
+            len(index.files if chosen is None else chosen) for index, chosen in zip(indexes, train, strict=True)
+        )
+        return self.choose_window(deep, max(0, total - len(deep)), indexes[0].path.parent)
 
     @property
     def module_needs_labels(self) -> bool:
@@ -139,20 +169,23 @@ class FileData(CropData):
         splits = {
             name: Samples(files, index.labels(files), numbers=files.numbers) for name, files in index.splits.items()
         }
-        mean, std = self._statistics_of(index)
+        window = self._window_of(self.indexes())
+        mean, std = self._statistics_of(index, window)
         names = index.files.names
         everything = Samples(names, index.labels(names), numbers=np.arange(len(names)))
-        return Source(splits, everything, index.classes, self.reader(index), mean, std)
+        return Source(splits, everything, index.classes, self.reader(index, window), mean, std, window=window)
 
-    def reader(self, index: FolderIndex) -> Reader:
+    def reader(self, index: FolderIndex, window: Window | None) -> Reader:
         """Reads the images of an index, from the stored decoded images if there are any."""
-        return Reader(index, self.image_size, self.store_size(index))
+        return Reader(index, self.image_size, self.store_size(index), window)
 
-    def _statistics_of(self, index: FolderIndex) -> tuple[Colour, Colour]:
+    def _statistics_of(self, index: FolderIndex, window: Window | None) -> tuple[Colour, Colour]:
         if self.statistics != "dataset":
             return FIXED[self.statistics]
         train: Sequence[str] = index.splits.get("train", [])
-        return dataset_statistics(index.root, train, lambda file: index.files[file].hash, index.path.parent)
+        return dataset_statistics(
+            index.root, train, lambda file: index.files[file].hash, index.path.parent, window=window
+        )
 
     @property
     def index(self) -> FolderIndex:
@@ -173,6 +206,7 @@ class FileData(CropData):
                 on the settings of the augmentation.
         """
         crops = [self.image_size, self.channels, self.augment, self.seed]
+        crops += [] if self.pixel_window is None else [self.pixel_window]
         digest = hashlib.blake2b(repr([settings, crops]).encode(), digest_size=8)
         for index in self.indexes():
             digest.update(f"{self.store_size(index)}\0".encode())

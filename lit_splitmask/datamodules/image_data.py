@@ -5,15 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from lit_splitmask.datamodules.checks import check_counts, check_enough_images
+from lit_splitmask.datamodules.pixels import PixelData
 from lit_splitmask.datamodules.settings import FullSignature
 from lit_splitmask.datamodules.trainer_length import Length, length_of
 from lit_splitmask.errors import UserError
-from lit_splitmask.images.statistics import Colour, luminance
+from lit_splitmask.images.window import parse_window
 from lit_splitmask.loading.budget import MAX_PASSES, Budget, Schedule, resolve
 from lit_splitmask.loading.loader import default_num_workers, make_loader
 from lit_splitmask.loading.sampler import EvalSampler, WrapAroundSampler, check_divides
@@ -21,7 +21,7 @@ from lit_splitmask.loading.samples import Samples
 from lit_splitmask.loading.source import Source
 
 
-class ImageData(LightningDataModule, ABC):
+class ImageData(PixelData, ABC):
     """Batches of ``image`` (B, C, H, W) uint8, ``label`` (B,) int64 and ``index`` (B,) int64.
 
     The training budget is converted to optimizer steps and cut into ``num_epochs`` trainer epochs of equal length. Use
@@ -31,6 +31,8 @@ class ImageData(LightningDataModule, ABC):
     Args:
         image_size: Side of the crops, in pixels.
         channels: 3, or 1 for luminance only (for X-rays, say).
+        window: The values that become black and white in images of more than 8 bits (``"0,4095"`` or two numbers), in all
+            splits; None for those of the weights that training starts from, or to measure them on the training images.
         batch_size: Images per optimizer step, over all processes and accumulated micro-batches.
         budget: How long to train; None for the paper's default.
         num_epochs: Number of trainer epochs that the budget is cut into; None for 100, or fewer, of at least ten steps.
@@ -39,7 +41,7 @@ class ImageData(LightningDataModule, ABC):
         num_workers: Processes that read images; None for one less than the number of cores, at most 8.
 
     Raises:
-        UserError: A number is less than 1, or ``channels`` is neither 1 nor 3.
+        UserError: A number is less than 1, ``channels`` is neither 1 nor 3, or ``window`` is not two numbers.
 
     Example:
         >>> import numpy as np
@@ -69,6 +71,7 @@ class ImageData(LightningDataModule, ABC):
         *,
         image_size: int = 224,
         channels: Literal[1, 3] = 3,
+        window: str | tuple[float, float] | None = None,
         batch_size: int = 256,
         budget: Budget | None = None,
         num_epochs: int | None = None,
@@ -82,6 +85,7 @@ class ImageData(LightningDataModule, ABC):
             raise UserError(f"channels={channels}, but it must be 3 (colour) or 1 (luminance only).")
         self.image_size = image_size
         self.channels = channels
+        self.window = parse_window(window)
         self.batch_size = batch_size
         self.eval_batch_size = 1
         self.budget = budget
@@ -185,19 +189,6 @@ class ImageData(LightningDataModule, ABC):
     def num_classes(self) -> int:
         """Number of classes, 0 without labels."""
         return len(self.class_names)
-
-    @property
-    def pixel_mean(self) -> tuple[float, ...]:
-        """Mean of each channel, of pixels in [0, 1]."""
-        return self._per_channel(self.source.mean)
-
-    @property
-    def pixel_std(self) -> tuple[float, ...]:
-        """Standard deviation of each channel, of pixels in [0, 1]."""
-        return self._per_channel(self.source.std)
-
-    def _per_channel(self, rgb: Colour) -> tuple[float, ...]:
-        return rgb if self.channels == 3 else (luminance(rgb),)
 
     @property
     def images_per_step(self) -> int:

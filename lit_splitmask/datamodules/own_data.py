@@ -3,7 +3,7 @@
 import itertools
 import logging
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from lit_splitmask.images.build_index import load_or_make
 from lit_splitmask.images.cache import Reader
 from lit_splitmask.images.index import FolderIndex, SplitOptions, folder_in, load_index
 from lit_splitmask.images.names import Selection
+from lit_splitmask.images.scan import Storing
 from lit_splitmask.loading.samples import Samples
 from lit_splitmask.loading.source import Source
 
@@ -85,16 +86,13 @@ class OwnData(FileData):
         """Folders whose images are added to the training images without labels."""
         return self._pool
 
-    def prepare_data(self) -> None:
-        """Makes the indexes of all folders, stores decoded images and measures pixel statistics, each only the first time.
+    def folders(self) -> list[tuple[Path, Callable[[Storing], FolderIndex]]]:
+        """The folder of each index, and the function that loads or makes it: first the folder, then the pool."""
 
-        Raises:
-            UserError: The images cannot be used, or have changed.
-        """
-        super().prepare_data()
-        for root in () if self.predicts_only else self.pool:
-            load_or_make_pool = partial(load_or_make, root, self.index_dir, _POOL_SPLITS, name=_POOL_INDEX)
-            self._store(folder_in(self.index_dir, root), load_or_make_pool)
+        def of_pool(root: Path) -> Callable[[Storing], FolderIndex]:
+            return partial(load_or_make, root, self.index_dir, _POOL_SPLITS, name=_POOL_INDEX)
+
+        return [*super().folders(), *((folder_in(self.index_dir, root), of_pool(root)) for root in self.pool)]
 
     def indexes(self) -> list[FolderIndex]:
         """The indexes of the folder and of the pool."""
@@ -110,7 +108,7 @@ class OwnData(FileData):
         if not self.pool:
             return source
         train, pools = self._with_pool(source.splits["train"])
-        read = PooledReader([self.reader(index) for index in (self.index, *pools)])
+        read = PooledReader([self.reader(index, source.window) for index in (self.index, *pools)])
         return replace(source, splits={**source.splits, "train": train}, read=read)
 
     def _with_pool(self, train: Samples) -> tuple[Samples, list[FolderIndex]]:

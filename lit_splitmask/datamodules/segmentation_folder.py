@@ -24,6 +24,7 @@ from lit_splitmask.images.replaced import check_same
 from lit_splitmask.images.split import check_shares, cut, drop_shared
 from lit_splitmask.images.statistics import FIXED, Colour, StatisticsKind, dataset_statistics
 from lit_splitmask.images.tree import Tree
+from lit_splitmask.images.window import Window
 from lit_splitmask.loading.pairs import PairedCrops, WholeImages
 from lit_splitmask.loading.prediction import WholeReader, examine_files
 from lit_splitmask.loading.samples import Samples
@@ -182,8 +183,9 @@ class SegmentationFolder(ImageData):
         absent = absent_classes(self._labelled(splits), self.coding, names) if "train" in splits else []
         if absent:
             self._log(logging.WARNING, f"No training map has a pixel of {', '.join(absent)}.")
+        window = self._window(splits)
         if self.statistics == "dataset":
-            self._dataset_statistics(splits)
+            self._dataset_statistics(splits, window)
 
     def _read(self, *, scan: bool) -> None:
         self._folder = MapFolder.read(self.root, self.record, self.options, scan=scan)
@@ -211,10 +213,11 @@ class SegmentationFolder(ImageData):
         files = self._splits()
         samples = {name: Samples(found, [-1] * len(found)) for name, found in files.items() if name != "unlabelled"}
         predict = sorted({file for found in self.pairs.splits.values() for file in found})
-        mean, std = self._dataset_statistics(files) if self.statistics == "dataset" else FIXED[self.statistics]
-        names = self._class_names(files)
-        reader = WholeReader(self.root, {file: self.folder.record[file] for file in predict})
-        return Source(samples, Samples(predict, [-1] * len(predict)), names, reader, mean, std)
+        window = self._window(files)
+        mean, std = self._dataset_statistics(files, window) if self.statistics == "dataset" else FIXED[self.statistics]
+        read = WholeReader(self.root, {file: self.folder.record[file] for file in predict}, window=window)
+        predicted = Samples(predict, [-1] * len(predict))
+        return Source(samples, predicted, self._class_names(files), read, mean, std, window=window)
 
     def open_for_prediction(self) -> Source:
         """Opens every image once, for prediction; no maps are read.
@@ -225,11 +228,12 @@ class SegmentationFolder(ImageData):
         tree = Tree.read(self.root)
         for line in tree.describe_left_out():
             self._log(logging.WARNING, f"Not read: {line}.")
-        files = examine_files(self.root, images_to_predict(self.root, tree), tree.unread_images())
+        files = examine_files(self.root, images_to_predict(self.root, tree), tree.unread_images(), self.given_window)
         self._shapes = dict(zip(files.readable, files.shapes, strict=True))
         samples = Samples(files.readable, [-1] * len(files.readable))
         mean, std = FIXED["imagenet"]  # trained weights bring their own
-        return Source({}, samples, [], WholeReader(self.root), mean, std, files.problems)
+        read = WholeReader(self.root, window=files.window)
+        return Source({}, samples, [], read, mean, std, files.problems, files.window)
 
     def setup(self, stage: str | None = None) -> None:
         """Opens the images and converts the budget to steps, as :meth:`ImageData.setup` does.
@@ -300,9 +304,12 @@ class SegmentationFolder(ImageData):
             void_is_given=self.options.void is not None,
         )
 
-    def _dataset_statistics(self, splits: dict[str, list[str]]) -> tuple[Colour, Colour]:
+    def _window(self, splits: dict[str, list[str]]) -> Window | None:
+        return self.window_of(self.root, splits.get("train", []), self.folder.hashes.__getitem__, self.record.parent)
+
+    def _dataset_statistics(self, splits: dict[str, list[str]], window: Window | None) -> tuple[Colour, Colour]:
         return dataset_statistics(
-            self.root, splits.get("train", []), self.folder.hashes.__getitem__, self.record.parent
+            self.root, splits.get("train", []), self.folder.hashes.__getitem__, self.record.parent, window=window
         )
 
     def _read_classes(self) -> partial[np.ndarray]:

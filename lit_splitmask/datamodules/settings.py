@@ -28,6 +28,7 @@ class ImageSettings(TypedDict, total=False):
     """Settings of :class:`ImageData` besides ``image_size``."""
 
     channels: Literal[1, 3]
+    window: str | tuple[float, float] | None
     batch_size: int
     budget: Budget | None
     num_epochs: int | None

@@ -80,14 +80,16 @@ class Shards(CropData):
         splits = {name: Samples(split.files, split.labels) for name, split in record.splits.items()}
         if getattr(getattr(self.trainer, "lightning_module", None), "needs_labels", False):
             splits = {name: samples.labelled() for name, samples in splits.items()}
+        window = self.given_window or record.window
         reader = ShardReader(
             self.place,
             record,
             draft_size=round(STORE_FACTORS[0] * self.image_size),
             cache_bytes=self.cache_gb * _GIB,
+            window=window,
         )
         predict = Samples(list(reader.names), [-1] * len(reader.names))
-        return Source(splits, predict, record.class_names, reader, record.mean, record.std)
+        return Source(splits, predict, record.class_names, reader, record.mean, record.std, window=window)
 
     def train_dataloader(self) -> DataLoader:
         """One trainer epoch of augmented images, starting at the trainer's global step."""

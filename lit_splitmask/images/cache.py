@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lit_splitmask.images.decode import decode
+from lit_splitmask.images.decode import decode, read_pixels
 from lit_splitmask.images.index import PIXELS_VERSION, FolderIndex
 from lit_splitmask.images.names import Names
 from lit_splitmask.images.replaced import check_same
 from lit_splitmask.images.scan import hash_pixels
+from lit_splitmask.images.window import Window, show
 
 # More than four times the crop size gains nothing: there, a crop of 8 % of the area already has the size of the input.
 STORE_FACTORS = (4.0, 3.0, 2.0, 1.5, 1.15)
@@ -41,13 +42,14 @@ def stored_shapes(shapes: np.ndarray, store_size: int) -> np.ndarray:
     return stored
 
 
-def read_shrunk(path: Path, shape: tuple[int, int], store_size: int) -> np.ndarray:
+def read_shrunk(path: Path, shape: tuple[int, int], store_size: int, window: Window | None = None) -> np.ndarray:
     """Decodes an image at its stored size, antialiased.
 
     Args:
         path: The image.
         shape: Height and width of the image.
         store_size: See :func:`stored_shape`.
+        window: See :func:`decode`.
 
     Returns:
         (H, W, 3) uint8.
@@ -55,7 +57,7 @@ def read_shrunk(path: Path, shape: tuple[int, int], store_size: int) -> np.ndarr
     Raises:
         DecodeError: The image is missing or damaged.
     """
-    return shrink(decode(path, draft_size=store_size), shape, store_size)
+    return shrink(decode(path, store_size, window=window), shape, store_size)
 
 
 def shrink(image: np.ndarray, shape: tuple[int, int], store_size: int) -> np.ndarray:
@@ -142,9 +144,10 @@ class PixelCache:
         return self._pixels[end - height * width * 3 : end].reshape(height, width, 3)
 
 
-def cache_of(index: FolderIndex, store_size: int) -> PixelCache:
-    """The cache of a folder at a store size; its file need not exist yet."""
-    path = index.path.parent / f"pixels-{store_size}-{index.pixel_digest(VERSION)}.bin"
+def cache_of(index: FolderIndex, store_size: int, window: Window | None = None) -> PixelCache:
+    """The cache of a folder at a store size, with a window; its file need not exist yet."""
+    seen = "" if window is None else f"-{show(window)}"
+    path = index.path.parent / f"pixels-{store_size}-{index.pixel_digest(VERSION)}{seen}.bin"
     return PixelCache(path, index.files.names, stored_shapes(index.files.shapes, store_size))
 
 
@@ -155,14 +158,17 @@ class Reader:
         index: The folder.
         image_size: Side of the crops to be made, in pixels.
         store_size: From :func:`choose_store_size`; None to read the files at their own size.
+        window: See :func:`decode`.
     """
 
-    def __init__(self, index: FolderIndex, image_size: int, store_size: int | None) -> None:
+    def __init__(
+        self, index: FolderIndex, image_size: int, store_size: int | None, window: Window | None = None
+    ) -> None:
         self.root = index.root
         self.names, self.shapes = index.files.names, index.files.shapes
-        self.store_size = store_size
+        self.store_size, self.window = store_size, window
         self.draft_size = round(STORE_FACTORS[0] * image_size)
-        cache = None if store_size is None else cache_of(index, store_size)
+        cache = None if store_size is None else cache_of(index, store_size, window)
         self.cache = cache if cache is not None and cache.is_whole else None
         self.files = index.files
 
@@ -180,8 +186,8 @@ class Reader:
         self._check_same(path, number)
         if self.store_size is not None:
             height, width = self.shapes[number].tolist()
-            return read_shrunk(path, (height, width), self.store_size)
-        return decode(path, self.draft_size)
+            return read_shrunk(path, (height, width), self.store_size, self.window)
+        return decode(path, self.draft_size, window=self.window)
 
     def _check_same(self, path: Path, number: int) -> None:
         size, mtime_ns = int(self.files.sizes[number]), int(self.files.mtimes[number])
@@ -190,6 +196,6 @@ class Reader:
         def is_same() -> bool:
             if known == f"{size}-{mtime_ns}".encode():  # published datasets are not decoded when they are scanned
                 return path.stat().st_size == size
-            return hash_pixels(decode(path)).encode() == known
+            return hash_pixels(read_pixels(path)).encode() == known
 
         check_same(path, size, mtime_ns, is_same)

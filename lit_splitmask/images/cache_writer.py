@@ -18,6 +18,7 @@ from lit_splitmask.images.cache import FINISHED_MTIME, cache_of, choose_store_si
 from lit_splitmask.images.decode import DecodeError, has_reduced_sizes, read_shape
 from lit_splitmask.images.index import FolderIndex
 from lit_splitmask.images.scan import in_threads
+from lit_splitmask.images.window import Window, to_rgb
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +26,13 @@ _SYNC_EVERY = 2**26  # bytes
 _MAX_SAMPLED = 200  # images whose headers are read to estimate the size of the file
 
 
-def build(index: FolderIndex, store_size: int) -> None:
+def build(index: FolderIndex, store_size: int, window: Window | None = None) -> None:
     """Builds the cache unless a complete one exists; if the disk is full, warns and leaves images to be decoded each time.
 
     Raises:
         DecodeError: An image is missing or damaged.
     """
-    cache = cache_of(index, store_size)
+    cache = cache_of(index, store_size, window)
     remove_abandoned(cache.path.parent, "pixels-")
     if cache.is_whole:
         return
@@ -39,14 +40,14 @@ def build(index: FolderIndex, store_size: int) -> None:
         log.warning("The pixel cache %s is damaged and will be rebuilt.", cache.path)
     with PartialCache(cache.path.parent, store_size, cache.num_bytes) as partial:
         if partial.is_open:
-            for image in _stored_images(index, store_size):
+            for image in _stored_images(index, store_size, window):
                 partial.write(image)
-            partial.keep(index)
+            partial.keep(index, window)
 
 
-def _stored_images(index: FolderIndex, store_size: int) -> Iterator[np.ndarray]:
+def _stored_images(index: FolderIndex, store_size: int, window: Window | None) -> Iterator[np.ndarray]:
     return in_threads(
-        lambda file: read_shrunk(index.root / file, index.files[file].shape, store_size),
+        lambda file: read_shrunk(index.root / file, index.files[file].shape, store_size, window),
         list(index.files),
         f"Storing {index.root.name}",
     )
@@ -114,12 +115,14 @@ class PartialCache:
         except OSError as error:
             self._give_up(error)
 
-    def keep(self, index: FolderIndex) -> None:
+    def keep(self, index: FolderIndex, window: Window | None = None) -> None:
         """Publishes the file under its final name if it holds all images of the folder, and removes outdated caches."""
-        cache = cache_of(index, self.store_size)
+        cache = cache_of(index, self.store_size, window)
         if self._stream is None or self._path is None or self._num_written != cache.num_bytes:
             return
-        about = {"store_size": self.store_size, "record": index.path.name, "images": len(index.files)}
+        about: dict[str, Any] = {"store_size": self.store_size, "record": index.path.name, "images": len(index.files)}
+        if window is not None:
+            about["window"] = list(window)
         try:
             self._stream.flush()
             self._wait_for_disk()
@@ -161,11 +164,13 @@ class PartialCache:
 
 
 def _remove_outdated(path: Path, about: Mapping[str, Any]) -> None:
-    """Removes other caches of the same index and store size: of earlier images, or of another version."""
+    """Removes other caches of the same index, store size and window: of earlier images, or of another version."""
     for other in path.parent.glob(f"pixels-{about['store_size']}-*.json"):
         try:
-            record = json.loads(other.read_text(encoding="utf-8")).get("record", "splits")
+            known = json.loads(other.read_text(encoding="utf-8"))
+            record = known.get("record", "splits")
             same_index = Path(record).stem == Path(about["record"]).stem  # records of earlier versions ended in .json
+            same_index = same_index and known.get("window") == about.get("window")  # else another run may be reading it
         except (ValueError, AttributeError, TypeError):
             continue
         if same_index and other != path.with_suffix(".json"):
@@ -181,10 +186,12 @@ class StoreWhileScanning:
     Args:
         folder: Folder of the cache.
         image_size, cache_bytes: See :func:`choose_store_size`.
+        window: That of images of more than 8 bits; None if it is not known yet, then a folder with such images is not stored.
     """
 
-    def __init__(self, folder: Path, image_size: int, cache_bytes: float) -> None:
+    def __init__(self, folder: Path, image_size: int, cache_bytes: float, window: Window | None = None) -> None:
         self._folder, self._image_size, self._cache_bytes = folder, image_size, cache_bytes
+        self._window = window
         self._partial: PartialCache | None = None
 
     def __enter__(self) -> "StoreWhileScanning":
@@ -209,10 +216,14 @@ class StoreWhileScanning:
         """The pixels to store of an image, the same that :func:`read_shrunk` gives; None if nothing is stored."""
         if self._partial is None or not self._partial.is_open:
             return None
+        if image.ndim == 2:
+            if self._window is None:
+                return None  # the file then lacks an image, and is not kept
+            image = to_rgb(image, self._window)
         shape, store_size = (image.shape[0], image.shape[1]), self._partial.store_size
         # read_shrunk decodes a JPEG at a reduced size, which gives other pixels; others would be decoded twice for nothing
         if min(shape) >= 2 * store_size and has_reduced_sizes(path):
-            return read_shrunk(path, shape, store_size)
+            return read_shrunk(path, shape, store_size, self._window)
         return shrink(image, shape, store_size)
 
     def write(self, image: np.ndarray) -> None:
@@ -224,4 +235,4 @@ class StoreWhileScanning:
         """Publishes the file if the estimated store size was right."""
         store_size = choose_store_size(index.files.shapes, self._image_size, self._cache_bytes)
         if self._partial is not None and self._partial.store_size == store_size:
-            self._partial.keep(index)
+            self._partial.keep(index, self._window)

@@ -3,8 +3,8 @@
 import os
 import re
 import threading
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 
@@ -14,16 +14,19 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import check_regular
+from lit_splitmask.images import dicom
+from lit_splitmask.images.contents import describe_content
 from lit_splitmask.images.in_flight import hold
+from lit_splitmask.images.window import CHUNK, Window, is_deep, to_rgb
 
 IMAGE_EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"}
-    | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga", *dicom.EXTENSIONS}
 )
 
 _TEXT_TOO_LARGE = ("MAX_TEXT_CHUNK", "MAX_TEXT_MEMORY", "Decompressed Data Too Large")  # of Pillow's versions
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA")
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", dicom.FORMAT)
 """Pillow's names of the formats that are opened: no others, since some (EPS, say) start other programs."""
 
 _WIDTH_TAG, _HEIGHT_TAG, _ORIENTATION_TAG = 0x0100, 0x0101, 0x0112
@@ -32,7 +35,7 @@ _SIDEWAYS = (5, 6, 7, 8)
 _STRIP_PIXELS = 2**23
 """Pixels that are converted at a time, so that a huge image is in memory once as stored and once as RGB."""
 
-_HUNGRY = ("JPEG2000", "WEBP", "AVIF")
+_HUNGRY = ("JPEG2000", "WEBP", "AVIF", dicom.FORMAT)
 _MOST_PIXELS_OF_HUNGRY = 2**26
 """Pixels of formats whose decoders take up to 20 bytes for each: a JPEG 2000 of 6 kB would take 3.4 GB."""
 
@@ -76,17 +79,19 @@ def _known_formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def decode(path: str | Path, draft_size: int | None = None, data: bytes | None = None) -> np.ndarray:
+def decode(
+    path: str | Path, draft_size: int | None = None, data: bytes | None = None, window: Window | None = None
+) -> np.ndarray:
     """Reads an image file as RGB; of an animated one the first frame.
 
-    The EXIF orientation is applied, transparency is composited over white, and an image of 16 bits or more (or of floats) is
-    scaled by its own range.
+    The EXIF orientation is applied, and transparency is composited over white.
 
     Args:
         path: The file; its content counts, not its extension.
         draft_size: Allows a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, which is faster, as long as both sides stay at
             least this long.
         data: The content, if it is in memory already; ``path`` then only names the image in errors.
+        window: The values of an image of more than 8 bits that become black and white; None for its own smallest and largest.
 
     Returns:
         (H, W, 3) uint8.
@@ -95,6 +100,26 @@ def decode(path: str | Path, draft_size: int | None = None, data: bytes | None =
         DecodeError: The file is missing, truncated or no image.
         UserError: Memory ran out on a large image.
     """
+    return _decode(path, draft_size, data, partial(to_rgb, window=window))
+
+
+def read_pixels(path: str | Path) -> np.ndarray:
+    """Reads an image as :func:`decode` does, but the values of one of more than 8 bits as they are.
+
+    Returns:
+        (H, W, 3) uint8, or (H, W) of another type.
+
+    Raises:
+        DecodeError: The file is missing, truncated or no image.
+        UserError: Memory ran out on a large image.
+    """
+    return _decode(path, None, None, lambda values: values)
+
+
+def _decode(
+    path: str | Path, draft_size: int | None, data: bytes | None, convert: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Reads an image file; ``convert`` gets the values of one of more than 8 bits."""
     try:
         with open_image(path, data) as image:
             size = image.size
@@ -116,7 +141,7 @@ def decode(path: str | Path, draft_size: int | None = None, data: bytes | None =
                     if pixels is not None:
                         return pixels
             image.load()
-            return _upright_rgb(image, turn)
+            return convert(_upright_values(image, turn)) if is_deep(image) else _upright_rgb(image, turn)
     except FileNotFoundError:
         raise _missing(path) from None
     except MemoryError:
@@ -135,8 +160,8 @@ def memory_for(image: Image.Image) -> int:
     strip = min(pixels, _STRIP_PIXELS)
     if image.format in _HUNGRY:
         return 20 * pixels + 20 * strip
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        return 7 * pixels + 34 * strip
+    if is_deep(image):
+        return 12 * pixels + 34 * min(pixels, CHUNK)
     return 7 * pixels + (20 if image.has_transparency_data else 8) * strip
 
 
@@ -184,46 +209,13 @@ def reason(error: BaseException, path: str | Path, data: bytes | None = None) ->
         return f"{megapixels}, and Pillow opens {most:,.0f} megapixels at most: make it smaller, or cut it into tiles"
     if isinstance(error, ValueError) and any(sign in str(error) for sign in _TEXT_TOO_LARGE):
         return "a text chunk in it, such as a workflow that a program has saved, is larger than Pillow reads: save it without"
+    if isinstance(error, dicom.DicomError):
+        return str(error)
     if isinstance(error, UnidentifiedImageError):
-        return _content(path, data)
+        return describe_content(path, data)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"{type(error).__name__}: {error}"
-
-
-def _content(path: str | Path, data: bytes | None) -> str:
-    """What a file is that is no image, by its first bytes."""
-    try:
-        with open(path, "rb") if data is None else BytesIO(data) as file:
-            head = file.read(512)
-    except OSError as error:
-        return str(error.strerror)
-    if not head:
-        return "the file is empty"
-    if is_heic(head):
-        return "its content is HEIC, which is not read: convert it to JPEG"
-    start = head.lstrip().lower()
-    found = next((what for magic, what in _CONTENTS if start.startswith(magic)), None)
-    return f"its content is {found}" if found else "its content is no image of a known format"
-
-
-_CONTENTS = (
-    (b"version https://git-lfs", "a pointer of Git LFS: run `git lfs pull`"),
-    (b"<!doctype html", "a web page, as after a failed download"),
-    (b"<html", "a web page, as after a failed download"),
-    (b"<?xml", "XML"),
-    (b"<svg", "SVG"),
-    (b"%pdf", "PDF"),
-    (b"%!ps", "PostScript, which is not read"),
-    (b"pk\x03\x04", "a ZIP archive"),
-    (b"\x00\x05\x16\x07", "macOS's data about another file"),
-)
-
-
-def is_heic(head: bytes) -> bool:
-    """Whether the first bytes of a file are those of HEIC."""
-    brands = head[8:64]
-    return head[4:8] == b"ftyp" and b"avi" not in brands and any(brand in brands for brand in (b"hei", b"hev", b"mif1"))
 
 
 def _decode_jpeg(data: bytes) -> np.ndarray | None:
@@ -270,11 +262,19 @@ def _upright_rgb(image: Image.Image, turn: int) -> np.ndarray:
     width, height = image.size
     rgb = np.empty((width, height, 3) if turn in _SIDEWAYS else (height, width, 3), dtype=np.uint8)
     view = _turned_back(rgb, turn)
-    is_scaled = image.mode in ("I", "F") or image.mode.startswith("I;")
-    low, high = _range(image) if is_scaled else (0.0, 0.0)
     for rows, strip in _strips(image):
-        view[rows] = _scaled(strip, low, high) if is_scaled else np.asarray(_to_rgb(strip))
+        view[rows] = np.asarray(_to_rgb(strip))
     return rgb
+
+
+def _upright_values(image: Image.Image, turn: int) -> np.ndarray:
+    """The values of a loaded image of more than 8 bits, turned as its orientation says: (H, W) integers or floats."""
+    values = np.asarray(image)
+    if turn == 1:
+        return values
+    upright = np.empty(values.shape[::-1] if turn in _SIDEWAYS else values.shape, dtype=values.dtype)
+    _turned_back(upright, turn)[...] = values
+    return upright
 
 
 def _turned_back(upright: np.ndarray, turn: int) -> np.ndarray:
@@ -298,24 +298,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _values(strip: Image.Image) -> np.ndarray:
-    """Values of 16 bits or more, or floats; NaN and infinities count as 0."""
-    return np.nan_to_num(np.asarray(strip, dtype=np.float64), posinf=0.0, neginf=0.0)
-
-
-def _range(image: Image.Image) -> tuple[float, float]:
-    """The smallest and the largest value."""
-    ends = [(float(values.min()), float(values.max())) for _, strip in _strips(image) for values in (_values(strip),)]
-    return min(low for low, _ in ends), max(high for _, high in ends)
-
-
-def _scaled(strip: Image.Image, low: float, high: float) -> np.ndarray:
-    """Maps the smallest value of an image to 0 and the largest to 255; a constant image becomes grey: (h, w, 1) uint8."""
-    values = _values(strip)
-    scaled = (values - low) / (high - low) * 255 if high > low else np.full_like(values, 128)
-    return scaled.round().astype(np.uint8)[..., None]
 
 
 def orientation(image: Image.Image) -> int:

@@ -10,7 +10,7 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.files import write_atomically
 from lit_splitmask.images.scan import examine, in_threads
 
-VERSION = 1
+VERSION = 2  # 1 hashed images of more than 8 bits as they look
 
 
 @dataclass(frozen=True)

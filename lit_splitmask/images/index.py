@@ -22,6 +22,7 @@ from lit_splitmask.images.names import Selection
 from lit_splitmask.images.records import Records
 from lit_splitmask.images.scan import FileRecord, examine, in_threads
 from lit_splitmask.images.split import SPLIT_NAMES, Dropped
+from lit_splitmask.images.window import DEEP
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +118,11 @@ class FolderIndex:
         if not self.classes:
             return np.full(len(files), -1)
         return self.file_labels[self.files.names.numbers(files)].astype(np.int64)
+
+    def deep_among(self, files: Selection | None = None) -> np.ndarray:
+        """Numbers of the images of more than 8 bits, among some or all of them."""
+        is_deep = self.files.hashes.astype(f"S{len(DEEP)}") == DEEP.encode()
+        return np.flatnonzero(is_deep) if files is None else files.numbers[is_deep[files.numbers]]
 
     def pixel_digest(self, version: int) -> str:
         """A digest of the images' names and pixels, 12 hexadecimal digits, for a version of the stored pixels."""

@@ -9,14 +9,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
 
 from lit_splitmask.errors import UserError
-from lit_splitmask.images.decode import DecodeError, decode
+from lit_splitmask.images.decode import DecodeError, read_pixels
 from lit_splitmask.images.in_flight import bounded, num_cores
+from lit_splitmask.images.window import DEEP, has_gaps
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,8 @@ class FileRecord:
 
     Args:
         size, mtime_ns: Size in bytes and modification time in nanoseconds, to detect changes.
-        hash: Hash of the decoded pixels; empty if the file cannot be decoded.
+        hash: Hash of the decoded pixels, with :data:`DEEP` in front if they have more than 8 bits; empty if the file cannot be
+            decoded.
         shape: Height and width; (0, 0) if the file cannot be decoded.
     """
 
@@ -51,7 +54,7 @@ class Storing(Protocol):
         """Called before the first image."""
 
     def shrink(self, path: Path, image: np.ndarray) -> np.ndarray | None:
-        """The pixels to store of an image; called in threads."""
+        """The pixels to store of an image as it is read by :func:`read_pixels`; called in threads."""
 
     def write(self, image: np.ndarray) -> None:
         """Writes the next shrunk image; called in order."""
@@ -61,8 +64,15 @@ def hash_pixels(image: np.ndarray) -> str:
     """Hashes pixels, whatever the file format: 32 hexadecimal digits.
 
     A checksum of all pixels and a hash of every eighth row: much faster than a hash of all rows. Two images that differ only in
-    the other rows collide with a probability of 1 in 4 billion.
+    the other rows collide with a probability of 1 in 4 billion. Values of more than 8 bits count as they are, so that images that
+    differ in brightness alone differ.
+
+    Args:
+        image: (H, W, 3) uint8, or (H, W) of another type; see :func:`read_pixels`.
     """
+    if image.ndim == 2:
+        values = image.astype("<f4", copy=False)
+        return DEEP + hash_pixels(values[..., None])
     checksum = zlib.crc32(np.ascontiguousarray(image).data)
     digest = hashlib.blake2b(f"{image.shape} {checksum}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(image[::8]).data)
@@ -133,12 +143,23 @@ def _examine(
     except OSError:  # such as a link to nothing, on which decoding fails
         size = mtime_ns = 0
     try:
-        image = decode(path)
+        image = read_pixels(path)
     except DecodeError as error:
         return FileRecord(size, mtime_ns, "", (0, 0)), error, None
+    if image.ndim == 2 and has_gaps(image):
+        _say_gaps(path.parent)
     height, width = image.shape[:2]
     record = FileRecord(size, mtime_ns, hash_pixels(image), (height, width))
     return record, None, None if shrink is None else shrink(path, image)
+
+
+@cache
+def _say_gaps(folder: Path) -> None:
+    """Says once what becomes of values that are none."""
+    log.warning(
+        "Images in %s have pixels that are NaN or infinite: NaN and minus infinity become black, infinity white.",
+        folder,
+    )
 
 
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item], title: str) -> Iterator[Result]:

@@ -14,6 +14,7 @@ from lit_splitmask.files import is_remote
 from lit_splitmask.images.decode import decode
 from lit_splitmask.images.names import Names
 from lit_splitmask.images.statistics import Colour
+from lit_splitmask.images.window import Window, parse_window
 
 RECORD = "record"
 """Subfolder of the record, which is itself a shard, so that it comes from wherever the others are."""
@@ -49,12 +50,14 @@ class ShardRecord:
         splits: The images of each split.
         class_names: Class names by label; empty without labels.
         mean, std: Mean and standard deviation of the pixels, in [0, 1].
+        window: The values of images of more than 8 bits that become black and white; None without a window.
     """
 
     splits: Mapping[str, ShardedSplit]
     class_names: list[str]
     mean: Colour
     std: Colour
+    window: Window | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ class ShardPlace:
             )
         splits = {name: ShardedSplit(**split) for name, split in stored["splits"].items()}
         mean, std = (tuple(stored[name]) for name in ("mean", "std"))
-        return ShardRecord(splits, stored["class_names"], mean, std)  # type: ignore[arg-type]
+        window = parse_window(stored.get("window"))
+        return ShardRecord(splits, stored["class_names"], mean, std, window)  # type: ignore[arg-type]
 
 
 class ShardReader:
@@ -115,10 +119,13 @@ class ShardReader:
         record: What they hold.
         draft_size: Side down to which JPEGs may be decoded at a reduced size, in pixels.
         cache_bytes: Shards of a split that are larger together are not copied to this machine: each image is fetched alone.
+        window: See :func:`decode`.
     """
 
-    def __init__(self, place: ShardPlace, record: ShardRecord, *, draft_size: int, cache_bytes: float) -> None:
-        self.place, self.draft_size = place, draft_size
+    def __init__(
+        self, place: ShardPlace, record: ShardRecord, *, draft_size: int, cache_bytes: float, window: Window | None
+    ) -> None:
+        self.place, self.draft_size, self.window = place, draft_size, window
         self.parts = list(record.splits)
         self.copied = {name: split.num_bytes <= cache_bytes for name, split in record.splits.items()}
         files = [file for split in record.splits.values() for file in split.files]
@@ -144,7 +151,7 @@ class ShardReader:
         """
         index = self.names.index(file)
         data = bytes(self._item(self.parts[self._part[index]], int(self._number[index]))["image"])
-        return decode(file, self.draft_size, data)
+        return decode(file, self.draft_size, data, self.window)
 
     def _item(self, part: str, number: int) -> Any:
         key = (os.getpid(), part)  # a forked worker has no use for its parent's download threads
@@ -180,6 +187,7 @@ def write_shards(
     *,
     class_names: Sequence[str],
     statistics: tuple[Colour, Colour],
+    window: Window | None = None,
     shard_bytes: int,
     seed: int,
 ) -> ShardRecord:
@@ -191,6 +199,7 @@ def write_shards(
         read: Reads a file by its name.
         class_names: Class names by label.
         statistics: Mean and standard deviation of the pixels.
+        window: The values of images of more than 8 bits that become black and white.
         shard_bytes: Size of a shard.
         seed: Seed of the order.
 
@@ -207,7 +216,7 @@ def write_shards(
         stored = [names[index] for index in order]
         sizes, num_bytes = _write(out / name, ({"image": read(file)} for file in stored), shard_bytes)
         splits[name] = ShardedSplit(stored, [labels[index] for index in order], sizes, num_bytes)
-    record = ShardRecord(splits, list(class_names), *statistics)
+    record = ShardRecord(splits, list(class_names), *statistics, window)
     _write(out / RECORD, [{"json": json.dumps({"version": VERSION, **asdict(record)}).encode()}], shard_bytes)
     return record
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lit_splitmask.errors import UserError
-from lit_splitmask.images.decode import IMAGE_EXTENSIONS, is_heic
+from lit_splitmask.images import dicom
+from lit_splitmask.images.contents import is_heic
+from lit_splitmask.images.decode import IMAGE_EXTENSIONS
 
 IGNORED_FOLDERS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 """Folders that archives and operating systems add."""
@@ -15,7 +17,7 @@ EXAMPLES = 3
 
 HEIC = "HEIC (convert to JPEG, for example with `magick mogrify -format jpg *.HEIC`)"
 RAW = "camera RAW (convert to JPEG or TIFF)"
-DICOM = "DICOM (convert to 16-bit PNG or TIFF)"
+DICOM = "DICOM (pip install 'lit-splitmask[medical]' to read it)"
 OTHER_IMAGES = "images of other formats (convert to PNG)"
 NO_EXTENSION = "images without a known extension (add it, such as .jpg)"
 NOT_A_FILE = "pipes, sockets or devices"
@@ -24,7 +26,7 @@ READ_ALREADY = "folders that are read already under another name (links)"
 _EXTENSIONS = {
     HEIC: ".heic .heif .hif .heics",
     RAW: ".cr2 .cr3 .crw .nef .arw .dng .orf .rw2 .raf .pef .srw .x3f",
-    DICOM: ".dcm .dicom",
+    DICOM: " ".join(dicom.EXTENSIONS),
     OTHER_IMAGES: ".psd .xcf .jxl .pcx .ico .exr .hdr .fits .fit .apng .icns .sgi .svs .ndpi .mrxs .czi .lif .nd2",
     "PDF": ".pdf",
     "vector graphics": ".svg .eps .ai",
@@ -35,6 +37,9 @@ _EXTENSIONS = {
 }
 _KIND_OF = {extension: kind for kind, extensions in _EXTENSIONS.items() for extension in extensions.split()}
 _PHOTOS = (HEIC, RAW, DICOM, OTHER_IMAGES, NO_EXTENSION)
+
+_DICOM_CATALOGUE = "DICOMDIR"
+"""Name of the list of files on a DICOM medium, which is DICOM itself."""
 
 _LABEL_EXTENSIONS = frozenset({".json", ".xml", ".txt", ".csv", ".yaml", ".yml", ".mat"})
 
@@ -107,7 +112,7 @@ class Tree:
                     continue
                 dot = name.rfind(".")
                 extension = name[dot:].lower() if dot > 0 else ""
-                if extension in IMAGE_EXTENSIONS and _can_be_opened(entry):
+                if _is_image(extension) and _can_be_opened(entry):
                     images.append(prefix + name)
                 else:
                     self._add_other(entry, extension, prefix + name)
@@ -118,13 +123,16 @@ class Tree:
     def _add_other(self, entry: os.DirEntry[str], extension: str, file: str) -> None:
         """Adds a file that is no image, or none that can be read."""
         if not _can_be_opened(entry):
-            if extension in IMAGE_EXTENSIONS:
+            if _is_image(extension):
                 self._leave_out(NOT_A_FILE, file)
         elif extension in _LABEL_EXTENSIONS:
             self.label_files.append(file)
         else:
             kind = _KIND_OF.get(extension) or _kind_by_content(entry.path)
-            if kind is not None:
+            if kind == DICOM and dicom.has_pydicom():  # by content: many such files have no extension
+                if entry.name != _DICOM_CATALOGUE:
+                    self.images.append(file)
+            elif kind is not None:
                 self._leave_out(_KIND_OF[".nii"] if file.lower().endswith(".nii.gz") else kind, file)
 
     def _leave_out(self, kind: str, file: str) -> None:
@@ -166,6 +174,10 @@ def check_has_images(tree: Tree) -> None:
     )
 
 
+def _is_image(extension: str) -> bool:
+    return extension in IMAGE_EXTENSIONS and (extension not in dicom.EXTENSIONS or dicom.has_pydicom())
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -192,7 +204,7 @@ def _kind_by_content(path: str) -> str | None:
         return None
     if is_heic(head):
         return HEIC
-    if head[128:132] == b"DICM":
+    if dicom.is_dicom(head):
         return DICOM
     is_webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
     is_bmp = head[:2] == b"BM" and head[6:10] == bytes(4)  # text may begin with BM too

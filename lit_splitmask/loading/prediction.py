@@ -10,10 +10,11 @@ import numpy as np
 from lit_splitmask.distributed import rank
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.cache import STORE_FACTORS, read_shrunk
-from lit_splitmask.images.decode import decode
+from lit_splitmask.images.decode import decode, read_pixels
 from lit_splitmask.images.names import Names
 from lit_splitmask.images.replaced import Scanned, check_same
 from lit_splitmask.images.scan import examine, hash_pixels, in_threads
+from lit_splitmask.images.window import DEEP, Window
 
 log = logging.getLogger(__name__)
 
@@ -33,42 +34,55 @@ class PredictionFiles:
         readable: Paths of the images that can be read, in the order given.
         shapes: Height and width of each of them.
         problems: Why each of the others cannot be read, by path.
+        window: See :func:`decode`.
     """
 
     root: Path
     readable: list[str]
     shapes: list[tuple[int, int]]
     problems: Mapping[str, str] = field(default_factory=dict)
+    window: Window | None = None
 
     def __len__(self) -> int:
         return len(self.readable) + len(self.problems)
 
 
-def examine_files(root: Path, files: Sequence[str], unread: Mapping[str, str] | None = None) -> PredictionFiles:
+def examine_files(
+    root: Path, files: Sequence[str], unread: Mapping[str, str] | None = None, window: Window | None = None
+) -> PredictionFiles:
     """Decodes every image once; those that cannot be read are named in a warning.
 
     Args:
         root: Folder that the paths are relative to.
         files: The images, each once.
         unread: Further images, of kinds that are not read, and their kind.
+        window: The window with which the network was trained; None if its weights do not say.
 
     Raises:
         UserError: None can be read.
     """
-    readable, shapes = [], []
+    readable, shapes, num_deep = [], [], 0
     problems = {file: f"not read: {kind}" for file, kind in (unread or {}).items()}
     outcomes = in_threads(lambda file: examine(root / file), files, f"Reading {root.name}")
     for file, (record, error) in zip(files, outcomes, strict=True):
         if error is None:
             readable.append(file)
             shapes.append(record.shape)
+            num_deep += record.hash.startswith(DEEP)
         else:
             problems[file] = error.why
             warn("%s It is not predicted.", error)
     if not readable:
         first, why = next(iter(problems.items()), ("", "there are none"))
         raise UserError(f"None of the {len(problems):,} images in {root} can be read: {first} ({why}).")
-    return PredictionFiles(root, readable, shapes, problems)
+    if num_deep and window is None:
+        warn(
+            "%s of the images in %s have more than 8 bits, and the weights know no window for them: each is stretched from its "
+            "own smallest value to its largest. Give the values that are black and white, such as --data.window=0,4095.",
+            f"{num_deep:,}",
+            root,
+        )
+    return PredictionFiles(root, readable, shapes, problems, window)
 
 
 class WholeReader:
@@ -77,10 +91,11 @@ class WholeReader:
     Args:
         root: Folder that the paths are relative to.
         known: What the scan found, by path; None if there was none.
+        window: See :func:`decode`.
     """
 
-    def __init__(self, root: Path, known: Mapping[str, Scanned] | None = None) -> None:
-        self.root, self.known = root, known or {}
+    def __init__(self, root: Path, known: Mapping[str, Scanned] | None = None, *, window: Window | None) -> None:
+        self.root, self.known, self.window = root, known or {}, window
 
     def __call__(self, file: str) -> np.ndarray:
         """Reads an image: (H, W, 3) uint8.
@@ -91,8 +106,8 @@ class WholeReader:
         """
         path, known = self.root / file, self.known.get(file)
         if known is not None:
-            check_same(path, known.size, known.mtime_ns, lambda: hash_pixels(decode(path)) == known.hash)
-        return decode(path)
+            check_same(path, known.size, known.mtime_ns, lambda: hash_pixels(read_pixels(path)) == known.hash)
+        return decode(path, window=self.window)
 
 
 class ShrinkingReader(WholeReader):
@@ -108,7 +123,7 @@ class ShrinkingReader(WholeReader):
     """
 
     def __init__(self, files: PredictionFiles, image_size: int) -> None:
-        super().__init__(files.root)
+        super().__init__(files.root, window=files.window)
         by_name = sorted(zip(files.readable, files.shapes, strict=True))
         self.names = Names(name for name, _ in by_name)
         self.shapes = np.array([shape for _, shape in by_name], dtype=np.int32).reshape(-1, 2)
@@ -121,4 +136,4 @@ class ShrinkingReader(WholeReader):
             DecodeError: The image is missing or damaged.
         """
         height, width = self.shapes[self.names.index(file)].tolist()
-        return read_shrunk(self.root / file, (height, width), self.store_size)
+        return read_shrunk(self.root / file, (height, width), self.store_size, self.window)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lit_splitmask.images.statistics import Colour
+from lit_splitmask.images.window import Window
 from lit_splitmask.loading.samples import Read, Samples
 
 
@@ -18,6 +19,7 @@ class Source:
         read: Reads an image by its name: (H, W, 3) uint8. Must be picklable.
         mean, std: Mean and standard deviation of the pixels, in [0, 1].
         problems: Why images cannot be predicted, by name.
+        window: The values of images of more than 8 bits that become black and white; None if there is no window.
     """
 
     splits: Mapping[str, Samples]
@@ -27,3 +29,4 @@ class Source:
     mean: Colour
     std: Colour
     problems: Mapping[str, str] = field(default_factory=dict)
+    window: Window | None = None

@@ -49,6 +49,9 @@ def wrong_entry(info: Mapping[str, Any], channels: int) -> str | None:
             return f"{name} is {_short(value)}, but must be {channels} numbers"
         if name == "pixel_std" and min(value) <= 0:
             return f"pixel_std is {_short(value)}, but must be above 0"
+    window = info.get("pixel_window", [0, 1])
+    if not (isinstance(window, list) and len(window) == 2 and all(map(_is_number, window)) and window[0] < window[1]):
+        return f"pixel_window is {_short(window)}, but must be two numbers, the lower first"
     ratio = info.get("crop_ratio", 1.0)
     if not (_is_finite(ratio) and 0 < ratio <= 1):
         return f"crop_ratio is {_short(ratio)}, but must be more than 0 and at most 1"
@@ -62,7 +65,13 @@ def wrong_entry(info: Mapping[str, Any], channels: int) -> str | None:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6 and math.isfinite(value)
+    return _is_number(value) and abs(value) < 1e6
+
+
+def _is_number(value: Any) -> bool:
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300 and math.isfinite(value)
+    )
 
 
 def _short(value: Any) -> str:

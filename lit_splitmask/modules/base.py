@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lit_splitmask.allocator import keep_freed_memory
@@ -15,6 +16,7 @@ from lit_splitmask.checkpoints import FORMAT, Weights, describe
 from lit_splitmask.contract import TrainingData, training_data
 from lit_splitmask.distributed import mean_over_processes
 from lit_splitmask.errors import UserError
+from lit_splitmask.images.window import Window, parse_window, show
 from lit_splitmask.models.vit import ViT, use_fused_attention
 from lit_splitmask.optim import OptimConfig, batch_scale, build_optimizer, half_cosine
 from lit_splitmask.seeding import derive_seed
@@ -32,6 +34,10 @@ class TrainModule(LightningModule):
         optim: Optimizer and schedule.
         seed: Seed of everything random in a training step, together with the step's number and the process's rank.
         in_chans: Input channels, for the pixel statistics.
+
+    Attributes:
+        pixel_window: The values of images of more than 8 bits that became black and white, of the training images or of weights
+            that were loaded; None if none is known. A datamodule of this project reads images by it.
     """
 
     pixel_mean: Tensor
@@ -41,6 +47,7 @@ class TrainModule(LightningModule):
         super().__init__()
         self.optim, self.seed, self.in_chans = optim, seed, in_chans
         self.has_statistics = False
+        self.pixel_window: Window | None = None
         self.crop_ratio: float | None = None
         mean, std = default_statistics(in_chans)
         self.register_buffer("pixel_mean", torch.tensor(mean))
@@ -61,14 +68,37 @@ class TrainModule(LightningModule):
         return {}, {}
 
     def preprocessing(self) -> dict[str, Any]:
-        """How images become the network's input, as JSON values: mean and standard deviation per channel, and the centre crop."""
+        """How images become the network's input, as JSON values: mean and deviation per channel, the window, the centre crop."""
+        window = {} if self.pixel_window is None else {"pixel_window": list(self.pixel_window)}
         crop = {} if self.crop_ratio is None else {"crop_ratio": self.crop_ratio, "interpolation": INTERPOLATION}
-        return {"pixel_mean": self.pixel_mean.tolist(), "pixel_std": self.pixel_std.tolist(), **crop}
+        return {"pixel_mean": self.pixel_mean.tolist(), "pixel_std": self.pixel_std.tolist(), **window, **crop}
+
+    def take_statistics(self, weights: Weights) -> None:
+        """Takes the pixel statistics and the window that a file of weights says."""
+        info = weights.info
+        if {"pixel_mean", "pixel_std"} <= info.keys():
+            self.set_statistics(info["pixel_mean"], info["pixel_std"])
+        if "pixel_window" in info:
+            low, high = info["pixel_window"]
+            self.pixel_window = float(low), float(high)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Stores which part of the module is the backbone, so that the checkpoint can serve as weights."""
         backbone = next(name for name, module in self.named_modules() if module is self.vit)
         checkpoint[FORMAT] = {"prefix": f"{backbone}.", **describe(self.vit), **self.preprocessing()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes the window of a checkpoint, with which a training goes on; evaluation says so if images are read with another.
+
+        Raises:
+            UserError: The window is none, or a training that goes on reads the images with another.
+        """
+        window = parse_window((checkpoint.get(FORMAT) or {}).get("pixel_window"))
+        if self._trainer is not None:
+            if self.trainer.state.fn == TrainerFn.FITTING:
+                self._check_resumed_window(window)
+            self._compare_window(window)
+        self.pixel_window = window or self.pixel_window
 
     def configure_model(self) -> None:
         """Chooses the attention and the memory allocation that are faster on the trainer's device."""
@@ -131,6 +161,38 @@ class TrainModule(LightningModule):
         mean, std = self.data.pixel_mean, self.data.pixel_std
         if stage == "fit" and mean is not None and std is not None and not self.has_statistics:
             self.set_statistics(mean, std)
+        self._take_window(stage)
+
+    def _take_window(self, stage: str) -> None:
+        """Takes the window of the images that it trains on."""
+        window = self.data.pixel_window
+        if window is not None:
+            self._compare_window(self.pixel_window)
+            if stage == "fit":
+                self.pixel_window = window
+
+    def _compare_window(self, trained: Window | None) -> None:
+        """Says so if images are read with another window than those that weights were trained on."""
+        window = self.data.pixel_window
+        if window is not None and trained is not None and window != trained:
+            log.warning(
+                "The images are read with the window %s, but the weights were trained with %s: --data.window=%s gives theirs.",
+                show(window),
+                show(trained),
+                show(trained),
+            )
+
+    def _check_resumed_window(self, trained: Window | None) -> None:
+        window = self.data.pixel_window
+        if window is None or window == trained:
+            return
+        if trained is None:
+            had, way = "no window", "leave data.window out, or start a new run"
+        else:
+            had, way = f"the window {show(trained)}", f"give --data.window={show(trained)}, or leave it out"
+        raise UserError(
+            f"The run to resume read its images with {had}, and now they are read with {show(window)}: {way}."
+        )
 
     def set_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Sets the mean and standard deviation per channel that normalise images, of pixels in [0, 1]."""

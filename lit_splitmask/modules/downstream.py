@@ -71,9 +71,9 @@ class DownstreamModule(TrainModule):
             config = replace(config, positions="learned")
         _check_trained_blocks(trained_blocks, config, weights)
         super().__init__(optim, seed, config.in_chans)
+        if loaded is not None:
+            self.take_statistics(loaded)
         self._trained_blocks = trained_blocks
-        if loaded is not None and {"pixel_mean", "pixel_std"} <= loaded.info.keys():
-            self.set_statistics(loaded.info["pixel_mean"], loaded.info["pixel_std"])
         self._config, self._weights = config, loaded
         self.class_names: list[str] | None = None
         self.network = None

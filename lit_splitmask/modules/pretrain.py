@@ -78,8 +78,7 @@ class Pretrain(TrainsObjective):
         teachers = [part.network for part in self.objective.modules() if isinstance(part, Teacher)]
         for vit in (self.objective.backbone, *(network for network in teachers if isinstance(network, ViT))):
             load_into(vit, weights)
-        if {"pixel_mean", "pixel_std"} <= weights.info.keys():
-            self.set_statistics(weights.info["pixel_mean"], weights.info["pixel_std"])
+        self.take_statistics(weights)
         report_positions(self.objective.backbone, weights)
         new = sum(p.numel() for p in self.objective.parameters() if p.requires_grad) - sum(
             p.numel() for p in self.objective.backbone.parameters() if p.requires_grad

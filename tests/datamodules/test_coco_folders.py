@@ -178,8 +178,8 @@ def test_truncated_images_are_named_and_left_out(root: Path, caplog: pytest.LogC
 
 def test_images_are_decoded_once_and_again_only_if_they_change(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[str] = []
-    decode = scan.decode
-    monkeypatch.setattr(scan, "decode", lambda path: decoded.append(Path(path).name) or decode(path))
+    read_pixels = scan.read_pixels
+    monkeypatch.setattr(scan, "read_pixels", lambda path: decoded.append(Path(path).name) or read_pixels(path))
     data = coco_data(root)
     data.prepare_data()
     data.prepare_data()

@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 from coco_sets import annotation
+from deep_images import dicom_dataset
 from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
 from safetensors.torch import save as to_safetensors
 from torch_programs import Writes
 
@@ -447,10 +456,37 @@ def tiff(entries: list[tuple[int, int, int, int]], loop: bool = False) -> bytes:
     return b"II*\0" + struct.pack("<I", 8) + directory + struct.pack("<I", 8 if loop else 0)
 
 
+def encoded_array(kind: str, pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
 def encoded(kind: str, mode: str, size: tuple[int, int], **settings: Any) -> bytes:
     buffer = io.BytesIO()
     Image.new(mode, size).save(buffer, kind, **settings)
     return buffer.getvalue()
+
+
+def dicom(syntax: str = ExplicitVRLittleEndian, **elements: Any) -> bytes:
+    """A DICOM image of 16 bits, with elements that may claim anything."""
+    buffer = io.BytesIO()
+    pixels = np.arange(64 * 48, dtype=np.uint16).reshape(48, 64)
+    dicom_dataset(pixels, syntax, **elements).save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def dicom_of_sequences(depth: int) -> bytes:
+    """A DICOM image with sequences in sequences, of unknown lengths, before its pixels."""
+    sequence = b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\0\xe0\xff\xff\xff\xff"
+    content = dicom()
+    place = content.index(b"\x28\0\x02\0US")  # after the class, before the image
+    return content[:place] + sequence * depth + content[place:]
+
+
+def dicom_with_jpeg2000(side: int, **elements: Any) -> bytes:
+    """A DICOM image of compressed pixels."""
+    return dicom(JPEG2000Lossless, PixelData=encapsulate([encoded("JPEG2000", "L", (side, side))]), **elements)
 
 
 _EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(ran) (w) file closefile\nshowpage\n"
@@ -520,6 +556,30 @@ IMAGES: dict[str, Write] = {
     "a WebP cut": later(lambda: encoded("WEBP", "RGB", (64, 64))[:40]),
     "a WebP that claims 16,383": later(
         lambda: encoded("WEBP", "RGB", (64, 64), lossless=True).replace(b"\x2f\x3f\xc0\x0f", b"\x2f\xff\xff\xff", 1)
+    ),
+    "a cut DICOM": later(lambda: dicom()[:-1000]),
+    "a DICOM cut in its header": later(lambda: dicom()[:600]),
+    "a DICOM of 65,535 x 65,535": later(lambda: dicom(Rows=65_535, Columns=65_535)),
+    "a DICOM that claims 64 megapixels": later(lambda: dicom(Rows=8_000, Columns=8_000)),
+    "a DICOM without a decoder": later(lambda: dicom(JPEGLSLossless, PixelData=encapsulate([b"\xff\xd8\xff\xf7"]))),
+    "a DICOM of a billion frames": later(lambda: dicom(NumberOfFrames=10**9)),
+    "a DICOM of 30,000 sequences": later(lambda: dicom_of_sequences(30_000)),
+    "a DICOM of a long element": later(lambda: dicom().replace(b"OW\0\0\0\x18\0\0", b"OW\0\0\xf0\xff\xff\xff", 1)),
+    "a deflated DICOM of 200 MB": later(
+        lambda: dicom(DeflatedExplicitVRLittleEndian, PixelData=bytes(2 * 10**8), Rows=10_000, Columns=10_000)
+    ),
+    "a DICOM of a JPEG 2000 of 120 megapixels": later(
+        lambda: dicom_with_jpeg2000(11_000, BitsAllocated=8, BitsStored=8, HighBit=7)
+    ),
+    "a DICOM of JPEG 2000 that is cut": later(lambda: dicom_with_jpeg2000(64)[:-60]),
+    "a DICOM of RLE of noise": later(
+        lambda: dicom(RLELossless, PixelData=encapsulate([np.random.default_rng(0).bytes(3000)]))
+    ),
+    "a DICOM whose intercept is text": later(
+        lambda: dicom(RescaleSlope="1", RescaleIntercept="7").replace(b"DS\x02\x007 ", b"DS\x02\0xy")
+    ),
+    "a TIFF of floats that are no numbers": later(
+        lambda: encoded_array("TIFF", np.full((40, 40), np.nan, dtype=np.float32))
     ),
     "an AVIF cut": later(lambda: encoded("AVIF", "RGB", (64, 64))[:200]),
 }

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hostile_files import backbone, coco_set, encoded, program, saved
+from hostile_files import backbone, coco_set, dicom, encoded, program, saved
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_hostile_files import outcomes
@@ -83,6 +83,7 @@ BASES: dict[str, tuple[str, Callable[[], bytes], int]] = {
     "configuration": ("configurations", lambda: RECIPE, 16),
     "list": ("tables", lambda: LIST, 12),
     "annotations": ("annotations", annotations, 12),
+    "image DICOM": ("images", cache(dicom), 6),
     **{
         f"image {kind}": (
             "images",

@@ -137,7 +137,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(Path(path).name)
         return decode(path, *args, **settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(scan, "decode", count)
+    monkeypatch.setattr(scan, "read_pixels", count)
     monkeypatch.setattr(cache, "decode", count)
     return names
 

@@ -65,7 +65,7 @@ def test_a_constant_deep_image_survives(tmp_path: Path, dtype: type) -> None:
 
 def test_what_is_not_a_number_survives(tmp_path: Path) -> None:
     values = np.array([[0, 1], [np.nan, np.inf]], dtype=np.float32)
-    assert decode(save(tmp_path / "deep.tif", Image.fromarray(values)))[..., 0].tolist() == [[0, 255], [0, 0]]
+    assert decode(save(tmp_path / "deep.tif", Image.fromarray(values)))[..., 0].tolist() == [[0, 255], [0, 255]]
 
 
 def turned(image: Image.Image, path: Path, orientation: int, **options: object) -> Path:

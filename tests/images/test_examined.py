@@ -46,8 +46,8 @@ def test_only_new_and_changed_images_are_decoded(root: Path, tmp_path: Path, mon
     path = tmp_path / "record.json"
     examine_once(root, FILES[:3], path)
     decoded: list[str] = []
-    decode = scan.decode
-    monkeypatch.setattr(scan, "decode", lambda file: decoded.append(Path(file).name) or decode(file))
+    read_pixels = scan.read_pixels
+    monkeypatch.setattr(scan, "read_pixels", lambda file: decoded.append(Path(file).name) or read_pixels(file))
     os.utime(root / "1.png", ns=(5, 5))
     found = examine_once(root, FILES, path)
     assert sorted(decoded) == ["1.png", "3.png", "broken.png"]

@@ -65,7 +65,7 @@ def test_the_bound_does_not_grow_with_the_threads(
         need = memory_for(image)
     monkeypatch.setattr(in_flight, "MOST_BYTES", 3 * need + 1)
     monkeypatch.setattr(scanning, "num_cores", lambda: num_threads)
-    now, most, lock, upright = [0], [0], threading.Lock(), decoding._upright_rgb
+    now, most, lock, upright = [0], [0], threading.Lock(), decoding._upright_values
 
     def slow(image: Image.Image, turn: int) -> np.ndarray:
         with lock:
@@ -76,7 +76,7 @@ def test_the_bound_does_not_grow_with_the_threads(
             now[0] -= 1
         return upright(image, turn)
 
-    monkeypatch.setattr(decoding, "_upright_rgb", slow)
+    monkeypatch.setattr(decoding, "_upright_values", slow)
     assert len(list(in_threads(decode, [path] * 48, "Reading"))) == 48
     assert most[0] == min(3, num_threads)
 

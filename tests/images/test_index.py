@@ -68,7 +68,7 @@ def test_the_second_call_decodes_nothing(
 ) -> None:
     root = class_folder()
     first = make(root, index_dir)
-    monkeypatch.setattr(scan, "decode", None)
+    monkeypatch.setattr(scan, "read_pixels", None)
     assert make(root, index_dir) == first
 
 

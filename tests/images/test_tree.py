@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from lit_splitmask.errors import UserError
+from lit_splitmask.images import dicom
 from lit_splitmask.images import tree as trees
 from lit_splitmask.images.tree import Tree, list_images
 
@@ -48,6 +49,12 @@ def test_hidden_files_and_those_of_systems_are_ignored(tmp_path: Path) -> None:
     assert tree.left_out == {}
 
 
+@pytest.fixture
+def without_pydicom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dicom, "has_pydicom", lambda: False)
+
+
+@pytest.mark.usefixtures("without_pydicom")
 def test_files_that_are_not_read_are_counted_by_kind(tmp_path: Path) -> None:
     touch(
         tmp_path,
@@ -101,6 +108,7 @@ def test_images_without_a_known_extension_are_counted(tmp_path: Path, file_forma
         (bytes(128) + b"DICM", trees.DICOM),
     ],
 )
+@pytest.mark.usefixtures("without_pydicom")
 def test_the_content_tells_the_kind_without_an_extension(tmp_path: Path, head: bytes, kind: str) -> None:
     (tmp_path / "IM0001").write_bytes(head)
     assert Tree.read(tmp_path).left_out == {kind: ["IM0001"]}
@@ -187,3 +195,20 @@ def test_folders_that_cannot_be_used_are_told_apart(tmp_path: Path) -> None:
         list_images(tmp_path / "empty")
     with pytest.raises(UserError, match=r"holds no images, at any depth\. It holds 2 HEIC \(convert .*; 1 archives"):
         list_images(touch(tmp_path / "phone", "1.heic", "2.heic", "3.zip"))
+
+
+def test_dicom_files_are_images_with_and_without_an_extension_but_not_their_catalogue(tmp_path: Path) -> None:
+    for name in ("IM0001", "DICOMDIR", "series/IM.0002"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(128) + b"DICM")
+    tree = Tree.read(touch(tmp_path, "3.dcm", "4.DICOM"))
+    assert tree.images == ["3.dcm", "4.DICOM", "IM0001", "series/IM.0002"]
+    assert tree.left_out == {}
+
+
+@pytest.mark.usefixtures("without_pydicom")
+def test_a_folder_of_dicom_without_pydicom_names_the_extra(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"holds no images.*2 DICOM \(pip install 'lit-splitmask\[medical\]' to read it\)"
+    ):
+        list_images(touch(tmp_path, "1.dcm", "2.dcm"))

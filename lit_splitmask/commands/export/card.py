@@ -6,6 +6,7 @@ from lit_splitmask import __version__
 from lit_splitmask.commands.export.run_numbers import run_numbers
 from lit_splitmask.commands.export.snippets import snippet
 from lit_splitmask.commands.export.trained import Trained
+from lit_splitmask.images.window import show
 from lit_splitmask.views import INTERPOLATION
 
 _PIPELINES = {
@@ -76,8 +77,21 @@ def _input(trained: Trained, format_name: str) -> str:
         "" if format_name == "timm" else "; they are applied inside, so the network takes pixels from 0 to 255 (uint8)"
     )
     lines.append(f"mean {trained.mean} and std {trained.std} of pixels in [0, 1]{inside}")
+    lines.append(_depth(trained, format_name))
     text = "## Input\n\n" + "\n".join(f"- {line}" for line in lines)
     return text if format_name != "timm" else f"{text}\n\n{_BY_TIMM}"
+
+
+def _depth(trained: Trained, format_name: str) -> str:
+    """What becomes of images of more than 8 bits."""
+    if trained.window is None:
+        return "images of 8 bits; the network knows no window for more, so scale their values to 0–255 first"
+    low, high = show(trained.window).split(",")
+    text = (
+        f"images of more than 8 bits: their values from {low} to {high} become 0–255, and what lies outside is cut off, as in "
+        "the code above; of DICOM, the values after rescale slope and intercept, MONOCHROME1 inverted"
+    )
+    return text if format_name != "timm" else f"{text}. timm and transformers do not do that"
 
 
 def _plain(name: str) -> str:

@@ -62,6 +62,7 @@ def timm_config(trained: Trained) -> dict[str, Any]:
             "classifier": "head",
         },
     }
+    config |= {} if trained.window is None else {"pixel_window": trained.window}
     return {**config, "label_names": trained.class_names} if trained.class_names else config
 
 
@@ -126,16 +127,17 @@ def write_onnx(folder: Path, trained: Trained) -> Run:
 
 def plain_config(trained: Trained) -> dict[str, Any]:
     """What a network is and what its input is, for formats without a convention of their own."""
-    window = {"crop_ratio": trained.crop_ratio, "interpolation": INTERPOLATION}
+    area = {"crop_ratio": trained.crop_ratio, "interpolation": INTERPOLATION}
     if trained.kind == "segmenter":
-        window = {"short_side": trained.short_side, "map_values": trained.weights.info["segmenter"].get("values")}
+        area = {"short_side": trained.short_side, "map_values": trained.weights.info["segmenter"].get("values")}
     return {
         "kind": trained.kind,
         "input": "uint8 pixels; mean and std are applied inside",
         "input_size": list(trained.input_size),
-        **window,
+        **area,
         "mean": trained.mean,
         "std": trained.std,
+        "pixel_window": trained.window,
         "class_names": trained.class_names,
     }
 

@@ -13,6 +13,20 @@ _LOAD = {
     "torch-export": 'model = torch.export.load(f"{folder}/model.pt2").module()',
 }
 
+_DEEP = 'image.mode in ("I", "F") or image.mode.startswith("I;")'
+
+_SCALE = f"""\
+if {_DEEP}:  # more than 8 bits: low becomes black, high white
+    low, high = {{low!r}}, {{high!r}}
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), nan=low, posinf=high, neginf=low)
+    image = Image.fromarray(((values - low) / (high - low) * 255).clip(0, 255).round().astype(np.uint8))
+"""
+
+_REFUSE = f"""\
+if {_DEEP}:
+    raise ValueError("The network knows no window for images of more than 8 bits: scale their values to 0–255 first.")
+"""
+
 _CROP = """\
 side = min(image.size) * {ratio}
 left, top = (image.width - side) / 2, (image.height - side) / 2
@@ -72,9 +86,10 @@ def snippet(trained: Trained, format_name: str, folder: Path) -> str:
     if has_names:
         of_folder = 'json.loads(Path(folder, "config.json").read_text())["class_names"]'
         lines.append("names = " + ('model.pretrained_cfg["label_names"]' if of_timm else of_folder))
-    lines += ["", 'image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")']
+    lines += ["", 'image = ImageOps.exif_transpose(Image.open("photo.jpg"))']
+    deep = _REFUSE if trained.window is None else _SCALE.format(low=trained.window[0], high=trained.window[1])
     body = _segment(trained, format_name) if trained.kind == "segmenter" else _classify(trained, format_name)
-    return "\n".join(lines) + "\n" + body
+    return "\n".join(lines) + "\n" + deep + 'image = image.convert("RGB")\n' + body
 
 
 def _classify(trained: Trained, format_name: str) -> str:

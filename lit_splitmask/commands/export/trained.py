@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lit_splitmask.checkpoints import Weights, config_of, load_weights
 from lit_splitmask.errors import UserError
+from lit_splitmask.images.window import Window, parse_window
 from lit_splitmask.models.vit import ViT, ViTConfig
 from lit_splitmask.modules import Segment
 from lit_splitmask.views import network_view
@@ -49,6 +50,11 @@ class Trained:
     def std(self) -> list[float]:
         """Standard deviation of the pixels in [0, 1] per channel."""
         return _shortest(self.weights.info["pixel_std"])
+
+    @property
+    def window(self) -> Window | None:
+        """The values of images of more than 8 bits that are black and white; None if the network was trained without a window."""
+        return parse_window(self.weights.info.get("pixel_window"))
 
     @property
     def class_names(self) -> list[str]:

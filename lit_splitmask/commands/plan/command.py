@@ -124,7 +124,8 @@ def _partner(choice: recipe_choice.Choice, subject: Subject, request: Request) -
 def _plan_finetuning(weights: str, arguments: list[str], choice: recipe_choice.Choice, scratch: Path) -> TrainingPlan:
     settings, reason = choice.settings()
     choice = replace(choice, reason=reason)
-    recipe_choice.fit_to_weights(settings, load_weights(weights).info["timm"])
+    info = load_weights(weights).info
+    recipe_choice.fit_to_weights(settings, info["timm"], window=info.get("pixel_window"))
     stage = Stage(modules.Classify, [*arguments, f"--model.weights={weights}"], settings, scratch)
     return stage.plan(choice, num_checkpoints=2)  # the last and the best
 

@@ -176,7 +176,7 @@ def odd_kinds(image: Image.Image, extension: str) -> Iterable[str]:
     if image.format != "MPO" and getattr(image, "is_animated", False):
         yield "animated"
     named = Image.registered_extensions().get(extension.lower(), "")
-    if _SAME_FORMAT.get(named, named) != _SAME_FORMAT.get(str(image.format), image.format):
+    if named and _SAME_FORMAT.get(named, named) != _SAME_FORMAT.get(str(image.format), image.format):
         yield "extension of another format"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from deep_images import write_dicom
 from PIL import Image
 
 from lit_splitmask.commands.plan.images import ImageFindings, OddFiles, find
@@ -43,6 +44,7 @@ def odd_folder(tmp_path: Path) -> Path:
     pictures[5].quantize(16).save(root / "palette.png")
     pictures[6].convert("CMYK").save(root / "ink.jpg")
     Image.fromarray(np.arange(2400, dtype=np.uint16).reshape(40, 60)).save(root / "deep.png")
+    write_dicom(root / "IM0001", np.arange(2400, dtype=np.uint16).reshape(60, 40))  # such files need no extension
     pictures[7].save(root / "moving.webp", save_all=True, append_images=[pictures[8]], lossless=True)
     pictures[9].save(root / "named.png", format="JPEG")
     (root / "damaged.jpg").write_bytes((root / "plain.jpg").read_bytes()[:200])
@@ -53,7 +55,7 @@ def odd_folder(tmp_path: Path) -> Path:
 def test_odd_files_are_found_by_their_content(odd_folder: Path) -> None:
     found = findings(odd_folder, max_bad_share=0.5)
     assert found.odd == {
-        "16-bit": OddFiles(1, ["deep.png"]),
+        "16-bit": OddFiles(2, ["IM0001", "deep.png"]),
         "CMYK": OddFiles(1, ["ink.jpg"]),
         "EXIF-rotated": OddFiles(1, ["turned.jpg"]),
         "animated": OddFiles(1, ["moving.webp"]),
@@ -62,7 +64,7 @@ def test_odd_files_are_found_by_their_content(odd_folder: Path) -> None:
         "palette": OddFiles(1, ["palette.png"]),
         "transparent (RGBA)": OddFiles(1, ["clear.png"]),
     }
-    assert found.formats == {"JPEG": 5, "PNG": 4, "WEBP": 1}
+    assert found.formats == {"JPEG": 5, "PNG": 4, "WEBP": 1, "DICOM": 1}
 
 
 def test_undecodable_files_are_named_with_the_reason(odd_folder: Path) -> None:
