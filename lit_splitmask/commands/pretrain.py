@@ -2,14 +2,17 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from lit_splitmask import callbacks, modules
 from lit_splitmask.callbacks.estimate import DAY
 from lit_splitmask.commands import recipe_choice, recipes
+from lit_splitmask.commands.ahead import command_of, smaller_command, tell_time
+from lit_splitmask.commands.processes import launched
 from lit_splitmask.commands.request import Request
-from lit_splitmask.commands.run_cli import RunCLI, quiet
+from lit_splitmask.commands.run_cli import RunCLI, is_process_zero, quiet
 from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.commands.start import fit_to_weights, goes_on
 from lit_splitmask.commands.tasks.registry import TASKS, Task, root_for_finetuning, task_for_folder, task_for_recipe
@@ -34,7 +37,7 @@ def pretrain(request: Request) -> int:
         fit_to_weights(request, settings)
     cli = RunCLI(modules.Pretrain, request.settings(weights_option="--model.weights"), settings)
     with run_folder(cli, "pretrain") as folder:
-        weights = _train(request, cli, folder)
+        weights = _train(request, settings, cli, folder)
     if weights is not None:
         next_command = ["lit-splitmask", "finetune", "--weights", str(weights), *_finetune_options(request)]
         written = ", ".join(_other_files(folder))
@@ -42,21 +45,25 @@ def pretrain(request: Request) -> int:
     return 0
 
 
-def _train(request: Request, cli: RunCLI, folder: RunFolder) -> Path | None:
+def _train(request: Request, settings: dict[str, Any], cli: RunCLI, folder: RunFolder) -> Path | None:
     """Trains and writes the files of a run; the weights on process zero, None on the others."""
     weights = folder.path / "backbone.safetensors"
-    command = shlex.join(["lit-splitmask", "pretrain", *request.arguments()])
+    is_free = not (request.gives_length or request.resume)
+    estimate = callbacks.EstimateTime(stop_above=DAY if is_free else 0.0, command=command_of(request))
     trainer, module, data = cli.build(
         folder,
         [
             callbacks.RunProgress(),
             callbacks.StopOnSignal(str(folder.last)),
             callbacks.OverfitAwareCheckpoint(str(folder.checkpoints)),
-            callbacks.EstimateTime(stop_above=0.0 if request.gives_length or request.resume else DAY, command=command),
+            estimate,
             callbacks.HalvesPicture(str(folder.path)),
             callbacks.ExportWeights(str(weights)),
         ],
     )
+    estimate.smaller = smaller_command(request, module)
+    if is_free and is_process_zero() and launched() is None and tell_time(request, settings, trainer, module, data):
+        estimate.stop_above = 0.0  # it is refused before any work, or not at all
     fit(cli, folder, trainer, module, data)
     if not trainer.is_global_zero:
         return None

@@ -13,6 +13,7 @@ from tiny_runs import FINETUNE, recipe, same_tensors
 from lit_splitmask.callbacks import EstimateTime
 from lit_splitmask.checkpoints import load_weights, read_safetensors
 from lit_splitmask.cli import main
+from lit_splitmask.commands import ahead
 from lit_splitmask.images.index import load_index
 from lit_splitmask.modules import Classify, Pretrain
 from lit_splitmask.tokenizers import KMeans
@@ -285,6 +286,7 @@ def test_a_schedule_longer_than_a_day_is_not_started_without_a_budget(
     del settings["data"]["init_args"]["budget"]
     Path("long.yaml").write_text(yaml.safe_dump(settings))
     monkeypatch.setattr(EstimateTime, "_time_steps", lambda *_: 100.0)
+    monkeypatch.setattr(ahead, "about_how_many", lambda *_: None)  # as with shards, whose number is not known before
     arguments = ["pretrain", "--recipe", "long.yaml", "--data.root", "shapes", "--name", "long"]
     assert main(arguments) == 1
     error = capsys.readouterr().err

@@ -25,14 +25,14 @@ def compare(request: Request) -> int:
     if options.weights is not None:
         load_weights(options.weights)  # an error appears before anything is scanned or built
     found = glance(options.root)
-    name = options.recipe
+    name, choice = options.recipe, None
     if name is None:
         choice = recipe_choice.choose(found.num_images, found.median_side, torch.cuda.is_available())
         name = choice.name.replace("splitmask", "compare", 1)
         print(f"Recipe {name}: {choice.reason}.")
     recipe = recipes.comparison(name)
     for part in [part for part in ("pretrain", "finetune", "joint") if part in recipe]:
-        changed = recipe_choice.fit_to_images(recipe[part], found.num_images) if options.recipe is None else ""
+        changed = "" if choice is None else choice.fit(recipe[part])
         if changed:
             print(f"Changed in the recipe's {part} part: {changed}.")
         recipe[part]["trainer"] = {**trainer_defaults(), "devices": 1, **recipe[part].get("trainer", {})}
