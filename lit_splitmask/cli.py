@@ -1,7 +1,6 @@
 """The command ``lit-splitmask``. Light: torch and Lightning are imported only by the commands that need them."""
 
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -23,6 +22,7 @@ from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.terminal import outlive_the_terminal, use_utf8
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import check_temporary_folder, is_disk_error, is_remote, local_folder
+from lit_splitmask.shell import copyable
 
 COMMANDS = {
     "plan": "plan.command:plan",
@@ -138,7 +138,7 @@ def _to_repeat(arguments: Sequence[str]) -> str:
         kept = "what it had finished is kept. The same command goes on"
     elif arguments[0] in ("pretrain", "finetune", "fit"):
         kept = "before the first step, so nothing was saved. To start again"
-    return f"{kept}:\n  {shlex.join(['lit-splitmask', *arguments])}"
+    return f"{kept}:\n{copyable(['lit-splitmask', *arguments])}"
 
 
 def check_data(request: Request) -> None:

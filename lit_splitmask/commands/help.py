@@ -58,6 +58,7 @@ on this machine, from a few timed steps. Writes only the index of the splits.
   --data.index_dir DIR         folder of the index of the splits (default: runs/data)
   --recipe NAME|FILE           plan pre-training with this recipe (lit-splitmask recipes lists the built-in ones)
   --json                       print one JSON object instead of tables
+  --no_timing                  say what the images are and which commands train, without timing steps
 """,
     "pretrain": f"""\
 usage: lit-splitmask pretrain --data.root DIR [options]

@@ -1,6 +1,5 @@
 """``lit-splitmask fit | validate | test | predict``: LightningCLI with any module and datamodule."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ class AnyCLI(LightningCLI):
             "--predictions.path",
             type=str | None,
             default=None,
-            help="output of predict: a CSV file, a folder of PNGs, or a JSON file",
+            help="output of predict: a CSV file, a folder of PNGs, or a JSON file (default: beside the weights)",
         )
 
     def before_instantiate_classes(self) -> None:
@@ -62,15 +61,22 @@ class AnyCLI(LightningCLI):
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Trains."""
         given = [word for option in self.request.given if option.key != "--ckpt_path" for word in option.words()]
-        with ends_with_143(self.trainer, shlex.join(["lit-splitmask", "fit", *given, "--ckpt_path"])):
+        with ends_with_143(self.trainer, ["lit-splitmask", "fit", *given, "--ckpt_path"]):
             self.trainer.fit(model, **kwargs)
 
     def before_predict(self) -> None:
         """Adds the callback that writes the predictions of the module's task; the images are neither split nor stored."""
         if isinstance(self.datamodule, ImageData):
             self.datamodule.only_predict()
-        writer = task_of(self.model).writer(self._get(self.config, "predictions.path"))
+        task = task_of(self.model)
+        path = self._get(self.config, "predictions.path")
+        writer = task.writer(path or str(self._folder_of_weights() / task.predictions))
         self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
+
+    def _folder_of_weights(self) -> Path:
+        """The folder of the weights that predict, which is their run's; the current one for a module without a file of them."""
+        weights = self._get(self.config, "model.init_args.weights", default=None)
+        return Path(weights).parent if isinstance(weights, str) and Path(weights).is_file() else Path()
 
 
 def lightning(request: Request) -> int:

@@ -1,6 +1,5 @@
 """``lit-splitmask pretrain``: pre-trains a backbone on the images of a folder."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from lit_splitmask.commands.tasks.registry import TASKS, Task, root_for_finetuni
 from lit_splitmask.commands.training import after_requeue, check_recipe_of_shards, fit, run_folder, starting_settings
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.glance import glance
+from lit_splitmask.shell import copyable
 from lit_splitmask.tokenizers import Codebook
 
 
@@ -41,7 +41,7 @@ def pretrain(request: Request) -> int:
     if weights is not None:
         next_command = ["lit-splitmask", "finetune", "--weights", str(weights), *_finetune_options(request)]
         written = ", ".join(_other_files(folder))
-        print(f"Wrote {weights}, and {written} in the same folder. Next:\n  {shlex.join(next_command)}")
+        print(f"Wrote {weights.name}, {written} in {weights.parent}. Next:\n{copyable(next_command)}")
     return 0
 
 

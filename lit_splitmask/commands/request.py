@@ -8,7 +8,7 @@ from lit_splitmask.commands import recipes
 from lit_splitmask.config_files import settings_in
 from lit_splitmask.errors import UserError
 
-FLAGS = ("--print_config", "--help_all", "--json", "--hours", "--dry_run", "--help", "-h")
+FLAGS = ("--print_config", "--help_all", "--json", "--no_timing", "--hours", "--dry_run", "--help", "-h")
 """Options that take no value from the next argument."""
 
 TASK_LAYOUTS = {"segmentation": "segment", "coco": "detect"}

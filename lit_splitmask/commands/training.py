@@ -1,9 +1,8 @@
 """What ``pretrain`` and ``finetune`` share: the settings to start from, the folder of the run, and the training."""
 
-import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from lit_splitmask.commands.run_folder import RunFolder, keep_metrics, new_run, 
 from lit_splitmask.config_files import read_settings
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
+from lit_splitmask.shell import copyable
 
 
 def starting_settings(request: Request, choice: recipe_choice.Choice | None) -> dict[str, Any]:
@@ -99,17 +99,17 @@ def _says_what_is_kept(cli: RunCLI, folder: RunFolder) -> Iterator[None]:
 def _kept(cli: RunCLI, folder: RunFolder) -> str | None:
     """What is saved of a run that ends early, and the command that goes on; None if nothing is."""
     if checkpoint := folder.newest_checkpoint():
-        return f"{checkpoint} is kept. To go on:\n  {_command_that_goes_on(cli, folder)}"
+        return f"{checkpoint} is kept. To go on:\n{copyable(_command_that_goes_on(cli, folder))}"
     if cli.config.resume:
-        return f"no checkpoint had been written. To start again:\n  {_command_that_goes_on(cli, folder)}"
+        return f"no checkpoint had been written. To start again:\n{copyable(_command_that_goes_on(cli, folder))}"
     return None
 
 
-def _command_that_goes_on(cli: RunCLI, folder: RunFolder) -> str:
+def _command_that_goes_on(cli: RunCLI, folder: RunFolder) -> list[str]:
     words = ["lit-splitmask", cli.command, "--name", folder.path.name, "--resume"]
     if cli.config.runs_dir != "runs":
         words[2:2] = ["--runs_dir", cli.config.runs_dir]
-    return shlex.join(words)
+    return words
 
 
 def fit(cli: RunCLI, folder: RunFolder, trainer: Trainer, module: LightningModule, data: ImageData) -> None:
@@ -134,12 +134,13 @@ def fit(cli: RunCLI, folder: RunFolder, trainer: Trainer, module: LightningModul
 
 
 @contextmanager
-def ends_with_143(trainer: Trainer, command: str) -> Iterator[None]:
+def ends_with_143(trainer: Trainer, command: Sequence[str]) -> Iterator[None]:
     """Gives a training that SIGTERM stopped the exit code of one, and prints the command that goes on.
 
     Args:
         trainer: Its :class:`StopOnSignal` knows whether a signal came.
-        command: The command; the path of the checkpoint is added to one that ends in ``--ckpt_path``.
+        command: The words of the command, or what to do instead as a single one; the path of the checkpoint is added to one that
+            ends in ``--ckpt_path``.
     """
     stops = [callback for callback in trainer.callbacks if isinstance(callback, StopOnSignal)]  # type: ignore[attr-defined]
     try:
@@ -152,6 +153,7 @@ def ends_with_143(trainer: Trainer, command: str) -> Iterator[None]:
     if trainer.is_global_zero:
         saved = next((stop.saved for stop in stops if stop.saved is not None), None)
         kept = f", after writing {saved}" if saved is not None else ""
-        go_on = f"{command} {saved}" if command.endswith(" --ckpt_path") else command
-        print(f"stopped by SIGTERM at step {trainer.global_step:,}{kept}. To go on:\n  {go_on}", file=sys.stderr)
+        words = [*command, str(saved)] if command[-1] == "--ckpt_path" else command
+        go_on = copyable(words) if len(words) > 1 else f"  {words[0]}"
+        print(f"stopped by SIGTERM at step {trainer.global_step:,}{kept}. To go on:\n{go_on}", file=sys.stderr)
     raise SystemExit(128 + signal.SIGTERM)

@@ -230,7 +230,7 @@ def test_fine_tuning_from_a_backbone_and_predicting(
     assert len(classifier.info["pixel_mean"]) == len(classifier.info["pixel_std"]) == 3
 
     assert main(["predict", "--config", "runs/f/predict.yaml", "--data.root", "shapes"]) == 0
-    rows = metrics(Path("predictions.csv"))
+    rows = metrics(Path("runs/f/predictions.csv"))
     images = sorted(path.relative_to("shapes").as_posix() for path in Path("shapes").rglob("*.png"))
     assert [row["path"] for row in rows] == images
     for row in rows:
@@ -261,7 +261,7 @@ def test_images_without_labels_can_be_predicted(work: Path, flat_folder: Any) ->
     assert main([*FINETUNE_COMMAND, "f"]) == 0
     flat_folder(count=5)
     assert main(["predict", "--config", "runs/f/predict.yaml", "--data.root", "flat_shapes"]) == 0
-    assert len(metrics(Path("predictions.csv"))) == 5
+    assert len(metrics(Path("runs/f/predictions.csv"))) == 5
 
 
 def test_the_resolved_settings_repeat_a_run(work: Path) -> None:

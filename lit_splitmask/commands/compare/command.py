@@ -6,6 +6,7 @@ import torch
 
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.commands import recipe_choice, recipes
+from lit_splitmask.commands.chance import chance_level
 from lit_splitmask.commands.compare.experiment import Comparison
 from lit_splitmask.commands.compare.options import Options
 from lit_splitmask.commands.compare.report import write_report
@@ -39,5 +40,5 @@ def compare(request: Request) -> int:
     out = Path(options.out or f"runs/compare-{Path(options.root).resolve().name}")
     comparison = Comparison(options, recipe, out)
     groups = comparison.run()
-    write_report(groups, comparison.recommendations(groups), options, out, name)
+    write_report(groups, comparison.recommendations(groups), options, out, name, chance_level(comparison.test_counts))
     return 0
