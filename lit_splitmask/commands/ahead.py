@@ -13,6 +13,7 @@ from lit_splitmask.commands.recipe_choice import TRAINING_SHARE
 from lit_splitmask.commands.request import Option, Request
 from lit_splitmask.datamodules.crop_data import CropData
 from lit_splitmask.datamodules.image_data import ImageData
+from lit_splitmask.datamodules.image_folder import ImageFolder
 from lit_splitmask.datamodules.listed_data import ListedData
 from lit_splitmask.datamodules.own_data import OwnData
 from lit_splitmask.errors import UserError
@@ -92,7 +93,8 @@ def about_how_many(request: Request, data: ImageData) -> int | None:
     elif request.manifest is not None:
         count = round(TRAINING_SHARE * len(read_table(local_folder(request.manifest)).rows))
     else:
-        count = num_training(data.root, layout=data.split_options.layout)
+        tree = data.check_folder() if isinstance(data, ImageFolder) else None
+        count = num_training(data.root, layout=data.split_options.layout, tree=tree)
     return max(1, round(data.label_share * count)) + sum(glance(folder).num_images for folder in request.pool)
 
 

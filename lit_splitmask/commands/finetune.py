@@ -16,7 +16,14 @@ from lit_splitmask.commands.run_cli import RunCLI, last_checkpoint, quiet
 from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.commands.tasks.registry import Task, choose_task
 from lit_splitmask.commands.tasks.report import TaskReport
-from lit_splitmask.commands.training import after_requeue, check_recipe_of_shards, fit, run_folder, starting_settings
+from lit_splitmask.commands.training import (
+    after_requeue,
+    check_recipe_of_shards,
+    fit,
+    run_folder,
+    starting_settings,
+    with_run,
+)
 from lit_splitmask.config_files import public_path
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
@@ -35,7 +42,7 @@ def finetune(request: Request) -> int:
         UserError: The images, the weights or the settings cannot be used, or training failed.
     """
     quiet()
-    request = after_requeue(request)
+    request = with_run(after_requeue(request))
     task = choose_task(request)
     chosen = request.root is not None and not request.names_settings
     if chosen:

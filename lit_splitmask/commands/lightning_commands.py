@@ -12,10 +12,11 @@ from lit_splitmask.commands.config_classes import check_classes
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import new_parser, quiet, short_errors, trainer_defaults
 from lit_splitmask.commands.tasks.registry import task_of
-from lit_splitmask.commands.training import ends_with_143
+from lit_splitmask.commands.training import ends_with_143, is_interrupt
 from lit_splitmask.config_files import settings_in
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
+from lit_splitmask.shell import copyable
 
 
 class AnyCLI(LightningCLI):
@@ -61,8 +62,27 @@ class AnyCLI(LightningCLI):
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Trains."""
         given = [word for option in self.request.given if option.key != "--ckpt_path" for word in option.words()]
-        with ends_with_143(self.trainer, ["lit-splitmask", "fit", *given, "--ckpt_path"]):
-            self.trainer.fit(model, **kwargs)
+        command = ["lit-splitmask", "fit", *given, "--ckpt_path"]
+        try:
+            with ends_with_143(self.trainer, command):
+                self.trainer.fit(model, **kwargs)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            if not is_interrupt(stop):
+                raise
+            kept = self._newest_checkpoint()
+            raise KeyboardInterrupt(
+                "" if kept is None else f"{kept} is kept. To go on:\n{copyable([*command, str(kept)])}"
+            ) from None
+
+    def _newest_checkpoint(self) -> Path | None:
+        """The newest checkpoint that this training has written; None if there is none."""
+        written = [
+            Path(path)
+            for callback in self.trainer.checkpoint_callbacks
+            for path in (getattr(callback, "last_model_path", ""), getattr(callback, "best_model_path", ""))
+            if path
+        ]
+        return max((path for path in written if path.is_file()), key=lambda path: path.stat().st_mtime, default=None)
 
     def before_predict(self) -> None:
         """Adds the callback that writes the predictions of the module's task; the images are neither split nor stored."""

@@ -15,7 +15,14 @@ from lit_splitmask.commands.run_cli import RunCLI, is_process_zero, quiet
 from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.commands.start import fit_to_weights, goes_on
 from lit_splitmask.commands.tasks.registry import TASKS, Task, root_for_finetuning, task_for_folder, task_for_recipe
-from lit_splitmask.commands.training import after_requeue, check_recipe_of_shards, fit, run_folder, starting_settings
+from lit_splitmask.commands.training import (
+    after_requeue,
+    check_recipe_of_shards,
+    fit,
+    run_folder,
+    starting_settings,
+    with_run,
+)
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.glance import glance
 from lit_splitmask.shell import copyable
@@ -29,7 +36,7 @@ def pretrain(request: Request) -> int:
         UserError: The images or the settings cannot be used, or training failed.
     """
     quiet()
-    request = after_requeue(request)
+    request = with_run(after_requeue(request))
     settings = starting_settings(request, _choice(request))
     if request.resume:
         request = goes_on(request, settings)

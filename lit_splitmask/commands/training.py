@@ -15,7 +15,7 @@ from lit_splitmask.commands import recipe_choice, recipes
 from lit_splitmask.commands.processes import Terminated, was_started_again
 from lit_splitmask.commands.request import Option, Request
 from lit_splitmask.commands.run_cli import RunCLI, is_process_zero, trainer_defaults
-from lit_splitmask.commands.run_folder import RunFolder, keep_metrics, new_run, resumed_run
+from lit_splitmask.commands.run_folder import RunFolder, keep_metrics, new_run, resumed_run, unfinished_runs
 from lit_splitmask.config_files import read_settings
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
@@ -64,6 +64,34 @@ def after_requeue(request: Request) -> Request:
     return Request(request.command, (*request.given, Option("--resume", "true")))
 
 
+def with_run(request: Request) -> Request:
+    """The request, with the name of the run to resume if it names none and there is one that can be.
+
+    Raises:
+        UserError: No run can be resumed, or several can.
+    """
+    if not request.resume or request.name is not None:
+        return request
+    command = request.command
+    found = [folder for folder in unfinished_runs(request.runs_dir) if _is_of(folder, command)]
+    if len(found) != 1:
+        names = ", ".join(folder.path.name for folder in found)
+        problem = f"{len(found)} can be resumed: {names}" if found else "none has stopped before its end"
+        raise UserError(
+            f"--resume without --name continues the run of {command} in {request.runs_dir} that has not finished, but {problem}. "
+            f"Give --name NAME, or leave out --resume to start a run."
+        )
+    if is_process_zero():
+        print(f"Resuming {found[0].path}.")
+    return Request(command, (*request.given, Option("--name", found[0].path.name)))
+
+
+def _is_of(folder: RunFolder, command: str) -> bool:
+    """Whether a run is of this command: only that of a pre-training has an objective."""
+    has_objective = "objective" in (read_settings(folder.config).get("model") or {})
+    return has_objective == (command == "pretrain")
+
+
 @contextmanager
 def run_folder(cli: RunCLI, command: str) -> Iterator[RunFolder]:
     """Locks the folder of a new run, or of the run to resume.
@@ -91,9 +119,14 @@ def _says_what_is_kept(cli: RunCLI, folder: RunFolder) -> Iterator[None]:
         stop.kept = _kept(cli, folder)
         raise
     except (KeyboardInterrupt, SystemExit) as stop:
-        if not isinstance(stop, KeyboardInterrupt) and not isinstance(stop.__context__, KeyboardInterrupt):
-            raise  # Lightning turns Ctrl-C into exit(1)
+        if not is_interrupt(stop):
+            raise
         raise KeyboardInterrupt(_kept(cli, folder) or "") from None
+
+
+def is_interrupt(stop: BaseException) -> bool:
+    """Whether it is Ctrl-C, which Lightning turns into ``exit(1)``."""
+    return isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt)
 
 
 def _kept(cli: RunCLI, folder: RunFolder) -> str | None:

@@ -8,7 +8,7 @@ from statistics import median
 
 from lit_splitmask.images.decode import DecodeError, read_shape
 from lit_splitmask.images.layout import Layout, LayoutName, understand
-from lit_splitmask.images.tree import list_images
+from lit_splitmask.images.tree import Tree, list_images
 
 _MAX_HEADERS = 64
 _HELD_OUT = {"val": 0.1, "test": 0.2}  # shares that are held out where no folder is; a test only of labelled images
@@ -49,17 +49,18 @@ def glance(root: str | Path) -> Glance:
     return Glance(len(files), int(median(sides)) if sides else 0)
 
 
-def num_training(root: str | Path, *, layout: LayoutName = "auto") -> int:
+def num_training(root: str | Path, *, layout: LayoutName = "auto", tree: Tree | None = None) -> int:
     """About how many images are for training, from the names of the files alone.
 
     Args:
         root: The folder.
         layout: What the folder is.
+        tree: The files of the folder, if they are known.
 
     Raises:
         UserError: There is no such folder, no image in it, or its layout is ambiguous.
     """
-    found = understand(Path(root).expanduser(), layout=layout)
+    found = understand(Path(root).expanduser(), layout=layout, tree=tree)
     files = found.given.get("train", found.files)
     return max(1, round(_left_for_training(found) * len(files)))
 

@@ -14,6 +14,9 @@ from lit_splitmask.callbacks import EstimateTime
 from lit_splitmask.checkpoints import load_weights, read_safetensors
 from lit_splitmask.cli import main
 from lit_splitmask.commands import ahead
+from lit_splitmask.commands.request import Request
+from lit_splitmask.commands.training import with_run
+from lit_splitmask.errors import UserError
 from lit_splitmask.images.index import load_index
 from lit_splitmask.modules import Classify, Pretrain
 from lit_splitmask.tokenizers import KMeans
@@ -277,6 +280,28 @@ def test_runs_without_a_name_are_numbered(work: Path) -> None:
     arguments = ["pretrain", "--recipe", "pretrain.yaml", "--data.root", "shapes", "--data.budget.steps", "1"]
     assert main(arguments) == main(arguments) == 0
     assert {folder.name for folder in Path("runs").iterdir()} == {"data", "pretrain-shapes", "pretrain-shapes-2"}
+
+
+def test_resume_alone_finds_the_run_that_has_not_finished(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def begun(name: str, command: str, *, finished: bool = False) -> None:
+        folder = Path("runs") / name
+        folder.mkdir(parents=True)
+        model = {"objective": {"class_path": "SplitMask"}} if command == "pretrain" else {}
+        (folder / "config.yaml").write_text(yaml.safe_dump({"model": model, "runs_dir": "runs"}))
+        if finished:
+            (folder / "backbone.safetensors").touch()
+
+    resume = Request.read("pretrain", ["--resume"])
+    begun("done", "pretrain", finished=True)
+    begun("other", "finetune")
+    with pytest.raises(UserError, match="but none has stopped before its end"):
+        with_run(resume)
+    begun("half", "pretrain")
+    assert with_run(resume).name == "half"
+    assert "Resuming runs/half" in capsys.readouterr().out
+    begun("half-2", "pretrain")
+    with pytest.raises(UserError, match=r"but 2 can be resumed: half, half-2\. Give --name NAME"):
+        with_run(resume)
 
 
 def test_a_schedule_longer_than_a_day_is_not_started_without_a_budget(
