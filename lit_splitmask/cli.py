@@ -110,7 +110,7 @@ def _run(arguments: list[str]) -> int:
         return 1
     except KeyboardInterrupt as stop:
         if this_rank() == 0:
-            print(f"interrupted: {str(stop) or _to_repeat(arguments, before="checkpoint")}", file=sys.stderr)
+            print(f"interrupted: {str(stop) or _to_repeat(arguments, before='checkpoint')}", file=sys.stderr)
         return 130
     except Terminated as stop:
         if pass_on_sigterm():

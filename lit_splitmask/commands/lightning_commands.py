@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from lit_splitmask.callbacks import StopOnSignal
 from lit_splitmask.callbacks.whole_checkpoints import read_checkpoint, write_whole_checkpoints
+from lit_splitmask.commands.chance import chance_level, standard_error, with_error
 from lit_splitmask.commands.config_classes import check_classes
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import new_parser, quiet, short_errors, trainer_defaults
@@ -83,6 +85,28 @@ class AnyCLI(LightningCLI):
             if path
         ]
         return max((path for path in written if path.is_file()), key=lambda path: path.stat().st_mtime, default=None)
+
+    def after_validate(self) -> None:
+        """Prints how far chance goes."""
+        self._say_chance("val")
+
+    def after_test(self) -> None:
+        """Prints how far chance goes."""
+        self._say_chance("test")
+
+    def _say_chance(self, split: str) -> None:
+        """Prints the standard error of an accuracy, and the accuracy of guessing, for the images of this project's datamodules."""
+        accuracy = self.trainer.callback_metrics.get(f"{split}/accuracy")
+        if accuracy is None or not isinstance(self.datamodule, ImageData) or not self.trainer.is_global_zero:
+            return
+        labels = self.datamodule.source.splits[split].labelled().labels
+        names = self.datamodule.class_names
+        counts = dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
+        value = float(accuracy)
+        error = standard_error(value, len(labels))
+        print(
+            f"Accuracy: {with_error(value, error)}, ± one standard error over {len(labels):,} images. {chance_level(counts)}"
+        )
 
     def before_predict(self) -> None:
         """Adds the callback that writes the predictions of the module's task; the images are neither split nor stored."""

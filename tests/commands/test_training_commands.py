@@ -248,7 +248,8 @@ def test_testing_a_classifier_again_gives_the_same_result(work: Path, capsys: py
     accuracy = json.loads(Path("runs/f/test.json").read_text())["scores"]["test/accuracy"]
     capsys.readouterr()
     assert main(["test", "--config", "runs/f/predict.yaml", "--data.root", "shapes"]) == 0
-    lines = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
+    said = capsys.readouterr().out
+    lines = [line.split("│") for line in said.splitlines() if "│" in line]
     found = {cells[1].strip(): float(cells[2]) for cells in lines if len(cells) == 4 and cells[2].strip()}
     assert found["test/accuracy"] == pytest.approx(accuracy)
     assert main(["validate", "--config", "runs/f/predict.yaml", "--data.root", "shapes"]) == 0
