@@ -95,7 +95,7 @@ class AnyCLI(LightningCLI):
         self._say_chance("test")
 
     def _say_chance(self, split: str) -> None:
-        """Prints the standard error of an accuracy, and the accuracy of guessing, for the images of this project's datamodules."""
+        """Prints the standard error of an accuracy, and the accuracy of guessing, for classes of images."""
         accuracy = self.trainer.callback_metrics.get(f"{split}/accuracy")
         if accuracy is None or not isinstance(self.datamodule, ImageData) or not self.trainer.is_global_zero:
             return
