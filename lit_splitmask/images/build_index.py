@@ -202,14 +202,10 @@ def _report_left_out(layout: Layout, tree: Tree) -> None:
 
 def _report_cut(index: FolderIndex, names: Iterable[str], num_images: int, kind: str) -> None:
     """Says which images training will not see, since no folder or list said so."""
-    parts = [f"{len(index.splits[name]):,} as {name}" for name in names if name in index.splits]
-    if parts:
-        log.info(
-            "Of your %s %s, %s were set aside, which no training sees. Later commands use the same split.",
-            f"{num_images:,}",
-            kind,
-            " and ".join(parts),
-        )
+    for name in names:
+        if name in index.splits:
+            count = len(index.splits[name])
+            log.info("%s of your %s %s were set aside as %s.", f"{count:,}", f"{num_images:,}", kind, name)
 
 
 def _report(index: FolderIndex) -> None:

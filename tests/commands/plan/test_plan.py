@@ -1,6 +1,7 @@
 """``lit-splitmask plan``: its report, its estimates, and that it writes nothing else."""
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -224,6 +225,7 @@ def test_a_plan_without_timing(
     assert "lit-splitmask pretrain --recipe pretrain.yaml --data.root shapes" in text
     if as_json:
         plan = json.loads(text)
+        assert main([*shlex.split(plan["commands"][0])[1:], "--print_config"]) == 0
         assert (plan["pretraining"]["steps"], plan["pretraining"]["total_seconds"]) == (6, None)
     else:
         assert "seconds per step" not in text
