@@ -5,8 +5,13 @@ from collections.abc import Mapping
 
 
 def standard_error(accuracy: float, num_images: int) -> float:
-    """Standard error of an accuracy in [0, 1] over so many images."""
-    return math.sqrt(max(0.0, accuracy * (1 - accuracy)) / num_images)
+    """Standard error of an accuracy in [0, 1] over so many images.
+
+    Two images of each outcome are added (Agresti and Coull, 1998), so that few images that are all right, or all wrong, do not
+    look certain.
+    """
+    share = (accuracy * num_images + 2) / (num_images + 4)
+    return math.sqrt(share * (1 - share) / (num_images + 4))
 
 
 def with_error(accuracy: float, error: float) -> str:

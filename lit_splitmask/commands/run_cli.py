@@ -45,6 +45,7 @@ IGNORED_WARNINGS = [  # advice by Lightning that does not apply here
     ".*You have overridden `transfer_batch_to_device` in `LightningModule`.*",
     ".*Experiment logs directory .* exists and is not empty.*",
     ".*LightningCLI's args parameter is intended.*",
+    ".*You're using the WeightAveraging callback with a model that overrides.*",  # no layers are sharded
 ]
 
 
