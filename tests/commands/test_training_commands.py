@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -331,3 +332,20 @@ def test_lightning_trains_any_module(work: Path, module: str) -> None:
     assert main(FIT.format(module=module).split()) == 0
     checkpoint = next(Path("lightning_logs").rglob("*.ckpt"))
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 2
+
+
+def test_ctrl_c_in_fit_names_the_checkpoint_and_the_command_that_goes_on(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*FIT.format(module="Classify").split(), "--data.num_epochs", "2"]
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_at(patch, Classify, 1, KeyboardInterrupt())
+        assert main(command) == 130
+    checkpoint = next(Path("lightning_logs").rglob("*.ckpt"))
+    said = capsys.readouterr().err
+    assert f"{checkpoint} is kept. To go on:" in said
+    go_on = next(line for line in said.splitlines() if line.startswith("  lit-splitmask fit "))
+    assert main(shlex.split(go_on)[1:]) == 0
+    assert any(
+        torch.load(path, weights_only=True)["global_step"] == 2 for path in Path("lightning_logs").rglob("*.ckpt")
+    )
