@@ -1,7 +1,6 @@
 """The command ``lit-splitmask``. Light: torch and Lightning are imported only by the commands that need them."""
 
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -23,6 +22,7 @@ from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.terminal import outlive_the_terminal, use_utf8
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import check_temporary_folder, is_disk_error, is_remote, local_folder
+from lit_splitmask.shell import copyable
 
 COMMANDS = {
     "plan": "plan.command:plan",
@@ -110,7 +110,7 @@ def _run(arguments: list[str]) -> int:
         return 1
     except KeyboardInterrupt as stop:
         if this_rank() == 0:
-            print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
+            print(f"interrupted: {str(stop) or _to_repeat(arguments, before='checkpoint')}", file=sys.stderr)
         return 130
     except Terminated as stop:
         if pass_on_sigterm():
@@ -120,7 +120,7 @@ def _run(arguments: list[str]) -> int:
         return 143
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into exit(1)
-            print("interrupted", file=sys.stderr)
+            print(f"interrupted: {_to_repeat(arguments, before='checkpoint')}", file=sys.stderr)
             return 130
         if type(error).__name__ == "SIGTERMException":  # Lightning's, in a validation, test or prediction
             print("stopped by SIGTERM", file=sys.stderr)
@@ -131,14 +131,14 @@ def _run(arguments: list[str]) -> int:
         return 2
 
 
-def _to_repeat(arguments: Sequence[str]) -> str:
-    """What to do after a command that was stopped."""
+def _to_repeat(arguments: Sequence[str], *, before: str = "step") -> str:
+    """What to do after a command that was stopped; a training, before its first step or checkpoint."""
     kept = "it had not finished. To start again"
-    if arguments[0] == "compare":
+    if arguments[0] in ("compare", "reproduce"):
         kept = "what it had finished is kept. The same command goes on"
     elif arguments[0] in ("pretrain", "finetune", "fit"):
-        kept = "before the first step, so nothing was saved. To start again"
-    return f"{kept}:\n  {shlex.join(['lit-splitmask', *arguments])}"
+        kept = f"before the first {before}, so nothing was saved. To start again"
+    return f"{kept}:\n{copyable(['lit-splitmask', *arguments])}"
 
 
 def check_data(request: Request) -> None:

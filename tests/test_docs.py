@@ -18,6 +18,7 @@ from tiny_runs import one_thread, pretrain_module  # noqa: F401
 from lit_splitmask.callbacks import ExportWeights
 from lit_splitmask.cli import COMMANDS, main
 from lit_splitmask.commands.help import help_of
+from lit_splitmask.commands.request import Request
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of tiny trainings: short logs, no workers
 
@@ -83,9 +84,10 @@ def test_the_python_snippets_of_a_page_run_one_after_the_other(page: Path, here:
         exec(compile(code, f"{page.name}, snippet {number}", "exec"), names)
 
 
-def write_what_is_named(arguments: list[str]) -> None:
+def write_what_is_named(command: str, arguments: list[str]) -> None:
     """Writes the folders, lists, weights and runs that a command line names."""
-    root, weights, config = (value_of(arguments, name) for name in ("--data.root", "--weights", "--config"))
+    root = Request.read(command, arguments).root
+    weights, config = (value_of(arguments, name) for name in ("--weights", "--config"))
     if root is not None and not Path(root).exists():
         makers: dict[str, Callable[[Path], Any]] = {"streets": write_scenes, "facades": write_set}
         makers.get(Path(root).parts[0], _write_photos)(Path(Path(root).parts[0]))
@@ -129,11 +131,10 @@ def test_a_command_line_parses(
     text = help_of(command)
     monkeypatch.chdir(tmp_path)
     if "--resume" in options:
-        name = value_of(options, "--name")
-        assert name is not None
+        name = value_of(options, "--name") or "alone"
         _write_run(Path("runs") / name, capsys)
     else:
-        write_what_is_named(options)
+        write_what_is_named(command, options)
     if command in PRINTED:
         assert main([*arguments, "--print_config"]) == 0, capsys.readouterr().err
         return

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lit_splitmask"
 
 FLOORS = [
-    {"errors", "units", "allocator", "seeding", "distributed", "contract"},
+    {"errors", "units", "shell", "allocator", "seeding", "distributed", "contract"},
     {"files", "pickles", "views", "masking", "losses"},
     {"images", "models", "optim", "weight_names", "weight_values"},
     {"annotations", "checkpoints", "mixing", "probing", "config_files"},

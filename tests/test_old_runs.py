@@ -92,7 +92,9 @@ def test_the_settings_of_a_run_repeat_it(task: str) -> None:
 
 
 def predict(task: str) -> None:
-    assert main(["predict", "--config", f"runs/{task}/predict.yaml", "--data.root", draw(task)]) == 0
+    path = {"classify": "predictions.csv", "segment": "predictions", "detect": "predictions.json"}[task]
+    images = ["--data.root", draw(task), "--predictions.path", path]
+    assert main(["predict", "--config", f"runs/{task}/predict.yaml", *images]) == 0
 
 
 def test_a_classifier_predicts_as_before() -> None:

@@ -27,7 +27,7 @@ MAX_SECONDS = 30.0
 """If timing the steps would take longer on a CPU, only :data:`FEW_IMAGES` are timed, and scaled up to a step."""
 
 
-def too_long_message(seconds: float, *, steps: int, images: int, command: str) -> str:
+def too_long_message(seconds: float, *, steps: int, images: int, command: str, smaller: str | None = None) -> str:
     """What to run instead of a pre-training that would take more than a day on this machine.
 
     Args:
@@ -35,20 +35,22 @@ def too_long_message(seconds: float, *, steps: int, images: int, command: str) -
         steps: Optimizer steps of the run.
         images: Images that the run sees.
         command: The user's command line.
+        smaller: The same with a smaller network; None if there is none.
     """
     per_image = seconds / images
     lines = []
     for name, limit in (("an hour", 3600.0), ("a night (10 hours)", 36_000.0), ("a day", DAY)):
-        fitting = int(limit / per_image)
+        fitting = max(1, int(limit / per_image))
         batch_size = max(64, 2 ** int(math.log2(max(1, fitting / MIN_STEPS))))
-        smaller = f" --data.batch_size {batch_size}" if batch_size < images // steps else ""
-        lines.append(f"  {command} --data.budget.images {fitting}{smaller}   # {name}")
+        lower = f" --data.batch_size {batch_size}" if batch_size < images // steps else ""
+        lines.append(f"In {name}:\n  {command} --data.budget.images {fitting}{lower}")
+    if smaller is not None:
+        lines.append(f"A smaller network, for machines without a GPU:\n  {smaller}")
+    lines.append(f"The full schedule anyway:\n  {command} --data.budget.images {images}")
     return (
         f"The full schedule of {steps:,} steps ({images:,} images seen) would take about {duration(seconds)} on this machine, "
-        "and no budget was given, so training was not started. Commands that fit:\n"
-        + "\n".join(lines)
-        + "\nA smaller network (--recipe splitmask_cpu), smaller images (--data.image_size) or a GPU shorten it "
-        f"too. To run the full schedule anyway:\n  {command} --data.budget.images {images}"
+        "and no budget was given, so training was not started. Smaller images (--data.image_size) or a GPU shorten it. What can "
+        "be run:\n" + "\n".join(lines)
     )
 
 
@@ -62,6 +64,7 @@ class EstimateTime(Callback):
         steps: Number of steps that are timed.
         stop_above: Raise a :class:`UserError` when training starts if the estimate exceeds this many seconds; 0 never raises.
         command: The user's command line, for that message.
+        smaller: The same with a smaller network, if there is one.
 
     Example:
         >>> estimate = EstimateTime(steps=10, stop_above=3600.0)
@@ -70,9 +73,16 @@ class EstimateTime(Callback):
     """
 
     def __init__(
-        self, *, warmup: int = 3, steps: int = 6, stop_above: float = 0.0, command: str = "lit-splitmask pretrain"
+        self,
+        *,
+        warmup: int = 3,
+        steps: int = 6,
+        stop_above: float = 0.0,
+        command: str = "lit-splitmask pretrain",
+        smaller: str | None = None,
     ) -> None:
-        self.warmup, self.steps, self.stop_above, self.command = warmup, steps, stop_above, command
+        self.warmup, self.steps, self.stop_above = warmup, steps, stop_above
+        self.command, self.smaller = command, smaller
         self.seconds: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -87,7 +97,8 @@ class EstimateTime(Callback):
         with torch.no_grad():
             for name, value in pl_module.named_buffers():
                 value.copy_(buffers[name])
-        step_seconds = trainer.strategy.broadcast(step_seconds)  # all processes make the same decision
+        # All processes make the same decision.
+        step_seconds, stop_above = trainer.strategy.broadcast((step_seconds, self.stop_above))
         steps = int(trainer.estimated_stepping_batches) - trainer.global_step
         self.seconds = steps * step_seconds
         if trainer.is_global_zero:
@@ -95,9 +106,11 @@ class EstimateTime(Callback):
                 f"A step takes about {step_seconds:.2f} s on this machine: {steps:,} steps will take about "
                 f"{duration(self.seconds)}."
             )
-        if self.stop_above and self.seconds > self.stop_above:
+        if stop_above and self.seconds > stop_above:
             images = steps * (training_data(trainer.datamodule).images_per_step or 1)  # type: ignore[attr-defined]
-            raise UserError(too_long_message(self.seconds, steps=steps, images=images, command=self.command))
+            raise UserError(
+                too_long_message(self.seconds, steps=steps, images=images, command=self.command, smaller=self.smaller)
+            )
 
     def _time_steps(self, trainer: Trainer, module: LightningModule) -> float:
         """Median seconds of an optimizer step on this process."""

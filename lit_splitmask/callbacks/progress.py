@@ -1,8 +1,9 @@
-"""One progress bar for the whole run: steps, images per second, losses, time left."""
+"""One progress bar for the whole run: time left, steps, images per second, losses."""
 
 import math
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -13,9 +14,14 @@ from rich.progress import BarColumn, Progress, TextColumn
 from lit_splitmask.contract import training_data
 from lit_splitmask.units import duration
 
+_BAR = 12
+"""Characters of the bar."""
+
 
 class RunProgress(ProgressBar):
     """A bar over all steps of the run on a terminal, and occasional lines of text in other output.
+
+    A narrow terminal shows the time left, the bar, the steps, and as many of the losses as fit.
 
     Args:
         seconds_between_lines: Least seconds between two lines in output that is not a terminal.
@@ -47,7 +53,7 @@ class RunProgress(ProgressBar):
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         if self._progress is not None:
-            self._progress.console.print(*args, highlight=False)
+            self._progress.console.print(*args, markup=False, highlight=False, soft_wrap=True)
         elif self._enabled:
             print(*args, file=sys.stderr, flush=True)
 
@@ -56,8 +62,10 @@ class RunProgress(ProgressBar):
         self._first_step = trainer.global_step
         console = Console(stderr=True)
         if self._enabled and trainer.is_global_zero and console.is_terminal:
-            self._progress = Progress(BarColumn(), TextColumn("{task.fields[status]}"), console=console)
-            self._progress.add_task("", total=_total_steps(trainer), completed=self._first_step, status="")
+            left, status = (TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in ("left", "status"))
+            self._progress = Progress(left, BarColumn(_BAR), status, console=console)
+            total = _total_steps(trainer)
+            self._progress.add_task("", total=total, completed=self._first_step, left="", status="")
             self._progress.start()
 
     def on_train_batch_end(
@@ -65,12 +73,14 @@ class RunProgress(ProgressBar):
     ) -> None:
         now = time.monotonic()
         if self._progress is not None:
+            left, parts = self._left(trainer), self._parts(trainer)
+            room = self._progress.console.width - len(left) - _BAR - 2  # a space on each side of the bar
             self._progress.update(
-                self._progress.task_ids[0], completed=trainer.global_step, status=self._status(trainer)
+                self._progress.task_ids[0], completed=trainer.global_step, left=left, status=fitting(parts, room)
             )
         elif self._enabled and trainer.is_global_zero and now - self._last_line >= self.seconds_between_lines:
             self._last_line = now
-            print(self._status(trainer), file=sys.stderr, flush=True)
+            print("  ".join(filter(None, [self._left(trainer), *self._parts(trainer)])), file=sys.stderr, flush=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
@@ -83,20 +93,44 @@ class RunProgress(ProgressBar):
             self._progress.stop()
             self._progress = None
 
-    def _status(self, trainer: Trainer) -> str:
-        done = trainer.global_step - self._first_step
-        rate = done / max(1e-9, time.monotonic() - self._started)
+    def _rate(self, trainer: Trainer) -> float:
+        """Steps per second since training began here."""
+        return (trainer.global_step - self._first_step) / max(1e-9, time.monotonic() - self._started)
+
+    def _left(self, trainer: Trainer) -> str:
+        """The time left; empty in an endless run."""
         total = _total_steps(trainer)
+        if total is None:
+            return ""
+        return f"{duration((total - trainer.global_step) / max(1e-9, self._rate(trainer)))} left"
+
+    def _parts(self, trainer: Trainer) -> list[str]:
+        """What else is shown, the most important first."""
+        total, rate = _total_steps(trainer), self._rate(trainer)
         steps = f"step {trainer.global_step:,}" + ("" if total is None else f"/{total:,}")
-        left = [] if total is None else [f"{duration((total - trainer.global_step) / max(1e-9, rate))} left"]
         images = rate * (training_data(getattr(trainer, "datamodule", None)).images_per_step or 0)
+        speed = f"{images:,.0f} images/s" if images else f"{rate:.2f} steps/s"
         values = [
             f"{k.removeprefix('train/')} {float(v):.3f}"
             for k, v in trainer.progress_bar_metrics.items()
             if k != "v_num"
         ]
-        speed = f"{images:,.0f} images/s" if images else f"{rate:.2f} steps/s"
-        return "  ".join([steps, speed, *values, *left])
+        return [steps, speed, *values]
+
+
+def fitting(parts: Sequence[str], room: int) -> str:
+    """The first parts that fit into a number of characters, two spaces apart; of the first as much as fits.
+
+    Example:
+        >>> fitting(["step 3/9", "12 images/s", "loss 0.512"], room=24)
+        'step 3/9  12 images/s'
+    """
+    line = parts[0]
+    for part in parts[1:]:
+        if len(line) + 2 + len(part) > room:
+            break
+        line += f"  {part}"
+    return line[: max(0, room)]
 
 
 def _total_steps(trainer: Trainer) -> int | None:

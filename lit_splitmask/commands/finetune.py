@@ -1,6 +1,5 @@
 """``lit-splitmask finetune``: trains for a task, from pre-trained weights or from scratch, and evaluates the result."""
 
-import shlex
 from pathlib import Path
 
 import yaml
@@ -17,12 +16,20 @@ from lit_splitmask.commands.run_cli import RunCLI, last_checkpoint, quiet
 from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.commands.tasks.registry import Task, choose_task
 from lit_splitmask.commands.tasks.report import TaskReport
-from lit_splitmask.commands.training import after_requeue, check_recipe_of_shards, fit, run_folder, starting_settings
+from lit_splitmask.commands.training import (
+    after_requeue,
+    check_recipe_of_shards,
+    fit,
+    run_folder,
+    starting_settings,
+    with_run,
+)
 from lit_splitmask.config_files import public_path
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import write_atomically
 from lit_splitmask.modules.base import TrainModule
+from lit_splitmask.shell import copyable
 
 SEVERAL_LABELS = ("val/map", "val/loss")
 """Scores of a classifier of images that may have several labels."""
@@ -35,7 +42,7 @@ def finetune(request: Request) -> int:
         UserError: The images, the weights or the settings cannot be used, or training failed.
     """
     quiet()
-    request = after_requeue(request)
+    request = with_run(after_requeue(request))
     task = choose_task(request)
     chosen = request.root is not None and not request.names_settings
     if chosen:
@@ -107,11 +114,15 @@ def _report(
         "data": {"class_path": public_path(type(data)), "init_args": task.predict_data(module, data)},
     }
     write_atomically(predict, yaml.safe_dump(settings, sort_keys=False).encode())
-    written = [str(weights), *map(str, folder.path.glob("metrics.csv")), *reported]  # none with trainer.logger=false
+    files = [
+        weights,
+        *folder.path.glob("metrics.csv"),
+        *map(Path, reported),
+    ]  # no metrics.csv with trainer.logger=false
+    command = ["lit-splitmask", "predict", "--config", str(predict), "--data.root", "DIR"]
     print(
-        f"Wrote {', '.join(written)}. To {task.name} other images:\n"
-        f"  lit-splitmask predict --config {predict} --data.root DIR"
+        f"Wrote {', '.join(file.name for file in files)} in {folder.path}. To {task.name} other images:\n{copyable(command)}"
     )
     if task.export_format is not None:
         command = ["lit-splitmask", "export", "--weights", str(weights), "--format", task.export_format]
-        print(f"To use it elsewhere:\n  {shlex.join(command)}")
+        print(f"To use it elsewhere:\n{copyable(command)}")

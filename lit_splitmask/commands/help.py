@@ -8,13 +8,13 @@ usage: lit-splitmask COMMAND [options]      (lit-splitmask COMMAND --help lists 
 Pre-train a Vision Transformer on your own images, fine-tune it, and find out whether pre-training was worth it.
 
   plan       check a folder: odd images, duplicates, time and memory         lit-splitmask plan DIR
-  pretrain   pre-train a backbone on images without labels                   lit-splitmask pretrain --data.root DIR
-  finetune   train for a task, from that backbone or from scratch            lit-splitmask finetune --weights W --data.root DIR
-  compare    is pre-training worth it? several seeds, a table, a verdict     lit-splitmask compare --data.root DIR
-  probe      evaluate frozen features: k-NN and linear probes                lit-splitmask probe --weights W --data.root DIR
-  embed      write the features of all images, and draw a map of them        lit-splitmask embed --weights W --data.root DIR
+  pretrain   pre-train a backbone on images without labels                   lit-splitmask pretrain DIR
+  finetune   train for a task, from that backbone or from scratch            lit-splitmask finetune DIR --weights W
+  compare    is pre-training worth it? several seeds, a table, a verdict     lit-splitmask compare DIR
+  probe      evaluate frozen features: k-NN and linear probes                lit-splitmask probe DIR --weights W
+  embed      write the features of all images, and draw a map of them        lit-splitmask embed DIR --weights W
   export     write a network for timm, as ONNX or for torch.export.load      lit-splitmask export --weights W --format timm
-  shard      write the images into a few large files, also for a bucket      lit-splitmask shard --data.root DIR --out DIR
+  shard      write the images into a few large files, also for a bucket      lit-splitmask shard DIR --out DIR
   reproduce  the paper's tables and figures, row by row                      lit-splitmask reproduce
   recipes    list the built-in recipes                                       lit-splitmask recipes
   convert-dalle
@@ -23,6 +23,7 @@ Pre-train a Vision Transformer on your own images, fine-tune it, and find out wh
   fit | validate | test | predict
              LightningCLI with any module and datamodule                     lit-splitmask fit --model Pretrain --data ImageFolder
 
+DIR is the folder of images; --data.root DIR means the same.
 Image folders: DIR/train/CLASS/*.jpg (with val/ and test/), DIR/CLASS/*.jpg, or DIR/**/*.jpg without labels; or a CSV file.
 Segmentation: images and label maps of the same names, such as DIR/images/train/*.jpg and DIR/annotations/train/*.png.
 Detection, in COCO's format: DIR/train/*.jpg and DIR/annotations/instances_train.json, or as Roboflow and CVAT export it.
@@ -34,7 +35,7 @@ _RUN_OPTIONS = """\
   --layout NAME                what the folder is: splits, classes, subfolders, flat (no labels), segmentation or coco
                                (default: what plan says)
   --name NAME                  name of the run; its folder is runs/NAME (default: a free name)
-  --resume                     continue the run --name from its last checkpoint
+  --resume                     continue the run --name from its last checkpoint (default: the one that has not finished)
   --recipe NAME|FILE           settings to start from (lit-splitmask recipes lists the built-in ones)
   --config FILE                more settings; may be given several times
   --data.image_size PIXELS, --data.batch_size IMAGES, --data.num_workers N, --data.seed N, --model.seed N
@@ -58,9 +59,10 @@ on this machine, from a few timed steps. Writes only the index of the splits.
   --data.index_dir DIR         folder of the index of the splits (default: runs/data)
   --recipe NAME|FILE           plan pre-training with this recipe (lit-splitmask recipes lists the built-in ones)
   --json                       print one JSON object instead of tables
+  --no_timing                  say what the images are and which commands train, without timing steps
 """,
     "pretrain": f"""\
-usage: lit-splitmask pretrain --data.root DIR [options]
+usage: lit-splitmask pretrain DIR [options]
 
 Pre-trains a backbone on images without labels, and writes it as runs/NAME/backbone.safetensors.
 
@@ -73,7 +75,7 @@ Pre-trains a backbone on images without labels, and writes it as runs/NAME/backb
   --data.pool '[DIR, …]'       more folders of images, without labels
 """,
     "finetune": f"""\
-usage: lit-splitmask finetune [--weights FILE] --data.root DIR [options]
+usage: lit-splitmask finetune DIR [--weights FILE] [options]
 
 Trains for a task, from pre-trained weights or from scratch, evaluates the result, and writes it as classifier.safetensors,
 segmenter.safetensors or detector.safetensors in runs/NAME.
@@ -102,7 +104,7 @@ segmenter.safetensors or detector.safetensors in runs/NAME.
                                longest side of the images
 """,
     "compare": """\
-usage: lit-splitmask compare --data.root DIR [options]
+usage: lit-splitmask compare DIR [options]
 
 Is pre-training on these images worth it? Fine-tunes from own pre-training, trains from scratch, jointly and by self-training,
 with several seeds. Ends with a recommendation, which is a command.
@@ -121,7 +123,7 @@ with several seeds. Ends with a recommendation, which is a command.
                                options of pretrain and finetune that override the recipe
 """,
     "probe": """\
-usage: lit-splitmask probe [--weights FILE] --data.root DIR [options]
+usage: lit-splitmask probe DIR [--weights FILE] [options]
 
 How good are a backbone's frozen features? Fits k-NN, a linear probe, and a linear probe of each block (Figure 5) on the training
 images, and scores them on the test images (or on val). Writes probe.json and probe.png.
@@ -151,7 +153,7 @@ differ. Backbones and classifiers in every format, segmenters for onnx and torch
   --crop_ratio SHARE           centre crop of evaluation (default: the run's; 0.875 if the file does not say)
 """,
     "embed": """\
-usage: lit-splitmask embed [--weights FILE] --data.root DIR [options]
+usage: lit-splitmask embed DIR [--weights FILE] [options]
 
 Writes a backbone's features of all images as NPZ: features (N, D), path, label, split, class_names; and a map of them as PNG.
 
@@ -163,7 +165,7 @@ Writes a backbone's features of all images as NPZ: features (N, D), path, label,
   --seed N                     seed of random weights (0)
 """,
     "shard": """\
-usage: lit-splitmask shard --data.root DIR --out DIR [options]
+usage: lit-splitmask shard DIR --out DIR [options]
 
 Writes the images as they are, with their splits and classes, into a few large files, for training with --data Shards: from a
 disk that is slow with small files, or, once they are copied there, from a bucket. Needs litdata (pip install

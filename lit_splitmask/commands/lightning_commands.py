@@ -1,22 +1,24 @@
 """``lit-splitmask fit | validate | test | predict``: LightningCLI with any module and datamodule."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from lit_splitmask.callbacks import StopOnSignal
 from lit_splitmask.callbacks.whole_checkpoints import read_checkpoint, write_whole_checkpoints
+from lit_splitmask.commands.chance import chance_level, standard_error, with_error
 from lit_splitmask.commands.config_classes import check_classes
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import new_parser, quiet, short_errors, trainer_defaults
 from lit_splitmask.commands.tasks.registry import task_of
-from lit_splitmask.commands.training import ends_with_143
+from lit_splitmask.commands.training import ends_with_143, is_interrupt
 from lit_splitmask.config_files import settings_in
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
+from lit_splitmask.shell import copyable
 
 
 class AnyCLI(LightningCLI):
@@ -41,7 +43,7 @@ class AnyCLI(LightningCLI):
             "--predictions.path",
             type=str | None,
             default=None,
-            help="output of predict: a CSV file, a folder of PNGs, or a JSON file",
+            help="output of predict: a CSV file, a folder of PNGs, or a JSON file (default: beside the weights)",
         )
 
     def before_instantiate_classes(self) -> None:
@@ -62,15 +64,63 @@ class AnyCLI(LightningCLI):
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Trains."""
         given = [word for option in self.request.given if option.key != "--ckpt_path" for word in option.words()]
-        with ends_with_143(self.trainer, shlex.join(["lit-splitmask", "fit", *given, "--ckpt_path"])):
-            self.trainer.fit(model, **kwargs)
+        command = ["lit-splitmask", "fit", *given, "--ckpt_path"]
+        try:
+            with ends_with_143(self.trainer, command):
+                self.trainer.fit(model, **kwargs)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            if not is_interrupt(stop):
+                raise
+            kept = self._newest_checkpoint()
+            raise KeyboardInterrupt(
+                "" if kept is None else f"{kept} is kept. To go on:\n{copyable([*command, str(kept)])}"
+            ) from None
+
+    def _newest_checkpoint(self) -> Path | None:
+        """The newest checkpoint that this training has written; None if there is none."""
+        written = [
+            Path(path)
+            for callback in self.trainer.checkpoint_callbacks
+            for path in (getattr(callback, "last_model_path", ""), getattr(callback, "best_model_path", ""))
+            if path
+        ]
+        return max((path for path in written if path.is_file()), key=lambda path: path.stat().st_mtime, default=None)
+
+    def after_validate(self) -> None:
+        """Prints how far chance goes."""
+        self._say_chance("val")
+
+    def after_test(self) -> None:
+        """Prints how far chance goes."""
+        self._say_chance("test")
+
+    def _say_chance(self, split: str) -> None:
+        """Prints the standard error of an accuracy, and the accuracy of guessing, for classes of images."""
+        accuracy = self.trainer.callback_metrics.get(f"{split}/accuracy")
+        if accuracy is None or not isinstance(self.datamodule, ImageData) or not self.trainer.is_global_zero:
+            return
+        labels = self.datamodule.source.splits[split].labelled().labels
+        names = self.datamodule.class_names
+        counts = dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
+        value = float(accuracy)
+        error = standard_error(value, len(labels))
+        print(
+            f"Accuracy: {with_error(value, error)}, ± one standard error over {len(labels):,} images. {chance_level(counts)}"
+        )
 
     def before_predict(self) -> None:
         """Adds the callback that writes the predictions of the module's task; the images are neither split nor stored."""
         if isinstance(self.datamodule, ImageData):
             self.datamodule.only_predict()
-        writer = task_of(self.model).writer(self._get(self.config, "predictions.path"))
+        task = task_of(self.model)
+        path = self._get(self.config, "predictions.path")
+        writer = task.writer(path or str(self._folder_of_weights() / task.predictions))
         self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
+
+    def _folder_of_weights(self) -> Path:
+        """The folder of the weights that predict, which is their run's; the current one for a module without a file of them."""
+        weights = self._get(self.config, "model.init_args.weights", default=None)
+        return Path(weights).parent if isinstance(weights, str) and Path(weights).is_file() else Path()
 
 
 def lightning(request: Request) -> int:

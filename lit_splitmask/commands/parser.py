@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 import sys
 from typing import Any, NoReturn
 
@@ -10,6 +11,7 @@ from jsonargparse import get_loader, set_loader
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_splitmask.commands.processes import error_prefix
+from lit_splitmask.commands.suggestions import unknown_class, unknown_options, unknown_setting, wrong_value
 from lit_splitmask.config_files import check_yaml, up_to_date
 
 CONFIG_MODE = "lit_splitmask"
@@ -31,7 +33,10 @@ class ShortErrors:
     """Reports a wrong option in one paragraph, and exits with code 2."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        print(f"{error_prefix()}: {shorten(message)}", file=sys.stderr)
+        unknown = re.match(r"unrecognized arguments: (.*)", str(message), re.DOTALL)
+        known = getattr(self, "_option_string_actions", {})
+        text = unknown_options(shlex.split(unknown.group(1)), known) if unknown else shorten(message)
+        print(f"{error_prefix()}: {text}", file=sys.stderr)
         raise SystemExit(2)
 
 
@@ -41,6 +46,14 @@ class Parser(ShortErrors, LightningArgumentParser):
 
 class OptionParser(ShortErrors, argparse.ArgumentParser):
     """argparse's parser, for a few plain options."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses options; one that is unknown is reported before one that is missing, which it may stand for."""
+        given = [str(word).partition("=")[0] for word in args or ()]
+        unknown = [word for word in given if word.startswith("--") and word not in self._option_string_actions]
+        if unknown:
+            self.error(f"unrecognized arguments: {shlex.join(unknown)}")
+        return super().parse_args(args, namespace)
 
 
 def _list(text: str) -> list[str | int | float]:
@@ -77,19 +90,28 @@ def shorten(message: str) -> str:
     """The parts of jsonargparse's message that help the user to fix the error."""
     text = str(message)
     name = re.search(r"(?:Parser key|argument) [\"']?([\w.+-]+)[\"']?", text)
-    unknown_class = re.search(
+    unknown_class_name = re.search(
         r"Expected a path but ([\w.]+)|Expected a dot import path string: ([\w.]+)|class_path='([\w.]+)'", text
     )
-    hints = ("Expected a dot import", "No module named", "has no attribute", "valid subclass")
-    if unknown_class and any(hint in text for hint in hints):
-        given = next(group for group in unknown_class.groups() if group)
-        where = f" for {name.group(1)}" if name else ""
+    if setting := re.search(r"Option '([\w.-]+)' is not accepted", text):
+        return unknown_setting(setting.group(1))
+    if "is abstract" in text and "NestedArg(key=" in text:
         return (
-            f"There is no class {given!r}{where}: give the name of a class, such as ImageFolder, SplitMask, RandomProjection, "
-            "KMeans or UniformMasking, or a full import path (package.module.Class)."
+            "The settings name no class of images: give --data ImageFolder or another, or a recipe with --recipe NAME "
+            "(lit-splitmask recipes lists them)."
         )
+    hints = ("Expected a dot import", "No module named", "has no attribute", "valid subclass")
+    if unknown_class_name and any(hint in text for hint in hints):
+        given = next(group for group in unknown_class_name.groups() if group)
+        return unknown_class(given, name.group(1) if name else None)
+    if name and (part := re.search(r"Unable to load config ['\"](.+?)['\"]", text)):
+        return unknown_class(part.group(1), name.group(1))
     if re.search(r"arguments are required: (data|root|data\.init_args\.root)$", text):
         return "The folder of images is missing: give --data.root DIR."
+    several = re.search(r"Union subtypes\s+Subtypes: \[(.*?)\]\s+Errors:.*?Given value: (.*)", text, re.DOTALL)
+    if name and several:
+        return wrong_value(name.group(1), several.group(2).strip(), several.group(1))
+    text = re.sub(r"NestedArg\(key='(.*?)', val=(.*?)\)", r"\1: \2", text)  # jsonargparse's own class
     lines = [line.strip(" -") for line in text.splitlines() if line.strip(" -")]
     short = " ".join(dict.fromkeys(lines))
     wrong = re.fullmatch(

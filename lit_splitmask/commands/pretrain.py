@@ -1,21 +1,31 @@
 """``lit-splitmask pretrain``: pre-trains a backbone on the images of a folder."""
 
-import shlex
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from lit_splitmask import callbacks, modules
 from lit_splitmask.callbacks.estimate import DAY
 from lit_splitmask.commands import recipe_choice, recipes
+from lit_splitmask.commands.ahead import command_of, smaller_command, tell_time
+from lit_splitmask.commands.processes import launched
 from lit_splitmask.commands.request import Request
-from lit_splitmask.commands.run_cli import RunCLI, quiet
+from lit_splitmask.commands.run_cli import RunCLI, is_process_zero, quiet
 from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.commands.start import fit_to_weights, goes_on
 from lit_splitmask.commands.tasks.registry import TASKS, Task, root_for_finetuning, task_for_folder, task_for_recipe
-from lit_splitmask.commands.training import after_requeue, check_recipe_of_shards, fit, run_folder, starting_settings
+from lit_splitmask.commands.training import (
+    after_requeue,
+    check_recipe_of_shards,
+    fit,
+    run_folder,
+    starting_settings,
+    with_run,
+)
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.glance import glance
+from lit_splitmask.shell import copyable
 from lit_splitmask.tokenizers import Codebook
 
 
@@ -26,7 +36,7 @@ def pretrain(request: Request) -> int:
         UserError: The images or the settings cannot be used, or training failed.
     """
     quiet()
-    request = after_requeue(request)
+    request = with_run(after_requeue(request))
     settings = starting_settings(request, _choice(request))
     if request.resume:
         request = goes_on(request, settings)
@@ -34,29 +44,33 @@ def pretrain(request: Request) -> int:
         fit_to_weights(request, settings)
     cli = RunCLI(modules.Pretrain, request.settings(weights_option="--model.weights"), settings)
     with run_folder(cli, "pretrain") as folder:
-        weights = _train(request, cli, folder)
+        weights = _train(request, settings, cli, folder)
     if weights is not None:
         next_command = ["lit-splitmask", "finetune", "--weights", str(weights), *_finetune_options(request)]
         written = ", ".join(_other_files(folder))
-        print(f"Wrote {weights}, and {written} in the same folder. Next:\n  {shlex.join(next_command)}")
+        print(f"Wrote {weights.name}, {written} in {weights.parent}. Next:\n{copyable(next_command)}")
     return 0
 
 
-def _train(request: Request, cli: RunCLI, folder: RunFolder) -> Path | None:
+def _train(request: Request, settings: dict[str, Any], cli: RunCLI, folder: RunFolder) -> Path | None:
     """Trains and writes the files of a run; the weights on process zero, None on the others."""
     weights = folder.path / "backbone.safetensors"
-    command = shlex.join(["lit-splitmask", "pretrain", *request.arguments()])
+    is_free = not (request.gives_length or request.resume)
+    estimate = callbacks.EstimateTime(stop_above=DAY if is_free else 0.0, command=command_of(request))
     trainer, module, data = cli.build(
         folder,
         [
             callbacks.RunProgress(),
             callbacks.StopOnSignal(str(folder.last)),
             callbacks.OverfitAwareCheckpoint(str(folder.checkpoints)),
-            callbacks.EstimateTime(stop_above=0.0 if request.gives_length or request.resume else DAY, command=command),
+            estimate,
             callbacks.HalvesPicture(str(folder.path)),
             callbacks.ExportWeights(str(weights)),
         ],
     )
+    estimate.smaller = smaller_command(request, module)
+    if is_free and is_process_zero() and launched() is None and tell_time(request, settings, trainer, module, data):
+        estimate.stop_above = 0.0  # it is refused before any work, or not at all
     fit(cli, folder, trainer, module, data)
     if not trainer.is_global_zero:
         return None

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
+from lit_splitmask.commands.chance import chance_level
 from lit_splitmask.commands.frozen import Frozen
 from lit_splitmask.commands.plots import draw_blocks
 from lit_splitmask.commands.request import Request
@@ -96,7 +98,9 @@ def _probe(frozen: Frozen[Options], out: Path) -> dict[str, Any]:
         if linear == "solved"
         else _streamed(frozen, train, held_out, blocks, out)
     )
-    return {"split": split, "classes": data.num_classes, "linear_probe": linear, **scores}
+    counts = np.bincount(held_out.labels, minlength=data.num_classes).tolist()
+    of_classes = dict(zip(data.class_names, counts, strict=True))
+    return {"split": split, "classes": data.num_classes, "held_out": of_classes, "linear_probe": linear, **scores}
 
 
 def _solved(frozen: Frozen[Options], samples: Samples, held_out: Samples, blocks: list[int]) -> dict[str, Any]:
@@ -176,7 +180,7 @@ def _collect(
 
 def _print(report: dict[str, Any]) -> None:
     title = f"{report['weights'] or 'random weights'} on {report['split']} of {report['images']}"
-    table = Table("probe", "accuracy, %", title=title)
+    table = Table("probe", "accuracy, %")
 
     def row(name: str, value: dict[str, float]) -> None:
         table.add_row(name, f"{100 * value['accuracy']:.1f} ± {100 * value['error']:.1f}")
@@ -186,8 +190,11 @@ def _print(report: dict[str, Any]) -> None:
     row("linear, whole network", report["linear"])
     row(f"{report['knn']['k']}-NN, whole network", report["knn"])
     table.add_row("RankMe (not an accuracy)", f"{report['rankme']:.1f}")
-    Console().print(
-        table,
+    console = Console(markup=False, highlight=False)
+    console.print(title, soft_wrap=True)  # as a title it would be broken to the table's width
+    console.print(table)
+    print(
         f"Frozen features, {report['train_images']:,} training and {report['held_out_images']:,} held-out images; "
-        f"± one standard error; {report['linear_probe']} linear probe.",
+        f"± one standard error; {report['linear_probe']} linear probe."
     )
+    print(chance_level(report["held_out"]))

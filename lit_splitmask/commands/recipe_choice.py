@@ -19,6 +19,10 @@ FEW_LABELS = 50
 """With fewer labels a class, a classifier starts from a solved head and trains for more passes."""
 
 
+CPU_IMAGES_SEEN = 20_000_000
+"""A pre-training that is chosen for a machine without a GPU sees at most so many images: about seven hours of `splitmask_cpu`."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """A recipe and why it was chosen.
@@ -27,21 +31,46 @@ class Choice:
         name: Name or path of the recipe.
         reason: Why it was chosen.
         num_images: Images in the folder that it was chosen for, of all splits; None if it was not chosen for a folder.
+        most_seen: Most images that a pre-training may see by its number of passes; None for any number.
     """
 
     name: str
     reason: str
     num_images: int | None = None
+    most_seen: int | None = None
 
     def settings(self) -> tuple[dict[str, Any], str]:
-        """The recipe's settings, with a batch that holds no image twice, and the reason, which mentions a changed batch.
+        """The recipe's settings, fitted to the images, and the reason, which mentions what was changed.
 
         Raises:
             UserError: There is no such recipe.
         """
         recipe = read(self.name)
-        changed = "" if self.num_images is None else fit_to_images(recipe, self.num_images)
+        changed = self.fit(recipe)
         return recipe, self.reason + (f"; {changed}" if changed else "")
+
+    def fit(self, recipe: dict[str, Any]) -> str:
+        """Fits settings to the images that the recipe was chosen for: no batch holds an image twice, and a CPU can train them.
+
+        Args:
+            recipe: Settings, which are changed.
+
+        Returns:
+            What was changed; empty if nothing was.
+        """
+        if self.num_images is None:
+            return ""
+        changes = [fit_to_images(recipe, self.num_images)]
+        images = recipe.get("data", {}).get("init_args", {})
+        passes = (images.get("budget") or {}).get("passes")
+        if self.most_seen is not None and passes and "objective" in recipe.get("model", {}):
+            fitting = max(1, int(self.most_seen / (TRAINING_SHARE * self.num_images)))
+            if fitting < passes:
+                images["budget"] = {"passes": fitting}
+                changes.append(
+                    f"{fitting} passes instead of {passes}, since without a GPU it sees at most {self.most_seen:,} images"
+                )
+        return "; ".join(filter(None, changes))
 
 
 def choose(num_images: int, median_side: int, gpu: bool) -> Choice:
@@ -60,7 +89,8 @@ def choose(num_images: int, median_side: int, gpu: bool) -> Choice:
         name, why = "splitmask_own", f": fewer than {SMALL_SET:,}, so the paper's masks and augmentation for small sets"
     else:
         name, why = "splitmask_own_large", ": enough for the paper's masks and augmentation for large sets"
-    return Choice(name, f"{num_images:,} images of about {median_side} px{why}", num_images)
+    reason = f"{num_images:,} images of about {median_side} px{why}"
+    return Choice(name, reason, num_images, None if gpu else CPU_IMAGES_SEEN)
 
 
 def finetuning(pretraining: str) -> Choice:

@@ -161,13 +161,14 @@ def with_method(pretraining: dict[str, Any], method: str, suffix: str | None) ->
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """``base`` with the values of ``over``; nested dicts are merged.
 
-    Arguments of another class replace those of the base; only datamodules share theirs.
+    Arguments of another class replace those of the base; only datamodules share theirs. A budget replaces that of the base, since
+    it has one number only.
     """
     result = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
         same = both and (key == "data" or value.get("class_path") in (None, result[key].get("class_path")))
-        result[key] = _merged(result[key], value) if same else value
+        result[key] = _merged(result[key], value) if same and key != "budget" else value
     return result
 
 

@@ -8,8 +8,23 @@ from lit_splitmask.commands import recipes
 from lit_splitmask.config_files import settings_in
 from lit_splitmask.errors import UserError
 
-FLAGS = ("--print_config", "--help_all", "--json", "--hours", "--dry_run", "--help", "-h")
+FLAGS = ("--print_config", "--help_all", "--json", "--no_timing", "--hours", "--dry_run", "--help", "-h")
 """Options that take no value from the next argument."""
+
+TAKE_A_FOLDER = (
+    "plan",
+    "pretrain",
+    "finetune",
+    "compare",
+    "probe",
+    "embed",
+    "shard",
+    "fit",
+    "validate",
+    "test",
+    "predict",
+)
+"""Commands after which a folder of images may stand alone, without ``--data.root``."""
 
 TASK_LAYOUTS = {"segmentation": "segment", "coco": "detect"}
 """Values of ``--layout`` that stand for a task."""
@@ -62,9 +77,14 @@ class Request:
         """Reads the arguments of a command.
 
         Raises:
-            UserError: More than one recipe is given.
+            UserError: More than one recipe is given, or a folder alone beside another.
         """
         request = cls(command, tuple(_split(arguments)))
+        folders = [option.value or "" for option in request.given if option.key in ("", "--data.root")]
+        if command in TAKE_A_FOLDER and len(folders) > 1 and "" in {option.name for option in request.given}:
+            raise UserError(
+                f"{command} takes one folder of images, but was given {' and '.join(folders)}: give one of them."
+            )
         named = [option.value or "" for option in request.options if option.name == "--recipe"]
         if len(named) > 1:
             raise UserError(f"A run starts from one recipe, not from {' and '.join(named)}: give one of them.")
@@ -72,8 +92,15 @@ class Request:
 
     @cached_property
     def options(self) -> tuple[Option, ...]:
-        """The options with shorthands written out."""
-        return tuple(_written_out(option) for option in self.given)
+        """The options with shorthands written out. A folder that stands alone is that of the images."""
+        written = [_written_out(option) for option in self.given]
+        if self.command in TAKE_A_FOLDER:
+            alone = [Option("--data.root", option.value) for option in written if not option.name]
+            written = [
+                *(option for option in written if option.name),
+                *alone,
+            ]  # after the class of the images, if one is given
+        return tuple(written)
 
     def value(self, *names: str) -> str | None:
         """The last value of any of these options; None if none is given."""

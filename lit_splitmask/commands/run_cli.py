@@ -25,6 +25,7 @@ from lit_splitmask.commands.parser import CONFIG_MODE, Parser
 from lit_splitmask.commands.processes import RANKS, launched
 from lit_splitmask.commands.request import names_budget
 from lit_splitmask.commands.run_folder import RunFolder
+from lit_splitmask.config_files import settings_in
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import write_atomically
@@ -44,6 +45,7 @@ IGNORED_WARNINGS = [  # advice by Lightning that does not apply here
     ".*You have overridden `transfer_batch_to_device` in `LightningModule`.*",
     ".*Experiment logs directory .* exists and is not empty.*",
     ".*LightningCLI's args parameter is intended.*",
+    ".*You're using the WeightAveraging callback with a model that overrides.*",  # no layers are sharded
 ]
 
 
@@ -126,7 +128,7 @@ class RunCLI(LightningCLI):
     """
 
     def __init__(self, module: type[LightningModule], arguments: list[str], recipe: dict[str, Any]) -> None:
-        if any(map(names_budget, arguments)):
+        if any(map(_sets_length, arguments)):
             recipe = _without_budget(recipe)  # else the recipe's passes would join the user's steps
         with tempfile.TemporaryDirectory() as directory:
             defaults = Path(directory) / "recipe.yaml"
@@ -276,6 +278,15 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
         return Trainer(**settings)
     except (ValueError, TypeError, ImportError, MemoryError, RuntimeError, MisconfigurationException) as error:
         raise UserError(f"Lightning's Trainer refuses its settings: {error or type(error).__name__}") from error
+
+
+def _sets_length(argument: str) -> bool:
+    """Whether an option, or the file of settings that it names, sets the length of training in a way of its own."""
+    name, _, value = argument.partition("=")
+    if name == "--config":
+        images = (settings_in(value).get("data") or {}).get("init_args") or {}
+        return "budget" in images
+    return names_budget(argument) or (name == "--trainer.max_steps" and value != "-1")
 
 
 def _without_budget(recipe: dict[str, Any]) -> dict[str, Any]:

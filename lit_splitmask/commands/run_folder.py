@@ -75,6 +75,26 @@ class RunFolder:
         return folder
 
 
+WEIGHTS = ("backbone", "classifier", "segmenter", "detector")
+"""Names of the files that a run writes when it has trained."""
+
+
+def unfinished_runs(runs_dir: str) -> list[RunFolder]:
+    """The runs that have begun, have written no weights, and are not running; by name."""
+    folders = [RunFolder(config.parent) for config in sorted(Path(runs_dir).glob("*/config.yaml"))]
+    begun = [one for one in folders if not any((one.path / f"{name}.safetensors").exists() for name in WEIGHTS)]
+    return [folder for folder in begun if not _is_running(folder)]
+
+
+def _is_running(folder: RunFolder) -> bool:
+    if not (folder.path / LOCK).exists():
+        return False
+    held = _lock(folder)
+    if held is not None:
+        held.close()
+    return held is None
+
+
 @contextmanager
 def new_run(runs_dir: str, name: str | None, default: str) -> Iterator[RunFolder]:
     """Makes and locks the folder of a new run; an existing run is never overwritten.

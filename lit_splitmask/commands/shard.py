@@ -14,6 +14,7 @@ from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import read_bytes
 from lit_splitmask.images.shards import litdata, write_shards
+from lit_splitmask.shell import copyable
 from lit_splitmask.units import size
 
 
@@ -71,6 +72,8 @@ def shard(request: Request) -> int:
     print(
         f"Wrote {total:,} images in {count:,} shards ({size(num_bytes)}) to {parsed.out}. Copy them to a bucket if you like "
         f"(aws s3 sync {out} s3://BUCKET/FOLDER), and train:\n"
-        f"  lit-splitmask pretrain --data Shards --data.root {out} --recipe splitmask"
+        + copyable(
+            ["lit-splitmask", "pretrain", "--data", "Shards", "--data.root", parsed.out, "--recipe", "splitmask"]
+        )
     )
     return 0

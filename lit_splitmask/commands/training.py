@@ -1,9 +1,8 @@
 """What ``pretrain`` and ``finetune`` share: the settings to start from, the folder of the run, and the training."""
 
-import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,11 @@ from lit_splitmask.commands import recipe_choice, recipes
 from lit_splitmask.commands.processes import Terminated, was_started_again
 from lit_splitmask.commands.request import Option, Request
 from lit_splitmask.commands.run_cli import RunCLI, is_process_zero, trainer_defaults
-from lit_splitmask.commands.run_folder import RunFolder, keep_metrics, new_run, resumed_run
+from lit_splitmask.commands.run_folder import RunFolder, keep_metrics, new_run, resumed_run, unfinished_runs
 from lit_splitmask.config_files import read_settings
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
+from lit_splitmask.shell import copyable
 
 
 def starting_settings(request: Request, choice: recipe_choice.Choice | None) -> dict[str, Any]:
@@ -64,6 +64,34 @@ def after_requeue(request: Request) -> Request:
     return Request(request.command, (*request.given, Option("--resume", "true")))
 
 
+def with_run(request: Request) -> Request:
+    """The request, with the name of the run to resume if it names none and there is one that can be.
+
+    Raises:
+        UserError: No run can be resumed, or several can.
+    """
+    if not request.resume or request.name is not None:
+        return request
+    command = request.command
+    found = [folder for folder in unfinished_runs(request.runs_dir) if _is_of(folder, command)]
+    if len(found) != 1:
+        names = ", ".join(folder.path.name for folder in found)
+        problem = f"{len(found)} can be resumed: {names}" if found else "none has stopped before its end"
+        raise UserError(
+            f"--resume without --name continues the run of {command} in {request.runs_dir} that has not finished, but {problem}. "
+            f"Give --name NAME, or leave out --resume to start a run."
+        )
+    if is_process_zero():
+        print(f"Resuming {found[0].path}.")
+    return Request(command, (*request.given, Option("--name", found[0].path.name)))
+
+
+def _is_of(folder: RunFolder, command: str) -> bool:
+    """Whether a run is of this command: only that of a pre-training has an objective."""
+    has_objective = "objective" in (read_settings(folder.config).get("model") or {})
+    return has_objective == (command == "pretrain")
+
+
 @contextmanager
 def run_folder(cli: RunCLI, command: str) -> Iterator[RunFolder]:
     """Locks the folder of a new run, or of the run to resume.
@@ -91,25 +119,30 @@ def _says_what_is_kept(cli: RunCLI, folder: RunFolder) -> Iterator[None]:
         stop.kept = _kept(cli, folder)
         raise
     except (KeyboardInterrupt, SystemExit) as stop:
-        if not isinstance(stop, KeyboardInterrupt) and not isinstance(stop.__context__, KeyboardInterrupt):
-            raise  # Lightning turns Ctrl-C into exit(1)
+        if not is_interrupt(stop):
+            raise
         raise KeyboardInterrupt(_kept(cli, folder) or "") from None
+
+
+def is_interrupt(stop: BaseException) -> bool:
+    """Whether it is Ctrl-C, which Lightning turns into ``exit(1)``."""
+    return isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt)
 
 
 def _kept(cli: RunCLI, folder: RunFolder) -> str | None:
     """What is saved of a run that ends early, and the command that goes on; None if nothing is."""
     if checkpoint := folder.newest_checkpoint():
-        return f"{checkpoint} is kept. To go on:\n  {_command_that_goes_on(cli, folder)}"
+        return f"{checkpoint} is kept. To go on:\n{copyable(_command_that_goes_on(cli, folder))}"
     if cli.config.resume:
-        return f"no checkpoint had been written. To start again:\n  {_command_that_goes_on(cli, folder)}"
+        return f"no checkpoint had been written. To start again:\n{copyable(_command_that_goes_on(cli, folder))}"
     return None
 
 
-def _command_that_goes_on(cli: RunCLI, folder: RunFolder) -> str:
+def _command_that_goes_on(cli: RunCLI, folder: RunFolder) -> list[str]:
     words = ["lit-splitmask", cli.command, "--name", folder.path.name, "--resume"]
     if cli.config.runs_dir != "runs":
         words[2:2] = ["--runs_dir", cli.config.runs_dir]
-    return shlex.join(words)
+    return words
 
 
 def fit(cli: RunCLI, folder: RunFolder, trainer: Trainer, module: LightningModule, data: ImageData) -> None:
@@ -134,12 +167,13 @@ def fit(cli: RunCLI, folder: RunFolder, trainer: Trainer, module: LightningModul
 
 
 @contextmanager
-def ends_with_143(trainer: Trainer, command: str) -> Iterator[None]:
+def ends_with_143(trainer: Trainer, command: Sequence[str]) -> Iterator[None]:
     """Gives a training that SIGTERM stopped the exit code of one, and prints the command that goes on.
 
     Args:
         trainer: Its :class:`StopOnSignal` knows whether a signal came.
-        command: The command; the path of the checkpoint is added to one that ends in ``--ckpt_path``.
+        command: The words of the command, or what to do instead as a single one; the path of the checkpoint is added to one that
+            ends in ``--ckpt_path``.
     """
     stops = [callback for callback in trainer.callbacks if isinstance(callback, StopOnSignal)]  # type: ignore[attr-defined]
     try:
@@ -152,6 +186,7 @@ def ends_with_143(trainer: Trainer, command: str) -> Iterator[None]:
     if trainer.is_global_zero:
         saved = next((stop.saved for stop in stops if stop.saved is not None), None)
         kept = f", after writing {saved}" if saved is not None else ""
-        go_on = f"{command} {saved}" if command.endswith(" --ckpt_path") else command
-        print(f"stopped by SIGTERM at step {trainer.global_step:,}{kept}. To go on:\n  {go_on}", file=sys.stderr)
+        words = [*command, str(saved)] if command[-1] == "--ckpt_path" else command
+        go_on = copyable(words) if len(words) > 1 else f"  {words[0]}"
+        print(f"stopped by SIGTERM at step {trainer.global_step:,}{kept}. To go on:\n{go_on}", file=sys.stderr)
     raise SystemExit(128 + signal.SIGTERM)

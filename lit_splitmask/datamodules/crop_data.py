@@ -1,7 +1,9 @@
 """The base of datamodules that crop images to squares: all except segmentation and detection."""
 
+import logging
+
 import numpy as np
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader, Dataset
 
 from lit_splitmask.augment.base import Augment
@@ -14,6 +16,8 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.loading.crops import IndexedImages
 from lit_splitmask.loading.sampler import MixtureSampler, WrapAroundSampler, class_shares
 from lit_splitmask.loading.samples import Samples
+
+log = logging.getLogger(__name__)
 
 _MOST_EVAL_IMAGES = 256
 
@@ -83,7 +87,7 @@ class CropData(JointData):
         shares, counts = self.class_shares, np.bincount(self._labels(), minlength=self.num_classes)
         rare = int(np.where(counts > 0, counts, counts.max() + 1).argmin())
         times = shares[rare] * counts.sum() / counts[rare]
-        rank_zero_info(
+        rank_zero_only(log.info)(
             f"balance={self.balance:g}: the rarest class, {self.class_names[rare]} ({counts[rare]:,} of {counts.sum():,} "
             f"images), is drawn {times:.3g} times as often as it occurs."
         )

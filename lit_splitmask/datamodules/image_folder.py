@@ -51,6 +51,15 @@ class ImageFolder(OwnData):
         Raises:
             UserError: The folder cannot be used, has changed, was split with other options, or holds label maps.
         """
+        tree = self.check_folder()
+        return load_or_make(self.root, self.index_dir, self.split_options, storing, tree=tree)
+
+    def check_folder(self) -> Tree:
+        """Checks, by names alone, that the folder is one for this class; returns its files.
+
+        Raises:
+            UserError: It holds label maps or a published dataset, or the options are those of a list.
+        """
         options, tree = self.split_options, Tree.read(self.root)
         if options.labels == "several":
             raise UserError(
@@ -66,4 +75,4 @@ class ImageFolder(OwnData):
                     "classes, pass --layout classes.)"
                 )
             check_not_published(self.root, tree)
-        return load_or_make(self.root, self.index_dir, options, storing, tree=tree)
+        return tree

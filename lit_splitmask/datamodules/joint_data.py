@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader
 
 from lit_splitmask.datamodules.image_data import ImageData
@@ -76,7 +76,7 @@ class JointData(ImageData):
                 f"image at a time: raise batch_size above {self.batch_size}, or accumulate fewer batches."
             )
         num_labelled, without = self.pass_and_step()
-        rank_zero_info(
+        rank_zero_only(log.info)(
             f"Each step of {self.batch_size:,} has {without:,} of the {num_labelled:,} images with a label, and "
             f"{self.batch_size - without:,} of the {len(self.train_samples) - num_labelled:,} without."
         )

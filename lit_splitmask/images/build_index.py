@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +137,8 @@ def make_from_lists(
     shares = {"test": test_share, "val": options.val_share}
     missing = {name: share for name, share in shares.items() if share > 0 and name not in splits}
     keys = join(hashes, groups or {})
-    splits |= cut(splits.get("train", list(readable)), keys, strata or labels, shares=missing, seed=options.seed)
+    whole = splits.get("train", list(readable))
+    splits |= cut(whole, keys, strata or labels, shares=missing, seed=options.seed)
     index = FolderIndex(
         root=root.resolve(),
         path=path,
@@ -155,6 +156,7 @@ def make_from_lists(
         list_digest=list_digest,
     )
     _report(index)
+    _report_cut(index, missing, len(whole), "training images" if "train" in given else "images")
     save_index(index)
     return index
 
@@ -196,6 +198,14 @@ def _report_left_out(layout: Layout, tree: Tree) -> None:
         if (str(tree.root), line) not in _reported:
             _reported.add((str(tree.root), line))
             log.log(level, "%s", line)
+
+
+def _report_cut(index: FolderIndex, names: Iterable[str], num_images: int, kind: str) -> None:
+    """Says which images training will not see, since no folder or list said so."""
+    for name in names:
+        if name in index.splits:
+            count = len(index.splits[name])
+            log.info("%s of your %s %s were set aside as %s.", f"{count:,}", f"{num_images:,}", kind, name)
 
 
 def _report(index: FolderIndex) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 from statistics import median
 
 from lit_splitmask.images.decode import DecodeError, read_shape
-from lit_splitmask.images.layout import LayoutName, understand
-from lit_splitmask.images.tree import list_images
+from lit_splitmask.images.layout import Layout, LayoutName, understand
+from lit_splitmask.images.tree import Tree, list_images
 
 _MAX_HEADERS = 64
-_HELD_OUT = {"val": 0.1, "test": 0.2}  # shares of labelled images that are held out where no folder is
+_HELD_OUT = {"val": 0.1, "test": 0.2}  # shares that are held out where no folder is; a test only of labelled images
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,29 @@ def glance(root: str | Path) -> Glance:
     return Glance(len(files), int(median(sides)) if sides else 0)
 
 
+def num_training(root: str | Path, *, layout: LayoutName = "auto", tree: Tree | None = None) -> int:
+    """About how many images are for training, from the names of the files alone.
+
+    Args:
+        root: The folder.
+        layout: What the folder is.
+        tree: The files of the folder, if they are known.
+
+    Raises:
+        UserError: There is no such folder, no image in it, or its layout is ambiguous.
+    """
+    found = understand(Path(root).expanduser(), layout=layout, tree=tree)
+    files = found.given.get("train", found.files)
+    return max(1, round(_left_for_training(found) * len(files)))
+
+
+def _left_for_training(found: Layout) -> float:
+    """The share of the images for training that stays so where splits have no folders of their own."""
+    return 1 - sum(
+        part for split, part in _HELD_OUT.items() if split not in found.given and (found.classes or split == "val")
+    )
+
+
 def labels_per_class(root: str | Path, *, layout: LayoutName = "auto", share: float = 1.0) -> float | None:
     """Counts the training images with a label, per class, from the names of the files alone.
 
@@ -69,6 +92,6 @@ def labels_per_class(root: str | Path, *, layout: LayoutName = "auto", share: fl
     if not found.classes:
         return None
     labels = found.labels()
-    left = 1 - sum(part for split, part in _HELD_OUT.items() if split not in found.given)
+    left = _left_for_training(found)
     counts = Counter(labels[file] for file in found.given.get("train", found.files))
     return sum(max(1, round(round(left * count) * share)) for count in counts.values()) / len(found.classes)

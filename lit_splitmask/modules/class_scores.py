@@ -44,12 +44,12 @@ def mean_over_labelled(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def accuracies(num_classes: int, prefix: str) -> MetricCollection:
-    """The accuracies of one class an image; the top five only of five classes or more."""
+    """The accuracies of one class an image; the top five only of more than five classes."""
     scores: dict[str, Any] = {
         "accuracy": MulticlassAccuracy(num_classes, average="micro"),
         "macro_accuracy": MulticlassAccuracy(num_classes, average="macro"),
     }
-    if num_classes >= 5:
+    if num_classes > 5:
         scores["accuracy_top5"] = MulticlassAccuracy(num_classes, average="micro", top_k=5)
     return MetricCollection(scores, prefix=prefix)
 

@@ -1,13 +1,16 @@
 """Callbacks around a run: time estimate, progress, clock, exported weights, pictures, predictions."""
 
 import csv
+import io
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ import torch
 from lightning import Callback, Trainer
 from own_modules import Images, Plain
 from PIL import Image
+from rich.console import Console
 from tiny_runs import BACKBONE, OPTIM, classifier, image_data, pretrain_module, same_tensors, tiny_trainer
 from torch.utils.data import DataLoader
 
@@ -25,6 +29,7 @@ from lit_splitmask.callbacks import (
     PredictionWriter,
     RunProgress,
     TrainingClock,
+    progress,
 )
 from lit_splitmask.callbacks.drawing import TITLE_HEIGHT, tile
 from lit_splitmask.callbacks.estimate import too_long_message
@@ -118,10 +123,10 @@ def test_durations_are_readable(seconds: float, text: str) -> None:
 def test_progress_is_printed_as_lines_without_a_terminal(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer = tiny_trainer(root.parent, callbacks=[RunProgress(0.0)], enable_progress_bar=True)
     trainer.fit(pretrain_module(), datamodule=image_data(root))
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
-    assert [line.split()[1] for line in lines] == [f"{step}/6" for step in range(1, 7)]
-    assert all("images/s" in line and "loss" in line and line.endswith("left") for line in lines)
-    assert lines[-1].endswith("0:00:00 left")
+    lines = [line for line in capsys.readouterr().err.splitlines() if "step " in line]
+    assert [line.split()[3] for line in lines] == [f"{step}/6" for step in range(1, 7)]
+    assert all("images/s" in line and "loss" in line and line.split()[1] == "left" for line in lines)
+    assert lines[-1].startswith("0:00:00 left")
     assert not any("\x1b" in line for line in lines)
 
 
@@ -140,7 +145,29 @@ def test_progress_of_an_endless_run_has_no_total(tmp_path: Path, capsys: pytest.
 def test_progress_lines_are_rare_by_default(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer = tiny_trainer(root.parent, callbacks=[RunProgress()], enable_progress_bar=True)
     trainer.fit(pretrain_module(), datamodule=image_data(root))
-    assert not [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
+    assert not [line for line in capsys.readouterr().err.splitlines() if "step " in line]
+
+
+@pytest.mark.parametrize(("width", "shown"), [(50, 0), (80, 1), (110, 3)])
+def test_the_progress_bar_fits_the_terminal_with_the_time_first(
+    width: int, shown: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    monkeypatch.setattr(progress, "Console", lambda **_: terminal)
+    scores = {"train/loss": 8.4, "train/inpaint": 5.2, "train/word_accuracy": 0.0, "train/match_accuracy": 0.2}
+    run: Any = SimpleNamespace(global_step=0, estimated_stepping_batches=1e5, is_global_zero=True, datamodule=None)
+    run.progress_bar_metrics = scores
+    monkeypatch.setattr(RunProgress, "_rate", lambda *_: 10.0)
+    bar = RunProgress()
+    bar.on_train_start(run, None)  # type: ignore[arg-type]
+    run.global_step = 1
+    bar.on_train_batch_end(run, None, None, None, 0)  # type: ignore[arg-type]
+    bar.on_train_end(run, None)  # type: ignore[arg-type]
+    line = [text for text in terminal.file.getvalue().splitlines() if " left " in text][-1]  # type: ignore[attr-defined]
+    line = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).strip()
+    assert re.match(r"[\d d:]+ left .{12} step 1/100,000", line)
+    assert len(line) <= width
+    assert sum(name.removeprefix("train/") in line for name in scores) == shown
 
 
 def test_the_clock_counts_the_first_part_of_a_resumed_run(monkeypatch: pytest.MonkeyPatch) -> None:

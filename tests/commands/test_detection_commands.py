@@ -46,8 +46,8 @@ def test_a_detector_is_trained_and_evaluated_and_predicts(
     assert {"box/AP", "mask/AP", "box/AP50"} <= scores["scores"].keys()
     assert len(scores["classes"]) >= 2
     assert main(["predict", "--config", "runs/d/predict.yaml", "--data.root", str(root)]) == 0
-    found = json.loads(Path("predictions.json").read_text())
-    images = {one["file_name"]: one["id"] for one in json.loads(Path("predictions_images.json").read_text())}
+    found = json.loads(Path("runs/d/predictions.json").read_text())
+    images = {one["file_name"]: one["id"] for one in json.loads(Path("runs/d/predictions_images.json").read_text())}
     assert {name for name in images if name.startswith("train/")} == {f"train/train{n:03d}.png" for n in range(4)}
     known = {f"val/{image['file_name']}": image["id"] for image in load(root, "val")["images"]}
     assert {name: number for name, number in images.items() if name.startswith("val/")} == known

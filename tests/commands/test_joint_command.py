@@ -44,7 +44,7 @@ def test_a_joint_training_is_resumed_tested_and_predicted_with(work: Path, monke
     assert same_tensors(ours, theirs)
     assert not any("auxiliary" in name for name in load_weights("runs/whole/classifier.safetensors").state)
     assert main(["predict", "--config", "runs/whole/predict.yaml", "--data.root", "shapes"]) == 0
-    assert len(Path("predictions.csv").read_text().splitlines()) > 20
+    assert len(Path("runs/whole/predictions.csv").read_text().splitlines()) > 20
 
 
 def test_the_auxiliary_of_an_earlier_configuration_is_read(work: Path) -> None:

@@ -76,8 +76,8 @@ def test_a_flag_takes_no_value_from_the_next_argument(flag: str) -> None:
 
 
 def test_positional_arguments_have_no_name() -> None:
-    request = read("photos", "--json", command="plan")
-    assert request.settings() == ["photos", "--json"]
+    request = read("table6", "--json", command="reproduce")
+    assert request.settings() == ["table6", "--json"]
     assert request.root is None
 
 
@@ -234,3 +234,20 @@ def test_the_command_line_is_read_without_torch(module: str) -> None:
     code = f"import sys, {module}; print(sorted({{'torch', 'lightning', 'timm', 'jsonargparse'}} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune", "compare", "probe", "embed", "plan", "shard", "predict"])
+def test_a_folder_of_images_may_stand_alone(command: str) -> None:
+    request = Request.read(command, ["photos", "--seed", "1"])
+    assert request.root == "photos"
+    assert request.settings() == ["--seed=1", "--data.root=photos"]
+    assert request.arguments() == ["photos", "--seed", "1"]
+
+
+def test_two_folders_of_images_are_refused() -> None:
+    with pytest.raises(UserError, match="pretrain takes one folder of images, but was given a and b: give one of them"):
+        Request.read("pretrain", ["a", "--data.root", "b"])
+
+
+def test_other_words_that_stand_alone_are_no_folders() -> None:
+    assert Request.read("reproduce", ["table6"]).root is None

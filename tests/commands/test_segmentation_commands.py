@@ -56,7 +56,7 @@ def test_a_segmenter_is_trained_and_evaluated_and_predicts(work: Path, capsys: p
     assert main(["predict", "--config", "runs/s/predict.yaml", "--data.root", "scenes", *EXACT]) == 0
     confusion = np.zeros((3, 3), dtype=np.int64)
     for number in range(9, 12):
-        predicted = read_map(f"predictions/images/test/{number:02d}.png")
+        predicted = read_map(f"runs/s/predictions/images/test/{number:02d}.png")
         truth = read_map(f"scenes/annotations/test/{number:02d}.png")
         confusion += plain_confusion(np.where(truth == 255, -1, truth), predicted, 3)
     assert report["confusion"] == confusion.tolist()
@@ -181,13 +181,15 @@ def test_masks_of_0_and_255_are_trained_on_and_predicted(work: Path, capsys: pyt
 
     Path("cracks/test/images/broken.jpg").write_bytes(b"damaged")
     assert main(["predict", "--config", "runs/s/predict.yaml", "--data.root", "cracks", *EXACT]) == 0
-    written = sorted(path.relative_to("predictions").as_posix() for path in Path("predictions").rglob("*.png"))
+    written = sorted(
+        path.relative_to("runs/s/predictions").as_posix() for path in Path("runs/s/predictions").rglob("*.png")
+    )
     assert written == sorted(
         path.relative_to("cracks").with_suffix(".png").as_posix() for path in Path("cracks").rglob("??.jpg")
     )
     confusion = np.zeros((2, 2), dtype=np.int64)
     for number in (20, 21):
-        stored = Image.open(f"predictions/test/images/{number}.png")
+        stored = Image.open(f"runs/s/predictions/test/images/{number}.png")
         assert stored.mode == "L"
         predicted = np.asarray(stored)
         assert set(np.unique(predicted)) <= {0, 255}
@@ -208,5 +210,5 @@ def test_maps_in_colours_are_predicted_in_the_colours_of_their_table(work: Path)
     assert main(["predict", "--config", "runs/s/predict.yaml", "--data.root", "cvat"]) == 0
     table = read_table(Path("cvat/labelmap.txt"))
     for number in range(6):
-        path = f"predictions/JPEGImages/{number:02d}.png"
+        path = f"runs/s/predictions/JPEGImages/{number:02d}.png"
         assert read_map(path, table).tolist() == read_map(path).tolist()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ from tiny_runs import FINETUNE, recipe, same_tensors
 from lit_splitmask.callbacks import EstimateTime
 from lit_splitmask.checkpoints import load_weights, read_safetensors
 from lit_splitmask.cli import main
+from lit_splitmask.commands import ahead
+from lit_splitmask.commands.request import Request
+from lit_splitmask.commands.training import with_run
+from lit_splitmask.errors import UserError
 from lit_splitmask.images.index import load_index
 from lit_splitmask.modules import Classify, Pretrain
 from lit_splitmask.tokenizers import KMeans
@@ -229,7 +234,7 @@ def test_fine_tuning_from_a_backbone_and_predicting(
     assert len(classifier.info["pixel_mean"]) == len(classifier.info["pixel_std"]) == 3
 
     assert main(["predict", "--config", "runs/f/predict.yaml", "--data.root", "shapes"]) == 0
-    rows = metrics(Path("predictions.csv"))
+    rows = metrics(Path("runs/f/predictions.csv"))
     images = sorted(path.relative_to("shapes").as_posix() for path in Path("shapes").rglob("*.png"))
     assert [row["path"] for row in rows] == images
     for row in rows:
@@ -244,7 +249,8 @@ def test_testing_a_classifier_again_gives_the_same_result(work: Path, capsys: py
     accuracy = json.loads(Path("runs/f/test.json").read_text())["scores"]["test/accuracy"]
     capsys.readouterr()
     assert main(["test", "--config", "runs/f/predict.yaml", "--data.root", "shapes"]) == 0
-    lines = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
+    said = capsys.readouterr().out
+    lines = [line.split("│") for line in said.splitlines() if "│" in line]
     found = {cells[1].strip(): float(cells[2]) for cells in lines if len(cells) == 4 and cells[2].strip()}
     assert found["test/accuracy"] == pytest.approx(accuracy)
     assert main(["validate", "--config", "runs/f/predict.yaml", "--data.root", "shapes"]) == 0
@@ -260,7 +266,7 @@ def test_images_without_labels_can_be_predicted(work: Path, flat_folder: Any) ->
     assert main([*FINETUNE_COMMAND, "f"]) == 0
     flat_folder(count=5)
     assert main(["predict", "--config", "runs/f/predict.yaml", "--data.root", "flat_shapes"]) == 0
-    assert len(metrics(Path("predictions.csv"))) == 5
+    assert len(metrics(Path("runs/f/predictions.csv"))) == 5
 
 
 def test_the_resolved_settings_repeat_a_run(work: Path) -> None:
@@ -278,6 +284,28 @@ def test_runs_without_a_name_are_numbered(work: Path) -> None:
     assert {folder.name for folder in Path("runs").iterdir()} == {"data", "pretrain-shapes", "pretrain-shapes-2"}
 
 
+def test_resume_alone_finds_the_run_that_has_not_finished(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def begun(name: str, command: str, *, finished: bool = False) -> None:
+        folder = Path("runs") / name
+        folder.mkdir(parents=True)
+        model = {"objective": {"class_path": "SplitMask"}} if command == "pretrain" else {}
+        (folder / "config.yaml").write_text(yaml.safe_dump({"model": model, "runs_dir": "runs"}))
+        if finished:
+            (folder / "backbone.safetensors").touch()
+
+    resume = Request.read("pretrain", ["--resume"])
+    begun("done", "pretrain", finished=True)
+    begun("other", "finetune")
+    with pytest.raises(UserError, match="but none has stopped before its end"):
+        with_run(resume)
+    begun("half", "pretrain")
+    assert with_run(resume).name == "half"
+    assert "Resuming runs/half" in capsys.readouterr().out
+    begun("half-2", "pretrain")
+    with pytest.raises(UserError, match=r"but 2 can be resumed: half, half-2\. Give --name NAME"):
+        with_run(resume)
+
+
 def test_a_schedule_longer_than_a_day_is_not_started_without_a_budget(
     work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -285,6 +313,7 @@ def test_a_schedule_longer_than_a_day_is_not_started_without_a_budget(
     del settings["data"]["init_args"]["budget"]
     Path("long.yaml").write_text(yaml.safe_dump(settings))
     monkeypatch.setattr(EstimateTime, "_time_steps", lambda *_: 100.0)
+    monkeypatch.setattr(ahead, "about_how_many", lambda *_: None)  # as with shards, whose number is not known before
     arguments = ["pretrain", "--recipe", "long.yaml", "--data.root", "shapes", "--name", "long"]
     assert main(arguments) == 1
     error = capsys.readouterr().err
@@ -303,3 +332,20 @@ def test_lightning_trains_any_module(work: Path, module: str) -> None:
     assert main(FIT.format(module=module).split()) == 0
     checkpoint = next(Path("lightning_logs").rglob("*.ckpt"))
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 2
+
+
+def test_ctrl_c_in_fit_names_the_checkpoint_and_the_command_that_goes_on(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*FIT.format(module="Classify").split(), "--data.num_epochs", "2"]
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_at(patch, Classify, 1, KeyboardInterrupt())
+        assert main(command) == 130
+    checkpoint = next(Path("lightning_logs").rglob("*.ckpt"))
+    said = capsys.readouterr().err
+    assert f"{checkpoint} is kept. To go on:" in said
+    go_on = next(line for line in said.splitlines() if line.startswith("  lit-splitmask fit "))
+    assert main(shlex.split(go_on)[1:]) == 0
+    assert any(
+        torch.load(path, weights_only=True)["global_step"] == 2 for path in Path("lightning_logs").rglob("*.ckpt")
+    )

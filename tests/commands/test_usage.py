@@ -1,6 +1,7 @@
 """Help, version, recipes, and the forms of a command line."""
 
 import json
+import shlex
 import subprocess
 import sys
 from importlib.resources import files
@@ -10,9 +11,11 @@ import pytest
 import yaml
 from tiny_runs import PRETRAIN
 
-from lit_splitmask import __version__
+from lit_splitmask import __version__, cli
 from lit_splitmask.cli import main
 from lit_splitmask.commands import recipes
+from lit_splitmask.commands.request import Request
+from lit_splitmask.shell import copyable
 
 COMMANDS = (
     "plan",
@@ -200,3 +203,35 @@ def test_a_budget_on_the_command_line_replaces_that_of_the_recipe(
     assert main(["pretrain", "--recipe", "pretrain.yaml", "--data.root", "shapes", *budget, "--print_config"]) == 0
     given = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["budget"]
     assert sum(value is not None for value in given.values()) == 1
+
+
+@pytest.mark.parametrize(
+    "command", ["plan", "pretrain", "finetune", "compare", "probe", "embed", "shard", "fit", "reproduce"]
+)
+def test_ctrl_c_ends_every_command_with_the_one_to_run_next(
+    command: str, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: Request) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_function", lambda _: interrupted)
+    assert main([command, "--data.root", "shapes", "--seed", "1"]) == 130
+    said = capsys.readouterr().err
+    assert said.startswith("interrupted: ")
+    assert said.endswith(f"\n  lit-splitmask {command} --data.root shapes --seed 1\n")
+
+
+def test_a_long_command_is_printed_on_lines_that_a_shell_reads_as_one() -> None:
+    words = [
+        "lit-splitmask",
+        "finetune",
+        "my photos",
+        "--weights",
+        "runs/pretrain-my photos/backbone.safetensors",
+        "--resume",
+    ]
+    text = copyable(words, width=60)
+    assert len(text.splitlines()) > 1
+    assert all(len(line) <= 60 for line in text.splitlines()[:1])
+    assert shlex.split(text.replace("\\\n", "")) == words
+    assert copyable(words, width=200) == "  " + shlex.join(words)

@@ -362,3 +362,16 @@ def test_deleting_the_index_gives_the_same_split(class_folder: MakeFolder, index
     index = make(root, index_dir)
     index.path.unlink()
     assert make(root, index_dir) == index
+
+
+def test_what_is_set_aside_is_said_in_a_sentence(
+    split_folder: MakeFolder, index_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        load_or_make(split_folder(train=10), index_dir, SplitOptions())
+    assert "of your 30 training images were set aside as test." in caplog.text
+    assert "of your 30 training images were set aside as val." in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        load_or_make(split_folder("given", train=5, val=3, test=3), index_dir, SplitOptions())
+    assert "set aside" not in caplog.text

@@ -6,6 +6,7 @@ import torch
 
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.commands import recipe_choice, recipes
+from lit_splitmask.commands.chance import chance_level
 from lit_splitmask.commands.compare.experiment import Comparison
 from lit_splitmask.commands.compare.options import Options
 from lit_splitmask.commands.compare.report import write_report
@@ -25,19 +26,19 @@ def compare(request: Request) -> int:
     if options.weights is not None:
         load_weights(options.weights)  # an error appears before anything is scanned or built
     found = glance(options.root)
-    name = options.recipe
+    name, choice = options.recipe, None
     if name is None:
         choice = recipe_choice.choose(found.num_images, found.median_side, torch.cuda.is_available())
         name = choice.name.replace("splitmask", "compare", 1)
         print(f"Recipe {name}: {choice.reason}.")
     recipe = recipes.comparison(name)
     for part in [part for part in ("pretrain", "finetune", "joint", "self_training") if part in recipe]:
-        changed = recipe_choice.fit_to_images(recipe[part], found.num_images) if options.recipe is None else ""
+        changed = "" if choice is None else choice.fit(recipe[part])
         if changed:
             print(f"Changed in the recipe's {part} part: {changed}.")
         recipe[part]["trainer"] = {**trainer_defaults(), "devices": 1, **recipe[part].get("trainer", {})}
     out = Path(options.out or f"runs/compare-{Path(options.root).resolve().name}")
     comparison = Comparison(options, recipe, out)
     groups = comparison.run()
-    write_report(groups, comparison.recommendations(groups), options, out, name)
+    write_report(groups, comparison.recommendations(groups), options, out, name, chance_level(comparison.test_counts))
     return 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import yaml
 from lightning import Trainer
 
@@ -84,6 +85,9 @@ class Comparison:
         recipe: Settings of both stages, of joint training and of self-training; the grid; the suffix of other methods' recipes.
         out: Folder of all results.
 
+    Attributes:
+        test_counts: Number of test images of each class, once :meth:`check` has read them.
+
     Raises:
         UserError: There is no recipe for a method.
     """
@@ -102,6 +106,7 @@ class Comparison:
         self.grid = [GridPoint(settings) for settings in recipe["grid"]]
         self.tune_seeds: int | None = recipe.get("tune_seeds")
         self.seeds = range(options.looks[0])
+        self.test_counts: dict[str, int] = {}
         self._tuned: dict[float, dict[str, Tuned]] = {}
 
     def run(self) -> dict[float, list[Arm]]:
@@ -142,6 +147,9 @@ class Comparison:
         data = self._check_finetunings(pretrain)
         data.prepare_data()
         data.setup("validate")
+        if "test" in data.source.splits:
+            counts = np.bincount(data.source.splits["test"].labelled().labels, minlength=data.num_classes).tolist()
+            self.test_counts = dict(zip(data.class_names, counts, strict=True))
         splits, classes = data.source.splits, "1 class" if data.num_classes == 1 else f"{data.num_classes} classes"
         if data.num_classes < 2 or not {"val", "test"} <= splits.keys():
             raise UserError(

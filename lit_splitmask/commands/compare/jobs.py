@@ -179,7 +179,7 @@ def run_pretraining(job: Job) -> Backbone:
         checkpoint = folder.newest_checkpoint()
         if checkpoint is not None:
             keep_metrics(folder, checkpoint)
-        with ends_with_143(trainer, GO_ON):
+        with ends_with_143(trainer, [GO_ON]):
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         return {"weights": str(weights), "seconds": clock.seconds}
 
@@ -214,7 +214,7 @@ def run_finetuning(job: Job, *, stretch: float, share: float, test: bool) -> Fin
     def train() -> Settings:
         run = _build_finetuning(job, stretch, share)
         remove_abandoned(job.folder.checkpoints)
-        with ends_with_143(run.trainer, GO_ON):
+        with ends_with_143(run.trainer, [GO_ON]):
             run.trainer.fit(run.module, datamodule=run.data)
         assert run.best.best_model_score is not None
         return {"val_accuracy": float(run.best.best_model_score), "seconds": run.clock.seconds}

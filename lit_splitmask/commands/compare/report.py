@@ -1,5 +1,6 @@
 """Reports a comparison: tables on the terminal, JSON, Markdown and plots."""
 
+import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from lit_splitmask.commands.compare.recommendation import unequal_times
 from lit_splitmask.commands.plots import metric, panels, save_figure
 from lit_splitmask.comparison import Arm, corrected, difference_of, mean_and_sd, share_verdict
 from lit_splitmask.files import write_atomically, write_json
+from lit_splitmask.shell import copyable
 
 LABEL_WIDTH = 13
 """Characters per line of an arm's label in a plot."""
@@ -23,7 +25,12 @@ Groups = Mapping[float, Sequence[Arm]]
 
 
 def write_report(
-    groups: Groups, recommendations: Mapping[float, Sequence[str]], options: Options, out: Path, recipe: str
+    groups: Groups,
+    recommendations: Mapping[float, Sequence[str]],
+    options: Options,
+    out: Path,
+    recipe: str,
+    chance: str,
 ) -> None:
     """Prints the tables and verdicts, and writes comparison.json, comparison.md, comparison.png and curves.png.
 
@@ -33,6 +40,7 @@ def write_report(
         options: The options of the command.
         out: The comparison's folder.
         recipe: Name of the comparison's recipe.
+        chance: A sentence on the accuracy of guessing.
     """
     title = f"Is pre-training worth it on {Path(options.root).resolve().name}?"
     confidence = corrected(len(options.looks))
@@ -47,11 +55,12 @@ def write_report(
         limits = [text for text in (comparison.power(arms, confidence), unequal_times(arms)) if text]
         found = recommendations[share]
         for text in [*limits, *([f"Recommended: {found[0]}"] if found else [])]:
-            console.print(text, highlight=False)
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
         if found:
-            print(f"  {found[1]}")  # in one piece, to be copied
+            print(copyable(shlex.split(found[1])))
         conclusions[share] = [*limits, *([f"Recommended: {found[0]}", f"```sh\n{found[1]}\n```"] if found else [])]
-    notes = _notes(groups, options, recipe)
+    print(f"± is the standard deviation over seeds. {chance}")
+    notes = [*_notes(groups, options, recipe), chance]
     results = [
         _as_json(share, arms, conclusions[share], recommendations[share], confidence) for share, arms in groups.items()
     ]

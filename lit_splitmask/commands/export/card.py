@@ -1,5 +1,6 @@
 """The model card: what the network is, its numbers, and its preprocessing as code."""
 
+import re
 from pathlib import Path
 
 from lit_splitmask import __version__
@@ -96,5 +97,5 @@ def _depth(trained: Trained, format_name: str) -> str:
 
 def _plain(name: str) -> str:
     """A name as one line of Markdown without markup."""
-    line = " ".join(name.split())
-    return "".join(f"\\{letter}" if letter in "\\`*_[]<>|#&" else letter for letter in line)
+    line = re.sub(r"([\\`*\[\]<>|#&])", r"\\\1", " ".join(name.split()))
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", line)  # within a word an underscore is no markup

@@ -4,10 +4,12 @@ import json
 import os
 import shlex
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
 from lit_splitmask import callbacks, modules
 from lit_splitmask.callbacks.estimate import DAY
@@ -26,7 +28,12 @@ from lit_splitmask.datamodules.recognise import WAYS_TO_LABEL, Reading
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import local_folder
 from lit_splitmask.images.index import FolderIndex
-from lit_splitmask.units import size
+from lit_splitmask.shell import copyable
+from lit_splitmask.units import duration, size
+
+NIGHT = 36_000.0
+SURELY_STARTED = 0.5
+"""Share of a day that a training may take by the estimate, to be started surely."""
 
 INDEX_DIR = "runs/data"
 """Default folder of the index of the splits."""
@@ -45,7 +52,7 @@ class Plan:
         pretraining: The plan of the pre-training.
         finetuning: The plan of the fine-tuning; None if it is not planned.
         no_finetuning: Why fine-tuning is not planned; None if it is.
-        disk_bytes: What the trainings would write; a shared cache counts once.
+        disk_bytes: What the trainings would write; a shared cache counts once. None if no steps are timed.
         notes: What to know before starting.
         commands: The commands that train as planned.
     """
@@ -58,12 +65,20 @@ class Plan:
     pretraining: TrainingPlan
     finetuning: TrainingPlan | None
     no_finetuning: str | None
-    disk_bytes: int
+    disk_bytes: int | None
     notes: list[str]
     commands: list[str]
 
 
-def make_plan(request: Request, root: str | None, index_dir: str, recipe: str | None) -> Plan:
+def make_plan(
+    request: Request,
+    root: str | None,
+    index_dir: str,
+    recipe: str | None,
+    *,
+    timed: bool = True,
+    found: Callable[[Subject, ImageFindings], None] = lambda *_: None,
+) -> Plan:
     """Inspects the images, and plans pre-training and fine-tuning.
 
     Args:
@@ -71,6 +86,8 @@ def make_plan(request: Request, root: str | None, index_dir: str, recipe: str | 
         root: The folder of images; None if the command names a list.
         index_dir: The folder of the index of the splits.
         recipe: A pre-training recipe by name or path; None for one that fits the images.
+        timed: Whether to time steps, which takes most of the time.
+        found: Called with what the images are, before any step is timed.
 
     Raises:
         UserError: The images or the recipe cannot be used, or this machine has too little memory.
@@ -87,13 +104,14 @@ def make_plan(request: Request, root: str | None, index_dir: str, recipe: str | 
         scratch = Path(directory)
         stage = Stage(modules.Pretrain, arguments, settings, scratch)
         images = find(stage.index)
-        pretraining = stage.plan(choice, num_checkpoints=2 + EARLIER_BESTS)  # the last, the best, earlier bests
+        found(subject, images)
+        pretraining = stage.plan(choice, 2 + EARLIER_BESTS, timed=timed)  # the last, the best, earlier bests
         finetuning, no_finetuning = None, why_no_finetuning(subject, stage.index)
         if no_finetuning is None:
             weights = str(scratch / "backbone.safetensors")
             callbacks.ExportWeights(weights).export(stage.module, step=0)
             partner = replace(_partner(choice, subject, request), num_images=choice.num_images)
-            finetuning = _plan_finetuning(weights, arguments, partner, scratch)
+            finetuning = _plan_finetuning(weights, arguments, partner, scratch, timed)
     plans = [plan for plan in (pretraining, finetuning) if plan is not None]
     return Plan(
         folder=request.manifest or str(root),
@@ -106,7 +124,7 @@ def make_plan(request: Request, root: str | None, index_dir: str, recipe: str | 
         no_finetuning=no_finetuning,
         disk_bytes=disk_bytes(plans),
         notes=[*subject.notes, *_notes(stage.index, pretraining, finetuning)],
-        commands=_commands(subject, options, recipe, finetuning),
+        commands=_commands(subject, [*options, *_budget(pretraining)], options, recipe, finetuning),
     )
 
 
@@ -121,13 +139,15 @@ def _partner(choice: recipe_choice.Choice, subject: Subject, request: Request) -
     return classifier_recipe(choice.name, Path(subject.images), request)
 
 
-def _plan_finetuning(weights: str, arguments: list[str], choice: recipe_choice.Choice, scratch: Path) -> TrainingPlan:
+def _plan_finetuning(
+    weights: str, arguments: list[str], choice: recipe_choice.Choice, scratch: Path, timed: bool
+) -> TrainingPlan:
     settings, reason = choice.settings()
     choice = replace(choice, reason=reason)
     info = load_weights(weights).info
     recipe_choice.fit_to_weights(settings, info["timm"], window=info.get("pixel_window"))
     stage = Stage(modules.Classify, [*arguments, f"--model.weights={weights}"], settings, scratch)
-    return stage.plan(choice, num_checkpoints=2)  # the last and the best
+    return stage.plan(choice, 2, timed=timed)  # the last and the best
 
 
 def why_no_finetuning(subject: Subject, index: FolderIndex) -> str | None:
@@ -153,14 +173,16 @@ def _notes(index: FolderIndex, pretraining: TrainingPlan, finetuning: TrainingPl
         )
     plans = {"Pre-training": pretraining} | ({} if finetuning is None else {"Fine-tuning": finetuning})
     for title, training in plans.items():
-        if training.memory_bytes > training.device_memory_bytes:
+        needs, has = training.memory_bytes, training.device_memory_bytes
+        if needs is not None and has is not None and needs > has:
             notes.append(
-                f"{title} would take more memory than the {size(training.device_memory_bytes)} available: lower "
+                f"{title} would take more memory than the {size(has)} available: lower "
                 "--data.batch_size, or raise --trainer.accumulate_grad_batches."
             )
-    if pretraining.total_seconds > DAY:
+    if _budget(pretraining):
         notes.append(
-            "Pre-training would take more than a day on this machine: pretrain starts it only with a budget (--data.budget)."
+            f"Pre-training in full would take {duration(pretraining.total_seconds or 0)} on this machine, so the command below "
+            "has a budget, of about ten hours. pretrain starts nothing that takes more than a day without one."
         )
     if finetuning is not None and "val" not in index.splits:
         notes.append("There are no validation images, on which fine-tuning chooses its best epoch.")
@@ -169,9 +191,23 @@ def _notes(index: FolderIndex, pretraining: TrainingPlan, finetuning: TrainingPl
     return notes
 
 
-def _commands(subject: Subject, options: list[str], recipe: str | None, finetuning: TrainingPlan | None) -> list[str]:
+def _budget(pretraining: TrainingPlan) -> list[str]:
+    """A budget for what takes so long that pretrain would, or might, refuse it: estimates of the same steps differ."""
+    seconds = pretraining.total_seconds
+    if seconds is None or seconds < SURELY_STARTED * DAY:
+        return []
+    return ["--data.budget.images", str(max(1, int(pretraining.images_seen * NIGHT / seconds)))]
+
+
+def _commands(
+    subject: Subject,
+    pretraining: list[str],
+    options: list[str],
+    recipe: str | None,
+    finetuning: TrainingPlan | None,
+) -> list[str]:
     """The commands that pre-train and fine-tune as planned."""
-    commands = [["pretrain", *([] if recipe is None else ["--recipe", recipe]), *options]]
+    commands = [["pretrain", *([] if recipe is None else ["--recipe", recipe]), *pretraining]]
     weights = f"runs/pretrain-{Path(subject.images).resolve().stem}/backbone.safetensors"
     if finetuning is not None:
         commands.append(["finetune", "--recipe", finetuning.recipe, "--weights", weights, *options])
@@ -196,6 +232,7 @@ def plan(request: Request) -> int:
     parser.add_argument("--data.index_dir", dest="index_dir", default=INDEX_DIR)
     parser.add_argument("--recipe")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--no_timing", action="store_true")
     options = parser.parse_args(request.settings())
     roots = [root for root in (options.folder, options.root) if root is not None]
     if len(roots) > 1 or (not roots and options.manifest is None):
@@ -206,27 +243,39 @@ def plan(request: Request) -> int:
         )
     for place in filter(None, (*roots, options.manifest)):
         local_folder(place)
-    result = make_plan(request, roots[0] if roots else None, options.index_dir, options.recipe)
+    root, timed, console = roots[0] if roots else None, not options.no_timing, new_console()
+
+    def found(subject: Subject, images: ImageFindings) -> None:
+        if not options.json:
+            show_folder(console, options.manifest or str(root), subject, images)
+            if timed:
+                console.print("Timing a few steps of training; Ctrl-C ends the plan here.")
+
+    result = make_plan(request, root, options.index_dir, options.recipe, timed=timed, found=found)
     if options.json:
         print(json.dumps(asdict(result), indent=2, ensure_ascii=False))
     else:
-        show(result)
+        show_costs(console, result)
     return 0
 
 
-def show(result: Plan) -> None:
-    """Prints a plan as tables."""
-    console = new_console()
-    if result.reading is not None:
-        console.print(f"{result.folder} is {result.reading}.", soft_wrap=True)
-    show_images(console, result.images)
-    for line in result.left_out:
+def show_folder(console: Console, folder: str, subject: Subject, images: ImageFindings) -> None:
+    """Prints what the images are."""
+    if subject.reading is not None:
+        console.print(f"{folder} is {subject.reading}.", soft_wrap=True)
+    show_images(console, images)
+    for line in subject.left_out:
         console.print(f"Not read: {line}", soft_wrap=True)
-    show_duplicates(console, result.images)
+    show_duplicates(console, images)
+
+
+def show_costs(console: Console, result: Plan) -> None:
+    """Prints what training would cost, and the commands that start it."""
     show_trainings(console, result.pretraining, result.finetuning)
-    console.print(f"Disk space in total: {size(result.disk_bytes)}.")
+    if result.disk_bytes is not None:
+        console.print(f"Disk space in total: {size(result.disk_bytes)}.")
     if result.no_finetuning is not None:
         console.print(f"Fine-tuning is not planned. {result.no_finetuning}")
     for line in result.notes:
         console.print(line)
-    console.print("To start:", *result.commands, sep="\n  ", soft_wrap=True)
+    console.print("To start:", *(copyable(shlex.split(line)) for line in result.commands), sep="\n", soft_wrap=True)

@@ -22,7 +22,9 @@ from lit_splitmask.commands.run_cli import RunCLI, quiet
 from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.datamodules.crop_data import CropData
 from lit_splitmask.errors import UserError
+from lit_splitmask.images.statistics import FIXED
 from lit_splitmask.loading.budget import Budget
+from lit_splitmask.loading.samples import Samples
 from lit_splitmask.loading.source import Source
 from lit_splitmask.modules import Pretrain
 from lit_splitmask.modules.base import TrainModule
@@ -62,6 +64,7 @@ class Job:
         recipe: Recipe of the training, as for :class:`RunCLI`.
         num_images: Images in a timed step.
         in_memory: Whether the real training reads images from the pixel cache.
+        drawn: Whether to train on drawn images of the right size, so that the real ones need not be read before.
     """
 
     module: type[TrainModule]
@@ -69,6 +72,7 @@ class Job:
     recipe: dict[str, Any]
     num_images: int
     in_memory: bool
+    drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,11 +162,13 @@ def _time_steps(job: Job, num_images: int) -> StepCost:
     with tempfile.TemporaryDirectory() as directory, redirect_stdout(io.StringIO()):
         run = RunCLI(job.module, [*job.arguments, *TIMING_OPTIONS], job.recipe)
         trainer, module, data = run.build(RunFolder(Path(directory)), [timer])
-        data.setup("validate")
+        assert isinstance(data, CropData)
+        if not job.drawn:
+            data.setup("validate")
         if isinstance(module, Pretrain):
             _fill_codebook(module)
-        assert isinstance(data, CropData)
-        trainer.fit(module, datamodule=FewImages(data, num_images, job.in_memory))
+        few = DrawnImages(data, num_images) if job.drawn else FewImages(data, num_images, job.in_memory)
+        trainer.fit(module, datamodule=few)
     assert isinstance(module, TrainModule)
     trained = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
     return StepCost(
@@ -190,7 +196,44 @@ def _fill_codebook(module: Pretrain) -> None:
         tokenizer.set_codebook(torch.randn_like(tokenizer.codebook))
 
 
-class FewImages(CropData):
+class _ShortData(CropData):
+    """The crops of another datamodule, for a few steps.
+
+    Args:
+        data: The other datamodule.
+        num_images: Images in a step.
+    """
+
+    def __init__(self, data: CropData, num_images: int) -> None:
+        super().__init__(
+            image_size=data.image_size,
+            channels=data.channels,
+            batch_size=num_images,
+            budget=Budget(steps=WARMUP_STEPS + TIMED_STEPS),
+            num_epochs=1,
+            augment=data.augment,
+            seed=data.seed,
+            num_workers=data.num_workers,
+        )
+
+
+class DrawnImages(_ShortData):
+    """Images of noise in two classes, of twice the size of the crops.
+
+    Args:
+        data: The other datamodule, which need not be set up.
+        num_images: Images in a step.
+    """
+
+    def open_source(self) -> Source:
+        """As many images as there are in a step."""
+        side = 2 * self.image_size
+        pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        train = Samples([str(number) for number in range(self.batch_size)], [i % 2 for i in range(self.batch_size)])
+        return Source({"train": train}, train, ["a", "b"], lambda _: pixels, *FIXED["imagenet"])
+
+
+class FewImages(_ShortData):
     """A few training images of another datamodule, for a few steps.
 
     Args:
@@ -200,15 +243,7 @@ class FewImages(CropData):
     """
 
     def __init__(self, data: CropData, num_images: int, in_memory: bool) -> None:
-        super().__init__(
-            image_size=data.image_size,
-            batch_size=num_images,
-            budget=Budget(steps=WARMUP_STEPS + TIMED_STEPS),
-            num_epochs=1,
-            augment=data.augment,
-            seed=data.seed,
-            num_workers=data.num_workers,
-        )
+        super().__init__(data, num_images)
         self.data, self.in_memory = data, in_memory
 
     def open_source(self) -> Source:

@@ -95,16 +95,19 @@ def show_trainings(console: Console, pretraining: TrainingPlan, finetuning: Trai
     plans = [pretraining] if finetuning is None else [pretraining, finetuning]
     titles = ["pre-training", "fine-tuning"][: len(plans)]
     table = Table("", *titles, title="Training", title_justify="left")
-    for name, cell in _ROWS:
+    for name, cell in _ROWS if pretraining.step_seconds is None else (*_ROWS, *_TIMED_ROWS):
         table.add_row(name, *(cell(plan) for plan in plans))
     console.print(table)
     for title, plan in zip(titles, plans, strict=True):
         console.print(f"Recipe for {title}: {plan.recipe} ({plan.reason}).")
-        console.print(f"Time and memory of {title}: {_how_timed(plan)}.")
-    console.print("Not included: fitting visual words, and validation.")
+        if plan.step_seconds is not None:
+            console.print(f"Time and memory of {title}: {_how_timed(plan)}.")
+    if pretraining.step_seconds is not None:
+        console.print("Not included: fitting visual words, and validation.")
 
 
-def _seconds(seconds: float) -> str:
+def _seconds(seconds: float | None) -> str:
+    assert seconds is not None
     return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
 
 
@@ -121,14 +124,17 @@ _ROWS: tuple[tuple[str, Callable[[TrainingPlan], str]], ...] = (
     ("batch", lambda plan: f"{plan.batch_size:,}"),
     ("steps", lambda plan: f"{plan.steps:,}"),
     ("warm-up steps", lambda plan: f"{plan.warmup_steps:,}"),
-    ("parameters", lambda plan: f"{plan.parameters / 1e6:,.1f} M"),
     ("device", lambda plan: f"{plan.num_devices} x {plan.device}"),
-    ("seconds per step", lambda plan: f"about {_seconds(plan.step_seconds)}"),
-    ("time (h:mm:ss)", lambda plan: f"about {duration(plan.total_seconds)}"),
-    ("memory", lambda plan: f"about {size(plan.memory_bytes)}"),
     ("pixel cache on disk", lambda plan: "none" if plan.cache is None else size(plan.cache_bytes)),
-    ("checkpoints on disk", lambda plan: f"up to {plan.num_checkpoints} x {size(plan.checkpoint_bytes)}"),
-    ("weights on disk", lambda plan: size(plan.weights_bytes)),
+)
+
+_TIMED_ROWS: tuple[tuple[str, Callable[[TrainingPlan], str]], ...] = (
+    ("parameters", lambda plan: f"{(plan.parameters or 0) / 1e6:,.1f} M"),
+    ("seconds per step", lambda plan: f"about {_seconds(plan.step_seconds)}"),
+    ("time (h:mm:ss)", lambda plan: f"about {duration(plan.total_seconds or 0)}"),
+    ("memory", lambda plan: f"about {size(plan.memory_bytes or 0)}"),
+    ("checkpoints on disk", lambda plan: f"up to {plan.num_checkpoints} x {size(plan.checkpoint_bytes or 0)}"),
+    ("weights on disk", lambda plan: size(plan.weights_bytes or 0)),
 )
 
 

@@ -32,10 +32,11 @@ class TrainingPlan:
         batch_size: Images in a step, on all devices.
         steps: Optimizer steps.
         warmup_steps: Steps of the warm-up.
-        parameters: Number of weights.
+        parameters: Number of weights; None if no steps are timed.
         device: Type of the device.
         num_devices: Number of devices.
-        timed_images: Images in a timed step; time and memory of other numbers are scaled linearly.
+        timed_images: Images in a timed step; time and memory of other numbers are scaled linearly. This and all below, except of
+            the cache and the number of checkpoints, is None if no steps are timed.
         timed_steps: Number of timed steps.
         step_seconds: Time of a step.
         total_seconds: Time of all steps, without validation and the fitting of visual words.
@@ -57,20 +58,20 @@ class TrainingPlan:
     batch_size: int
     steps: int
     warmup_steps: int
-    parameters: int
+    parameters: int | None
     device: str
     num_devices: int
-    timed_images: int
-    timed_steps: int
-    step_seconds: float
-    total_seconds: float
-    memory_bytes: int
-    device_memory_bytes: int
+    timed_images: int | None
+    timed_steps: int | None
+    step_seconds: float | None
+    total_seconds: float | None
+    memory_bytes: int | None
+    device_memory_bytes: int | None
     cache: str | None
     cache_bytes: int
-    checkpoint_bytes: int
+    checkpoint_bytes: int | None
     num_checkpoints: int
-    weights_bytes: int
+    weights_bytes: int | None
 
 
 class Stage:
@@ -99,12 +100,13 @@ class Stage:
         self.data = data
         self.index: FolderIndex = data.load_or_make()
 
-    def plan(self, choice: recipe_choice.Choice, num_checkpoints: int) -> TrainingPlan:
+    def plan(self, choice: recipe_choice.Choice, num_checkpoints: int, *, timed: bool = True) -> TrainingPlan:
         """Computes the budget, and times a few steps.
 
         Args:
             choice: The recipe and why it was chosen.
             num_checkpoints: Largest number of checkpoints on disk.
+            timed: Whether to time steps.
 
         Raises:
             UserError: The training cannot run, or memory runs out.
@@ -116,10 +118,13 @@ class Stage:
         store_size = data.store_size(index)
         cache = None if store_size is None else cache_of(index, store_size)
         per_device = data.batch_size // (trainer.world_size * trainer.accumulate_grad_batches)
-        timed = plan_cost.images_to_time(trainer.strategy.root_device.type, data.image_size, per_device)
-        job = plan_cost.Job(self.module_class, self.arguments, self.recipe, timed, in_memory=cache is not None)
-        cost = plan_cost.time_alone(job)
-        step_seconds = cost.seconds_of(data.batch_size // trainer.world_size)
+        device = trainer.strategy.root_device.type
+        cost = step_seconds = None
+        if timed:
+            few = plan_cost.images_to_time(device, data.image_size, per_device)
+            job = plan_cost.Job(self.module_class, self.arguments, self.recipe, few, in_memory=cache is not None)
+            cost = plan_cost.time_alone(job)
+            step_seconds = cost.seconds_of(data.batch_size // trainer.world_size)
         return TrainingPlan(
             recipe=choice.name,
             reason=choice.reason,
@@ -130,20 +135,20 @@ class Stage:
             batch_size=schedule.batch_size,
             steps=schedule.steps,
             warmup_steps=round(self.module.optim.warmup * schedule.steps),
-            parameters=cost.parameters,
-            device=cost.device,
+            parameters=None if cost is None else cost.parameters,
+            device=device if cost is None else cost.device,
             num_devices=trainer.world_size,
-            timed_images=cost.num_images,
-            timed_steps=cost.num_steps,
+            timed_images=None if cost is None else cost.num_images,
+            timed_steps=None if cost is None else cost.num_steps,
             step_seconds=step_seconds,
-            total_seconds=step_seconds * schedule.steps,
-            memory_bytes=cost.memory_of(per_device),
-            device_memory_bytes=device_memory(cost.device),
+            total_seconds=None if step_seconds is None else step_seconds * schedule.steps,
+            memory_bytes=None if cost is None else cost.memory_of(per_device),
+            device_memory_bytes=None if cost is None else device_memory(cost.device),
             cache=None if cache is None else cache.path.name,
             cache_bytes=0 if cache is None else cache.num_bytes,
-            checkpoint_bytes=cost.checkpoint_bytes,
+            checkpoint_bytes=None if cost is None else cost.checkpoint_bytes,
             num_checkpoints=num_checkpoints,
-            weights_bytes=cost.weights_bytes,
+            weights_bytes=None if cost is None else cost.weights_bytes,
         )
 
 
@@ -154,7 +159,11 @@ def device_memory(device: str) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def disk_bytes(plans: list[TrainingPlan]) -> int:
-    """Disk space of trainings: caches (a shared one counts once), checkpoints and weights."""
-    caches = {plan.cache: plan.cache_bytes for plan in plans}
-    return sum(caches.values()) + sum(p.num_checkpoints * p.checkpoint_bytes + p.weights_bytes for p in plans)
+def disk_bytes(plans: list[TrainingPlan]) -> int | None:
+    """Disk space of trainings: caches (a shared one counts once), checkpoints and weights; None if no steps are timed."""
+    total = sum({plan.cache: plan.cache_bytes for plan in plans}.values())
+    for plan in plans:
+        if plan.checkpoint_bytes is None or plan.weights_bytes is None:
+            return None
+        total += plan.num_checkpoints * plan.checkpoint_bytes + plan.weights_bytes
+    return total

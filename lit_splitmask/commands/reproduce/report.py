@@ -149,7 +149,8 @@ def _score(paper: float | None, values: Mapping[int, float]) -> dict[str, Any]:
 def show_results(row: Row, entry: Mapping[str, Any], note: str, setting: Setting) -> None:
     """Prints what a row measured beside the paper's numbers."""
     console: Console = new_console()
-    table = Table("score", "paper, %", "measured, %", "difference", "seeds", title=f"{row.table} {row.name}")
+    table = Table("score", "paper, %", "measured, %", "difference", "seeds")
+    console.print(f"{row.table} {row.name}", soft_wrap=True)  # as a title it would be broken to the table's width
     for score, found in entry["scores"].items():
         paper, sd = found["paper"], found["sd"]
         table.add_row(
@@ -160,6 +161,8 @@ def show_results(row: Row, entry: Mapping[str, Any], note: str, setting: Setting
             ", ".join(map(str, found["seeds"])),
         )
     console.print(table)
+    if any(found["sd"] is not None for found in entry["scores"].values()):
+        console.print("± is the standard deviation over seeds.")
     if setting.scale < 1:
         console.print(f"Trained for {setting.scale:g} times the paper's length, so the numbers cannot be compared.")
     changed = [*setting.set_pretrain, *setting.set_finetune, *setting.set_probe]

@@ -89,7 +89,9 @@ def _step_seconds(command: str, name: str, options: list[str]) -> float:
         recipe["data"]["class_path"] = "ImageFolder"
         module = modules.Pretrain if command == "pretrain" else modules.Classify
         training = PlannedTraining(module, arguments, recipe, Path(directory))
-        return training.plan(Choice(name, "the paper's"), num_checkpoints=1).step_seconds
+        seconds = training.plan(Choice(name, "the paper's"), num_checkpoints=1).step_seconds
+        assert seconds is not None
+        return seconds
 
 
 def _dense_seconds(module: Any, arguments: list[str], recipe: dict[str, Any], folder: Path) -> float:

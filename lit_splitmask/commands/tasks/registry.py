@@ -38,7 +38,8 @@ class Task:
         crops_follow_weights: Whether crops have the size that the weights were trained at, unless the user gives another.
         report: Evaluates the best weights and prints the scores; returns the files written.
         predict_data: Settings of the datamodule for predicting other images.
-        writer: Makes the callback that writes predictions to a path, or to the task's default path.
+        writer: Makes the callback that writes predictions to a path.
+        predictions: Name of the file or folder of predictions.
         export_format: The format of ``export`` to recommend; None if these networks cannot be exported.
     """
 
@@ -51,7 +52,8 @@ class Task:
     crops_follow_weights: bool
     report: Callable[[TaskReport], list[str]]
     predict_data: Callable[[Any, Any], dict[str, Any]]
-    writer: Callable[[str | None], Callback]
+    writer: Callable[[str], Callback]
+    predictions: str
     export_format: str | None
 
     @property
@@ -108,7 +110,8 @@ TASKS = {
             crops_follow_weights=False,
             report=segment.report,
             predict_data=segment.predict_data,
-            writer=lambda path: callbacks.LabelMapWriter(path or "predictions"),
+            writer=callbacks.LabelMapWriter,
+            predictions="predictions",
             export_format="onnx",
         ),
         Task(
@@ -123,7 +126,8 @@ TASKS = {
             crops_follow_weights=False,
             report=detect.report,
             predict_data=detect.predict_data,
-            writer=lambda path: callbacks.CocoResults(path or "predictions.json"),
+            writer=callbacks.CocoResults,
+            predictions="predictions.json",
             export_format=None,
         ),
         Task(
@@ -136,7 +140,8 @@ TASKS = {
             crops_follow_weights=True,
             report=classify.report,
             predict_data=classify.predict_data,
-            writer=lambda path: callbacks.PredictionWriter(path or "predictions.csv"),
+            writer=callbacks.PredictionWriter,
+            predictions="predictions.csv",
             export_format="timm",
         ),
     )

@@ -39,12 +39,18 @@ class TaskReport:
 
     def table(self, split: str, *columns: str) -> Table:
         """A table of scores."""
-        which = "the best checkpoint on val" if "val" in self.data.source.splits else "the last checkpoint"
-        return Table(f"on {split} images", *columns, title=f"{self.folder.path.name}: {which}")
+        return Table(f"on {split} images", *columns)
 
-    def show(self, table: Table, split: str) -> None:
-        """Prints scores, with a caution about those on val."""
-        Console().print(table)
+    def show(self, table: Table, split: str, *notes: str) -> None:
+        """Prints scores under a title, with notes and a caution about those on val."""
+        which = "the best checkpoint on val" if "val" in self.data.source.splits else "the last checkpoint"
+        console = Console(markup=False, highlight=False)
+        console.print(
+            f"{self.folder.path.name}: {which}", soft_wrap=True
+        )  # as a title it would be broken to the table's width
+        console.print(table)
+        for note in notes:
+            print(note)
         if split == "val":
             print("There is no test split. The checkpoint was chosen on val, so these scores are slightly optimistic.")
 

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from lit_splitmask.callbacks import SegmentationPictures
+from lit_splitmask.commands.chance import always_largest
 from lit_splitmask.commands.tasks.report import TaskReport
 from lit_splitmask.datamodules import SegmentationFolder
 from lit_splitmask.modules import Segment
@@ -46,7 +47,9 @@ def _print(found: TaskReport, split: str, values: dict[str, Any]) -> None:
     table.add_section()
     table.add_row("mean (mIoU)", f"{100 * values['scores']['test/miou']:.1f} %")
     table.add_row("pixel accuracy", f"{100 * values['scores']['test/pixel_accuracy']:.1f} %")
-    found.show(table, split)
+    pixels = [sum(row) for row in values["confusion"]]
+    chance = always_largest(dict(zip(values["classes"], pixels, strict=True)))
+    found.show(table, split, f"Chance: a pixel accuracy of {chance}.")
 
 
 def predict_data(module: Segment, data: SegmentationFolder) -> dict[str, Any]:

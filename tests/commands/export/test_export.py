@@ -49,7 +49,7 @@ def test_a_fine_tuned_classifier_predicts_in_timm_what_predict_does(
     Path("photos").mkdir()
     photo(Path("photos/photo.png"))
     assert main(PREDICT) == 0
-    with Path("predictions.csv").open() as file:
+    with Path("runs/f/predictions.csv").open() as file:
         (row,) = csv.DictReader(file)
     model = timm.create_model("local-dir:runs/f/classifier-timm", pretrained=True).eval()
     names = model.pretrained_cfg["label_names"]

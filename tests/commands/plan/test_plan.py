@@ -1,6 +1,7 @@
 """``lit-splitmask plan``: its report, its estimates, and that it writes nothing else."""
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -199,7 +200,35 @@ def test_too_little_memory_and_too_much_time_are_noted(
     text = " ".join(capsys.readouterr().out.split())
     assert "Pre-training would take more memory than the" in text
     assert "Fine-tuning would take more memory than the" in text
-    assert "Pre-training would take more than a day on this machine" in text
+    assert "Pre-training in full would take" in text
+    assert "pretrain --recipe pretrain.yaml --data.root shapes --data.budget.images" in text
+
+
+def test_what_the_images_are_is_printed_before_steps_are_timed(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before: list[str] = []
+    monkeypatch.setattr(plan_cost, "time_alone", lambda job: (before.append(capsys.readouterr().out), COST)[1])
+    assert main(PLAN) == 0
+    assert "duplicates" in before[0].lower()
+    assert "seconds per step" not in before[0]
+    assert "seconds per step" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_plan_without_timing(
+    as_json: bool, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plan_cost, "time_alone", lambda job: pytest.fail("steps were timed"))
+    assert main([*PLAN, "--no_timing", *(["--json"] if as_json else [])]) == 0
+    text = capsys.readouterr().out
+    assert "lit-splitmask pretrain --recipe pretrain.yaml --data.root shapes" in text
+    if as_json:
+        plan = json.loads(text)
+        assert main([*shlex.split(plan["commands"][0])[1:], "--print_config"]) == 0
+        assert (plan["pretraining"]["steps"], plan["pretraining"]["total_seconds"]) == (6, None)
+    else:
+        assert "seconds per step" not in text
 
 
 def test_the_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
