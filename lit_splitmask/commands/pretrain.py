@@ -36,10 +36,20 @@ def pretrain(request: Request) -> int:
     with run_folder(cli, "pretrain") as folder:
         weights = _train(request, cli, folder)
     if weights is not None:
-        next_command = ["lit-splitmask", "finetune", "--weights", str(weights), *_finetune_options(request)]
         written = ", ".join(_other_files(folder))
-        print(f"Wrote {weights}, and {written} in the same folder. Next:\n  {shlex.join(next_command)}")
+        print(f"Wrote {weights}, and {written} in the same folder. Next:\n  {command_to_finetune(weights, request)}")
+        print(f"To read this run as a page:\n  {shlex.join(['lit-splitmask', 'report', str(folder.path)])}")
     return 0
+
+
+def command_to_finetune(weights: Path, request: Request) -> str:
+    """The command that comes after a pre-training.
+
+    Args:
+        weights: The backbone.
+        request: The pre-training.
+    """
+    return shlex.join(["lit-splitmask", "finetune", "--weights", str(weights), *_finetune_options(request)])
 
 
 def _train(request: Request, cli: RunCLI, folder: RunFolder) -> Path | None:
@@ -80,7 +90,7 @@ def _choice(request: Request) -> recipe_choice.Choice | None:
 def _finetune_options(request: Request) -> list[str]:
     """Options of ``finetune`` for the same images, with their annotations if there are any, and for the matching recipe."""
     images, task = request.data_options(), TASKS["classify"]
-    if request.root is not None and request.datamodule != "Shards":
+    if request.root is not None and request.datamodule != "Shards" and Path(request.root).expanduser().is_dir():
         annotated = root_for_finetuning(request.root)
         task = _task_of(annotated)
         if task.name != "classify":
