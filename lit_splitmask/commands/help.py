@@ -163,7 +163,8 @@ pictures, the settings, and the commands that come next. The page holds its pict
     "embed": """\
 usage: lit-splitmask embed [--weights FILE] --data.root DIR [options]
 
-Writes a backbone's features of all images as NPZ: features (N, D), path, label, split, class_names; and a map of them as PNG.
+Writes a backbone's features of all images as NPZ: features (N, D), path, label, split, class_names; and a map of them as PNG,
+and, with bokeh (pip install 'lit-splitmask[plots]'), as one HTML page that shows an image under the pointer.
 
   --weights FILE               backbone.safetensors, a checkpoint, or weights of a timm ViT (default: random weights)
   --data.root DIR              folder of images; --data CLASS for another datamodule

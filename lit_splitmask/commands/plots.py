@@ -25,11 +25,18 @@ MANY_POINTS = 30
 """A curve of fewer points has dots, so that a single point is seen."""
 
 
-def draw_map(features: np.ndarray, labels: np.ndarray, class_names: Sequence[str], path: Path) -> None:
-    """Writes a PNG: t-SNE of features (n, D), one dot per image, coloured by label (n,)."""
+def on_a_map(features: np.ndarray) -> np.ndarray:
+    """Places features (n, D) on a map by t-SNE: (n, 2)."""
     from sklearn.manifold import TSNE
 
-    points = TSNE(perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=0).fit_transform(features)
+    points: np.ndarray = TSNE(perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=0).fit_transform(
+        features
+    )
+    return points
+
+
+def draw_map(points: np.ndarray, labels: np.ndarray, class_names: Sequence[str], path: Path) -> None:
+    """Writes a PNG of points (n, 2), one dot per image, coloured by label (n,)."""
     figure, axes = panels(1)
     for label in np.unique(labels):
         chosen = labels == label
