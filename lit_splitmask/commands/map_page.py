@@ -23,6 +23,13 @@ TOOLTIP = """
 """What is shown on hover. Bokeh escapes the values."""
 
 
+NO_NETWORK = (
+    """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; """
+    """style-src 'unsafe-inline'; img-src data: blob:; font-src data:">"""
+)
+"""Keeps the page from loading anything: bokeh would fetch MathJax for a name that looks like TeX."""
+
+
 def thumbnail(image: Tensor) -> str:
     """A small picture of an image (C, H, W) uint8, as a data URI."""
     pixels = image.permute(1, 2, 0).numpy()
@@ -83,7 +90,8 @@ def write_map_page(
     if len(present) <= MOST_IN_LEGEND:
         plot.legend.click_policy = "hide"
         plot.legend.title = "a click hides a class"
-    write_atomically(path, file_html(plot, INLINE, _plain(path.stem)).encode())
+    page = file_html(plot, INLINE, _plain(path.stem)).replace("<head>", f"<head>\n{NO_NETWORK}", 1)
+    write_atomically(path, page.encode())
 
 
 def _plain(text: str) -> str:
