@@ -150,11 +150,12 @@ def _some_images(trainer: Trainer, device: torch.device) -> tuple[Tensor, list[i
     Returns:
         (B, C, H, W) uint8, and their labels, -1 without.
     """
-    loaders: Any = trainer.val_dataloaders
-    batches: Iterable[Any] = trainer.train_dataloader or ()  # in a random order
-    if loaders:
-        loader = loaders[0] if isinstance(loaders, list) else loaders
-        batches = _from_the_whole_split(loader)
+    held_out: Any = trainer.val_dataloaders
+    batches: Any
+    if held_out:
+        batches = _from_the_whole_split(held_out[0] if isinstance(held_out, list) else held_out)
+    else:
+        batches = trainer.train_dataloader  # in a random order
     images: list[Tensor] = []
     labels: list[int] = []
     for batch in batches:

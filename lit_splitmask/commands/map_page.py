@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -73,7 +74,7 @@ def write_map_page(
     plot.add_tools(HoverTool(tooltips=TOOLTIP))
     present = np.unique(labels)
     for label in present:
-        rows = np.flatnonzero(labels == label)
+        rows = np.flatnonzero(labels == label).tolist()
         name = class_names[label] if label >= 0 else "no label"
         columns = {
             "x": points[rows, 0],
@@ -83,7 +84,7 @@ def write_map_page(
             "thumbnail": [thumbnails[row] for row in rows],
             "class_name": [_plain(name)] * len(rows),
         }
-        legend = {"legend_label": _plain(name)} if len(present) <= MOST_IN_LEGEND else {}
+        legend: dict[str, Any] = {"legend_label": _plain(name)} if len(present) <= MOST_IN_LEGEND else {}
         plot.scatter(
             "x", "y", source=ColumnDataSource(columns), size=7, color=Category20_20[label % 20], alpha=0.8, **legend
         )
