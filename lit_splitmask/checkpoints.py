@@ -18,6 +18,7 @@ from lit_splitmask.files import is_file, write_atomically
 from lit_splitmask.models.description import disagreement, wrong_entry
 from lit_splitmask.models.vit import ViT, ViTConfig, sincos_positions
 from lit_splitmask.pickles import load_tensors, oversized, reason
+from lit_splitmask.weight_names import locate
 from lit_splitmask.weight_values import check_values, in_fixed_order
 
 FORMAT = "lit_splitmask"
@@ -91,13 +92,18 @@ def describe(vit: ViT) -> dict[str, Any]:
 def load_weights(path: str | Path) -> Weights:
     """Reads a backbone from a safetensors file, timm's weights, or a Lightning checkpoint of this project.
 
+    Args:
+        path: The file, or a name of timm: ``local-dir:DIR`` or ``hf-hub:REPOSITORY``.
+
     Raises:
         UserError: The file does not exist, is damaged, holds more than weights or no ViT, does not describe a valid shape, or
-            holds values that a network cannot compute with.
+            holds values that a network cannot compute with; or a repository cannot be loaded.
     """
+    named = locate(str(path))
+    path, pixels = named or (path, {})
     if str(path).endswith(".safetensors"):
         state, metadata = read_safetensors(path)
-        weights = Weights(state, _read_info(metadata, path), str(path))
+        weights = Weights(state, {**pixels, **_read_info(metadata, path)}, str(path))
     else:
         weights = _from_pickle(path)
     if "patch_embed.proj.weight" not in weights.state or "pos_embed" not in weights.state:

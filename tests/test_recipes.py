@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's ad
 ALL = recipes.available()
 COMPARISONS = [name for name in ALL if name.startswith("compare")]
 PRETRAINING = recipes.pretraining_recipes()
-FINETUNING = [name for name in ALL if name.startswith(("finetune", "joint"))]
+FINETUNING = [name for name in ALL if name.startswith(("finetune", "joint", "self_training"))]
 SEGMENTING = [name for name in ALL if name.startswith("segment")]
 DETECTION = [name for name in ALL if name.startswith("detect")]  # trained in test_detection_recipes.py
 
@@ -223,11 +223,17 @@ def test_a_share_of_the_labels_that_is_none_is_reported_as_ever(
     assert "label_share" in capsys.readouterr().err
 
 
+def parts_of(recipe: dict[str, Any]) -> list[str]:
+    """The trainings of a comparison, in their order."""
+    return [part for part in ("pretrain", "finetune", "joint", "self_training") if part in recipe]
+
+
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_all_parts_of_a_comparison_train_with_every_point_of_the_grid(name: str, root: Path) -> None:
     recipe = recipes.comparison(name)
     assert len(recipe["grid"]) >= (1 if name == "compare_digits" else 2)  # the demo has no time to tune
-    for part, command in (("pretrain", "pretrain"), ("finetune", "finetune"), ("joint", "finetune")):
+    for part in parts_of(recipe):
+        command = "pretrain" if part == "pretrain" else "finetune"
         Path(f"{part}.yaml").write_text(yaml.safe_dump(recipe[part]))
         point = {} if part == "pretrain" else recipe["grid"][0]
         given = " ".join(f"--{key} {value}" for key, value in point.items())
@@ -241,25 +247,27 @@ def test_all_parts_of_a_comparison_train_with_every_point_of_the_grid(name: str,
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_all_arms_of_a_comparison_have_the_same_network(name: str) -> None:
     recipe = recipes.comparison(name)
-    given = [recipe[part]["model"].get("backbone", {}) for part in ("pretrain", "finetune", "joint")]
+    given = [recipe[part]["model"].get("backbone", {}) for part in parts_of(recipe)]
     shared = {"size": "small", "patch_size": 16}
     ours, *theirs = ({**shared, **{k: v for k, v in shape.items() if k != "drop_path"}} for shape in given)
-    assert theirs == [ours, ours]
-    assert len({recipe[part]["data"]["init_args"]["image_size"] for part in ("pretrain", "finetune", "joint")}) == 1
+    assert all(shape == ours for shape in theirs)
+    assert len({recipe[part]["data"]["init_args"]["image_size"] for part in parts_of(recipe)}) == 1
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_joint_training_differs_from_fine_tuning_by_its_objective_and_its_mixture_only(name: str) -> None:
     recipe = recipes.comparison(name)
-    joint = recipe["joint"]
-    method = joint["model"].pop("auxiliary")["class_path"]
-    assert method in ("MAE", "InstanceDiscrimination")
-    joint["model"].pop("auxiliary_weight", None)
-    if method == "InstanceDiscrimination":  # shares the mixed images with the labels
-        assert joint["model"].pop("cutmix") == 1.0
-        recipe["finetune"]["model"].pop("cutmix")
-    assert joint["data"]["init_args"].pop("unlabelled_share") == 0.5
-    assert joint == recipe["finetune"]
+    beside = {part: recipe[part] for part in parts_of(recipe)[2:]}
+    assert beside
+    for part, settings in beside.items():
+        method = settings["model"].pop("auxiliary")["class_path"]
+        assert method in (("SelfTraining",) if part == "self_training" else ("MAE", "InstanceDiscrimination"))
+        settings["model"].pop("auxiliary_weight", None)
+        if method != "MAE":  # shares the mixed images with the labels
+            assert settings["model"].pop("cutmix") == 1.0
+            settings["model"]["cutmix"] = recipe["finetune"]["model"]["cutmix"]
+        assert settings["data"]["init_args"].pop("unlabelled_share") == 0.5
+        assert settings == recipe["finetune"]
 
 
 @pytest.mark.parametrize("name", COMPARISONS)

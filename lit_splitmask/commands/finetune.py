@@ -42,7 +42,7 @@ def finetune(request: Request) -> int:
         check_recipe_of_shards(request)
     choice = task.default_recipe(request) if chosen else None
     if choice is not None and request.auxiliary is not None:
-        choice = recipe_choice.joint(choice)
+        choice = recipe_choice.joint(choice, request.auxiliary)
     settings = starting_settings(request, choice)
     if request.weights is not None:
         info = load_weights(request.weights).info

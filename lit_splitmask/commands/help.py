@@ -79,8 +79,8 @@ usage: lit-splitmask finetune [--weights FILE] --data.root DIR [options]
 Trains for a task, from pre-trained weights or from scratch, evaluates the result, and writes it as classifier.safetensors,
 segmenter.safetensors or detector.safetensors in runs/NAME.
 
-  --weights FILE               backbone.safetensors, a checkpoint, or weights of a timm ViT (default: train from scratch)
-  --auxiliary CLASS            joint training: this method's loss beside the labels, also on images without: {{classes}}
+  --weights FILE               backbone.safetensors, a checkpoint, or a timm ViT, also hf-hub:NAME (default: random weights)
+  --auxiliary CLASS            joint training: this loss beside the labels, also on images without: SelfTraining|{{classes}}
   --data.unlabelled_share SHARE, --data.pool '[DIR, …]', --model.auxiliary_weight FACTOR
                                joint training: share of each batch without labels, folders of more images without labels
   --task classify|segment|detect
@@ -105,8 +105,8 @@ segmenter.safetensors or detector.safetensors in runs/NAME.
     "compare": """\
 usage: lit-splitmask compare --data.root DIR [options]
 
-Is pre-training on these images worth it? Fine-tunes from own pre-training, trains from scratch and trains jointly, with several
-seeds. Ends with a recommendation, which is a command.
+Is pre-training on these images worth it? Fine-tunes from own pre-training, trains from scratch, jointly and by self-training,
+with several seeds. Ends with a recommendation, which is a command.
 
   --data.root DIR              folder of images, with labels
   --layout NAME                what the folder is: splits, classes or subfolders (default: what plan says)
@@ -115,7 +115,7 @@ seeds. Ends with a recommendation, which is a command.
   --seeds N|auto               number of seeds, each with its own pre-training (3); auto adds seeds until a difference is shown
   --max_seeds N                most seeds of --seeds auto (10)
   --label_shares 1,0.1         shares of the training labels to fine-tune with (1)
-  --weights FILE               one more arm: weights that you have, such as ImageNet's
+  --weights FILE               two more arms: weights that you have, such as ImageNet's, and these pre-trained on your images
   --methods NAME,NAME@PASSES   more arms: other methods of pre-training ({methods})
   --equal_time true|false      also train from scratch, and jointly, for as long as both stages take together (true)
   --set_pretrain '["--data.budget.passes=50"]', --set_finetune '[…]'

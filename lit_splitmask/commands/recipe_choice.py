@@ -74,9 +74,15 @@ def finetuning(pretraining: str) -> Choice:
     return Choice("finetune", "the paper's fine-tuning recipe (Table 9, small sets)")
 
 
-def joint(choice: Choice) -> Choice:
-    """The recipe of joint training for the network of a fine-tuning recipe; the same if there is none."""
-    partner = choice.name.replace("finetune_few", "finetune").replace("finetune", "joint", 1)
+def joint(choice: Choice, auxiliary: str) -> Choice:
+    """The recipe of joint training, or of self-training, for the network of a fine-tuning recipe; the same if there is none.
+
+    Args:
+        choice: The fine-tuning recipe.
+        auxiliary: Class of the auxiliary objective, with or without its module.
+    """
+    kind = "self_training" if auxiliary.rpartition(".")[2] == "SelfTraining" else "joint"
+    partner = choice.name.replace("finetune_few", "finetune").replace("finetune", kind, 1)
     reason = f"{choice.reason}, trained jointly with the auxiliary objective"
     return replace(choice, name=partner, reason=reason) if partner in available() else choice
 

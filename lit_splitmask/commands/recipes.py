@@ -84,8 +84,9 @@ COMPARISON_KEYS = ("pretrain", "finetune", "grid")
 def comparison(name: str) -> dict[str, Any]:
     """A comparison recipe: the settings of ``pretrain`` and ``finetune``, and the ``grid`` over which every arm is tuned.
 
-    In the file, ``pretrain`` and ``finetune`` are names of recipes, or settings that may start from a ``recipe``. ``joint`` may
-    be left out; it is a name, or settings over those of ``finetune``. ``methods`` is the suffix of other methods' recipes.
+    In the file, ``pretrain`` and ``finetune`` are names of recipes, or settings that may start from a ``recipe``. ``joint`` and
+    ``self_training`` may be left out; each is a name, or settings over those of ``finetune``. ``methods`` is the suffix of other
+    methods' recipes. ``tune_seeds`` is the number of seeds to tune with, the first ones; all of them if it is left out.
 
     Raises:
         UserError: There is no such recipe, or it is not for ``compare``.
@@ -97,10 +98,14 @@ def comparison(name: str) -> dict[str, Any]:
             f"The recipe {name} is not for compare: it lacks {', '.join(missing)}. Give one whose name begins with compare "
             "(lit-splitmask recipes lists them)."
         )
+    tuning = recipe.get("tune_seeds", 1)
+    if type(tuning) is not int or tuning < 1:
+        raise UserError(f"The recipe {name} has tune_seeds: {tuning!r}; it must be a number of seeds, at least 1.")
     for part in ("pretrain", "finetune"):
         recipe[part] = _with_base({"recipe": recipe[part]} if isinstance(recipe[part], str) else recipe[part])
-    if joint := recipe.get("joint"):
-        recipe["joint"] = read(joint) if isinstance(joint, str) else _merged(recipe["finetune"], joint)
+    for part in ("joint", "self_training"):
+        if beside := recipe.get(part):
+            recipe[part] = read(beside) if isinstance(beside, str) else _merged(recipe["finetune"], beside)
     return recipe
 
 

@@ -280,13 +280,16 @@ class Classify(TrainsObjective, DownstreamModule):
                 self.mix(images, labels) if len(labels) else (images, images.new_zeros(0, self.num_classes))
             )
             return mean_over_labelled(self.vit(mixed), targets), self.training_views(batch)
-        images, sources = self.mix.mix_apart(self.normalise(batch["image"]), has_label)
+        views = self.training_views(batch)
+        unmixed = views["images"]
+        images, sources = self.mix.mix_apart(unmixed, has_label)
         tokens = self.vit.forward_features(images)
+        logits = self.vit.forward_head(tokens)
         targets = self.mix.targets(batch["label"][has_label], sources[has_label][:, has_label])
-        loss = mean_over_labelled(self.vit.forward_head(tokens[has_label]), targets)
+        loss = mean_over_labelled(logits[has_label], targets)
         features = self.vit.fc_norm(tokens[:, self.vit.num_prefix_tokens :])
-        views = {"images": images, "features": features, "sources": sources}
-        return loss, {**self.training_views(batch), **views}
+        views |= {"images": images, "unmixed": unmixed, "sources": sources, "features": features, "logits": logits}
+        return loss, views
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         logits = self(batch["image"])

@@ -7,6 +7,7 @@ from lit_splitmask.objectives.instance_discrimination import InstanceDiscriminat
 from lit_splitmask.objectives.mae import MAE
 from lit_splitmask.objectives.mocov3 import MoCoV3
 from lit_splitmask.objectives.relative_localisation import RelativeLocalisation
+from lit_splitmask.objectives.self_training import SelfTraining
 from lit_splitmask.objectives.simmim import SimMIM
 from lit_splitmask.objectives.splitmask import SplitMask
 from lit_splitmask.objectives.supervised import Supervised
@@ -19,6 +20,7 @@ __all__ = [
     "MoCoV3",
     "Objective",
     "RelativeLocalisation",
+    "SelfTraining",
     "SimMIM",
     "SplitMask",
     "Supervised",

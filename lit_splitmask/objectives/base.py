@@ -26,6 +26,8 @@ class Objective(nn.Module):
       features of ``images``;
     - ``sources`` (B, B) float, if ``images`` are mixed already: row i holds the share of each image of the batch in image i, and
       sums to 1. Labels and indices are those of the images before mixing;
+    - ``unmixed`` (B, C, H, W) float, if ``images`` are mixed already: the same images before mixing;
+    - ``logits`` (B, classes) float, if :attr:`takes_features` and the backbone is a classifier: its logits of ``images``;
 
     and returns scalars by name, with ``"loss"`` among them; the others are measures, which are only logged. Masks come from
     ``generator``, a CPU generator in the same state on every process. Drop path and mixup use torch's own generator, which is

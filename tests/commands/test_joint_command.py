@@ -58,7 +58,15 @@ def test_the_auxiliary_of_an_earlier_configuration_is_read(work: Path) -> None:
     assert same_tensors(ours, theirs)
 
 
-@pytest.mark.parametrize(("name", "partner"), [("finetune_cpu", "joint_cpu"), ("finetune", "joint")])
-def test_an_auxiliary_objective_chooses_the_recipe_of_joint_training(name: str, partner: str) -> None:
-    assert recipe_choice.joint(recipe_choice.Choice(name, "because")).name == partner
-    assert recipe_choice.joint(recipe_choice.Choice("finetune_tiny_images", "because")).name == "finetune_tiny_images"
+@pytest.mark.parametrize(
+    ("name", "auxiliary", "partner"),
+    [
+        ("finetune_cpu", "MAE", "joint_cpu"),
+        ("finetune", "DINO", "joint"),
+        ("finetune_few_cpu", "SelfTraining", "self_training_cpu"),
+        ("finetune", "lit_splitmask.objectives.SelfTraining", "self_training"),
+        ("finetune_tiny_images", "MAE", "finetune_tiny_images"),
+    ],
+)
+def test_an_auxiliary_objective_chooses_the_recipe_of_joint_training(name: str, auxiliary: str, partner: str) -> None:
+    assert recipe_choice.joint(recipe_choice.Choice(name, "because"), auxiliary).name == partner

@@ -24,7 +24,16 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.masking import UniformMasking
 from lit_splitmask.mixing import Mixing
 from lit_splitmask.modules import Classify
-from lit_splitmask.objectives import DINO, MAE, MoCoV3, Objective, RelativeLocalisation, SplitMask, Supervised
+from lit_splitmask.objectives import (
+    DINO,
+    MAE,
+    MoCoV3,
+    Objective,
+    RelativeLocalisation,
+    SelfTraining,
+    SplitMask,
+    Supervised,
+)
 from lit_splitmask.seeding import generator_for
 from lit_splitmask.tokenizers import KMeans
 
@@ -69,6 +78,7 @@ OBJECTIVES: dict[str, tuple[Any, dict[str, Any]]] = {
     "dino": (SMALL_DINO, {"augment": MultiCrop(num_local=1, local_size=16)}),
     "mocov3": (SMALL_MOCOV3, {"augment": MultiCrop(num_local=0)}),
     "localise": (RelativeLocalisation, {}),
+    "self-training": (SelfTraining, {}),
     "same": (Same, {}),
 }
 

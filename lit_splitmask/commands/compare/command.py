@@ -31,7 +31,7 @@ def compare(request: Request) -> int:
         name = choice.name.replace("splitmask", "compare", 1)
         print(f"Recipe {name}: {choice.reason}.")
     recipe = recipes.comparison(name)
-    for part in [part for part in ("pretrain", "finetune", "joint") if part in recipe]:
+    for part in [part for part in ("pretrain", "finetune", "joint", "self_training") if part in recipe]:
         changed = recipe_choice.fit_to_images(recipe[part], found.num_images) if options.recipe is None else ""
         if changed:
             print(f"Changed in the recipe's {part} part: {changed}.")

@@ -41,9 +41,14 @@ LABELS = {
     "scratch_long": "from scratch, equal total time",
     "pretrained": "own pre-training",
     "joint": "joint training, equal total time",
+    "self_training": "own pre-training, then self-training",
     "given": "given weights",
+    "given_own": "given weights, then own pre-training",
 }
 """Labels of the arms in tables, in the order of the tables."""
+
+STARTS = {"self_training": "pretrained"}
+"""Where the arms that are made as long as pre-training and fine-tuning together start, if not from scratch."""
 
 Starts = Mapping[int, Backbone]
 """Where the fine-tuning of each seed starts."""
@@ -55,7 +60,7 @@ class Tuned:
 
     Attributes:
         arm: The arm.
-        point: The point with the best mean accuracy on val over the seeds.
+        point: The point with the best mean accuracy on val over the seeds that tune.
         stretch: Multiple of the recipe's steps.
         weights: Where the first seed starts; None for random initialisation.
     """
@@ -76,7 +81,7 @@ class Comparison:
 
     Args:
         options: The options of the command.
-        recipe: Settings of both stages and of joint training, the grid, and the suffix of other methods' recipes.
+        recipe: Settings of both stages, of joint training and of self-training; the grid; the suffix of other methods' recipes.
         out: Folder of all results.
 
     Raises:
@@ -85,13 +90,17 @@ class Comparison:
 
     def __init__(self, options: Options, recipe: Settings, out: Path) -> None:
         self.options, self.out = options, out
-        self.pretrain_recipe, self.finetune_recipe = recipe["pretrain"], recipe["finetune"]
-        self.joint_recipe: Settings | None = recipe.get("joint") if options.equal_time else None
+        self.pretrain_recipe: Settings = recipe["pretrain"]
+        self.finetune_recipe: Settings = recipe["finetune"]
+        self.beside: dict[str, Settings] = {  # trained with images without labels beside those with labels
+            arm: recipe[arm] for arm in ("joint", "self_training") if arm in recipe and options.equal_time
+        }
         self.methods = {
             method: recipes.with_method(self.pretrain_recipe, method.partition("@")[0], recipe.get("methods"))
             for method in options.methods
         }
         self.grid = [GridPoint(settings) for settings in recipe["grid"]]
+        self.tune_seeds: int | None = recipe.get("tune_seeds")
         self.seeds = range(options.looks[0])
         self._tuned: dict[float, dict[str, Tuned]] = {}
 
@@ -120,6 +129,7 @@ class Comparison:
             starts[method] = {seed: self._pretrain(seed, method) for seed in self.seeds}
         if self.options.weights is not None:
             starts["given"] = dict.fromkeys(self.seeds, Backbone(self.options.weights))
+            starts["given_own"] = {seed: self._pretrain(seed, None, self.options.weights) for seed in self.seeds}
         return {share: self._arms(share, starts) for share in self.options.label_shares}
 
     def check(self) -> None:
@@ -142,8 +152,10 @@ class Comparison:
 
     def _check_pretrainings(self) -> modules.Pretrain:
         """Builds the pre-training of each method; returns that of the recipe."""
-        for method in (*self.methods, None):
-            cli = RunCLI(modules.Pretrain, self._pretrain_arguments(0, method), self._pretrain_recipe(method))
+        given = [] if self.options.weights is None else [(None, self.options.weights)]
+        for method, weights in (*((method, None) for method in self.methods), *given, (None, None)):
+            arguments = self._pretrain_arguments(0, method, weights)
+            cli = RunCLI(modules.Pretrain, arguments, self._pretrain_recipe(method))
             trainer, module, data = cli.build(RunFolder(self.out), [])
             _check_one_device(trainer)
             pretrain = cast(modules.Pretrain, module)
@@ -161,10 +173,11 @@ class Comparison:
             untrained = str(Path(directory) / "backbone.safetensors")
             callbacks.ExportWeights(untrained).export(pretrain, step=0)
             given = [] if self.options.weights is None else [self.options.weights]
-            parts = [*([] if self.joint_recipe is None else [self.joint_recipe]), self.finetune_recipe]
-            for recipe, point, weights in itertools.product(parts, self.grid, [None, untrained, *given]):
-                if recipe is self.joint_recipe and weights is not None:
-                    continue  # joint training starts from scratch
+            trainings: list[tuple[Settings, str | None]] = [
+                (recipe, untrained if STARTS.get(arm) == "pretrained" else None) for arm, recipe in self.beside.items()
+            ]
+            trainings += [(self.finetune_recipe, weights) for weights in (None, untrained, *given)]
+            for (recipe, weights), point in itertools.product(trainings, self.grid):
                 arguments = self._finetune_arguments(1.0, 0, point, weights)
                 cli = RunCLI(modules.Classify, arguments, recipe)
                 passes_of(cli)
@@ -178,20 +191,20 @@ class Comparison:
         tuned = {name: self._tune(name, share, backbones) for name, backbones in starts.items()}
         if self.options.equal_time:
             for name, stretch in self._stretches(share).items():
-                tuned[name] = self._tune(name, share, starts["scratch"], stretch)
+                tuned[name] = self._tune(name, share, starts[STARTS.get(name, "scratch")], stretch)
         self._tuned[share] = tuned
         return [tuned[name].arm for name in (*LABELS, *self.methods) if name in tuned]
 
     def _stretches(self, share: float) -> dict[str, float]:
-        """Multiples of the recipe's steps with which one training takes as long as pre-training and fine-tuning together."""
+        """Multiples of the recipe's steps with which each arm takes as long as pre-training and fine-tuning together."""
         point, recipe = self.grid[0], self.finetune_recipe
         arguments = self._finetune_arguments(share, 0, point, None)
         trainings = {
             "pretrain": step_times.pretraining(self._pretrain_arguments(0, None), self.pretrain_recipe),
             "scratch_long": step_times.finetuning(arguments, recipe, share),
         }
-        if self.joint_recipe is not None:
-            trainings["joint"] = step_times.finetuning(arguments, self.joint_recipe, share)
+        for name, beside in self.beside.items():
+            trainings[name] = step_times.finetuning(arguments, beside, share)
         known = self.out / "step_times.json"
         times: dict[str, dict[str, float]] = json.loads(known.read_text()) if known.is_file() else {}
         if times.get(f"{share:g}", {}).keys() < trainings.keys():
@@ -199,16 +212,21 @@ class Comparison:
             times[f"{share:g}"] = step_times.step_times(trainings)
             write_json(known, times)
         seconds = {name: training.num_steps() * times[f"{share:g}"][name] for name, training in trainings.items()}
-        total = seconds["pretrain"] + seconds["scratch_long"]
-        return {name: round(total / seconds[name], 2) for name in trainings if name != "pretrain"}
+        finetune, total = seconds["scratch_long"], seconds["pretrain"] + seconds["scratch_long"]
+        return {
+            name: round((finetune if STARTS.get(name) == "pretrained" else total) / seconds[name], 2)
+            for name in trainings
+            if name != "pretrain"
+        }
 
     def _tune(self, name: str, share: float, backbones: Starts, stretch: float = 1.0) -> Tuned:
-        """Trains an arm at every point of the grid, and tests it at the best."""
+        """Trains an arm at every point of the grid with the seeds that tune, and tests it with all seeds at the best."""
 
         def train(seed: int, point: GridPoint, *, test: bool = False) -> Finetuned:
             return self._finetune(name, share, seed, point, backbones[seed], test=test, stretch=stretch)
 
-        scores = [sum(train(seed, point).val_accuracy for seed in self.seeds) for point in self.grid]
+        tuning = self.seeds[: self.tune_seeds] if len(self.grid) > 1 else []
+        scores = [sum(train(seed, point).val_accuracy for seed in tuning) for point in self.grid]
         point = self.grid[scores.index(max(scores))]
         tested = {seed: train(seed, point, test=True) for seed in self.seeds}
         longer = "" if stretch == 1 else f", {stretch:g} × the steps"
@@ -238,12 +256,14 @@ class Comparison:
             ["lit-splitmask", "finetune", f"--recipe={path}", *options, f"--data.budget.passes={passes:g}"]
         )
 
-    def _pretrain(self, seed: int, method: str | None) -> Backbone:
-        """Pre-trains with one seed, by the recipe's method (None) or another."""
+    def _pretrain(self, seed: int, method: str | None, weights: str | None = None) -> Backbone:
+        """Pre-trains with one seed, by the recipe's method (None) or another, from random weights (None) or others."""
+        name = method or ("given" if weights else "pretrain")
+        how = f" by {method}" if method else " from the given weights" if weights else ""
         job = Job(
-            RunFolder(self.out / f"{method or 'pretrain'}-seed{seed}"),
-            f"pre-training{f' by {method}' if method else ''}, seed {seed}",
-            self._pretrain_arguments(seed, method),
+            RunFolder(self.out / f"{name}-seed{seed}"),
+            f"pre-training{how}, seed {seed}",
+            self._pretrain_arguments(seed, method, weights),
             self._pretrain_recipe(method),
         )
         return run_pretraining(job)
@@ -271,15 +291,16 @@ class Comparison:
 
     def _recipe_of(self, arm: str) -> Settings:
         """The recipe of an arm's fine-tuning."""
-        return self.joint_recipe if arm == "joint" and self.joint_recipe is not None else self.finetune_recipe
+        return self.beside.get(arm, self.finetune_recipe)
 
     def _pretrain_recipe(self, method: str | None) -> Settings:
         return self.pretrain_recipe if method is None else self.methods[method]
 
-    def _pretrain_arguments(self, seed: int, method: str | None) -> list[str]:
+    def _pretrain_arguments(self, seed: int, method: str | None, weights: str | None = None) -> list[str]:
         passes = (method or "").partition("@")[2]
         budget = [f"--data.budget.passes={passes}"] if passes else []
-        return [*self._common_arguments(seed), *self.options.set_pretrain, *budget]
+        given = [f"--model.weights={weights}"] if weights else []
+        return [*self._common_arguments(seed), *self.options.set_pretrain, *budget, *given]
 
     def _finetune_arguments(self, share: float, seed: int, point: GridPoint, weights: str | None) -> list[str]:
         arguments = [*self._common_arguments(seed), f"--data.label_share={share}", *self.options.set_finetune]

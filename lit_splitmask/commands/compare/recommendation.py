@@ -8,6 +8,9 @@ from lit_splitmask.comparison import Arm, Difference, corrected, difference_of
 TOLERANCE = 0.1
 """Times that differ by at most this share count as equal."""
 
+EQUAL = ("pretrained", "joint", "self_training")
+"""The arms that take as long as training from scratch for equal total time."""
+
 
 @dataclass(frozen=True)
 class Recommendation:
@@ -38,7 +41,7 @@ def recommend(arms: Sequence[Arm], num_looks: int = 1) -> Recommendation | None:
     if "scratch_long" not in by_name or len(by_name["scratch_long"].accuracy) < 2:
         return None
     long = by_name["scratch_long"]
-    equal = [by_name[name] for name in ("scratch_long", "pretrained", "joint") if name in by_name]
+    equal = [by_name[name] for name in ("scratch_long", *EQUAL) if name in by_name]
     most = (1 + TOLERANCE) * max(arm.minutes for arm in equal)
     candidates = [arm for arm in arms if arm.name not in ("scratch", "scratch_long") and arm.minutes <= most]
     level = corrected(num_looks * len(candidates))
@@ -68,7 +71,7 @@ def unequal_times(arms: Sequence[Arm]) -> str:
     if "scratch_long" not in by_name:
         return ""
     long = by_name["scratch_long"]
-    others = [by_name[name] for name in ("pretrained", "joint") if name in by_name]
+    others = [by_name[name] for name in EQUAL if name in by_name]
     apart = [arm for arm in others if abs(arm.minutes / long.minutes - 1) > TOLERANCE]
     if not apart:
         return ""

@@ -38,6 +38,7 @@ JOINT = {
     },
     "data": {"init_args": {"unlabelled_share": 0.5}},
 }
+SELF_TRAINING = {**JOINT, "model": {"auxiliary": {"class_path": "SelfTraining"}}}
 
 
 def with_passes(settings: dict[str, Any], passes: float) -> dict[str, Any]:
@@ -48,8 +49,8 @@ def with_passes(settings: dict[str, Any], passes: float) -> dict[str, Any]:
 @pytest.fixture
 def command(work: Path) -> list[str]:
     """A comparison of two seeds and two points of the grid, a pass each."""
-    recipe = {"pretrain": with_passes(PRETRAIN, 1), "finetune": with_passes(FINETUNE, 1), "joint": JOINT, "grid": GRID}
-    Path("tiny.yaml").write_text(yaml.safe_dump(recipe))
+    recipe = {"pretrain": with_passes(PRETRAIN, 1), "finetune": with_passes(FINETUNE, 1), "joint": JOINT}
+    Path("tiny.yaml").write_text(yaml.safe_dump({**recipe, "self_training": SELF_TRAINING, "grid": GRID}))
     return ["compare", "--data.root", "shapes", "--recipe", "tiny.yaml", "--out", "c", "--seeds", "2"]
 
 
@@ -66,19 +67,19 @@ def test_a_comparison_runs_once_and_reports(
 ) -> None:
     trained = count_training(monkeypatch)
     assert main([*command, "--label_shares", "[1.0]"]) == 0
-    # one pre-training per seed, two points and two seeds per arm; three turns to time steps of three trainings
+    # one pre-training per seed, two points and two seeds per arm; three turns to time steps of four trainings
     assert trained.count("Pretrain") == 2 + 3
-    assert trained.count("Classify") == 4 * 2 * 2 + 2 * 3
+    assert trained.count("Classify") == 5 * 2 * 2 + 3 * 3
     report = json.loads(Path("c/comparison.json").read_text())
     (result,) = report["results"]
     arms = {arm["name"]: arm for arm in result["arms"]}
-    assert list(arms) == ["scratch", "scratch_long", "pretrained", "joint"]
+    assert list(arms) == ["scratch", "scratch_long", "pretrained", "joint", "self_training"]
     assert all(arm["accuracy"].keys() == arm["seconds"].keys() == {"0", "1"} for arm in arms.values())
     for seed in ("0", "1"):
         pretraining = json.loads(Path(f"c/pretrain-seed{seed}/result.json").read_text())["seconds"]
         assert pretraining > 0
         assert arms["pretrained"]["seconds"][seed] > pretraining
-        for name in ("scratch_long", "joint"):
+        for name in ("scratch_long", "joint", "self_training"):
             accuracy, correct = arms[name]["accuracy"][seed], arms[name]["correct"][seed]
             assert arms[name]["setting"].endswith("× the steps")
             assert correct.count("1") / len(correct) == pytest.approx(accuracy)
@@ -87,7 +88,7 @@ def test_a_comparison_runs_once_and_reports(
             ]
             assert len(found) == len(GRID)  # tuned at this length
             assert any(run.get("correct") == correct for run in found)
-            assert all(("auxiliary" in run["recipe"]["model"]) == (name == "joint") for run in found)
+            assert all(("auxiliary" in run["recipe"]["model"]) == (name != "scratch_long") for run in found)
     assert result["difference"]["num_images"] == len(correct)
     assert any("cannot be shown with 2 seeds and" in text for text in result["conclusions"])
     text = Path("c/comparison.md").read_text()
@@ -164,14 +165,19 @@ def test_the_number_of_steps_does_not_depend_on_the_share_of_labels(
     assert [group["label_share"] for group in groups] == [1.0, 0.5]
 
 
-def test_given_weights_are_one_more_arm(command: list[str]) -> None:
+def test_given_weights_are_two_more_arms_as_they_are_and_after_own_pre_training(command: list[str]) -> None:
     arguments = [*command[:-1], "1", "--equal_time", "false"]
     assert main(arguments) == 0
     assert main([*arguments, "--weights", "c/pretrain-seed0/backbone.safetensors"]) == 0
     (result,) = json.loads(Path("c/comparison.json").read_text())["results"]
     arms = {arm["name"]: arm["accuracy"] for arm in result["arms"]}
-    assert arms.keys() == {"scratch", "pretrained", "given"}
+    assert arms.keys() == {"scratch", "pretrained", "given", "given_own"}
     assert arms["given"] == arms["pretrained"]  # they are the same weights
+    own, both = (load_weights(f"c/{name}-seed0/backbone.safetensors").state for name in ("pretrain", "given"))
+    assert not torch.equal(own["blocks.0.attn.qkv.weight"], both["blocks.0.attn.qkv.weight"])
+    first = json.loads(Path("c/given-seed0/result.json").read_text())
+    assert "--model.weights=c/pretrain-seed0/backbone.safetensors" in first["arguments"]
+    assert first["seconds"] > 0
 
 
 @pytest.mark.parametrize(

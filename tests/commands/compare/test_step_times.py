@@ -25,6 +25,7 @@ JOINT = {
     },
     "data": {"init_args": {"unlabelled_share": 0.5}},
 }
+SELF_TRAINING = {**JOINT, "model": {"auxiliary": {"class_path": "SelfTraining"}}}
 
 
 def test_trainings_have_their_turns_and_the_median_step_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,9 +59,12 @@ def test_long_arms_take_as_long_as_both_stages(share: float, work: Path, monkeyp
         name: {**part, "data": {**part["data"], "init_args": {**part["data"]["init_args"], "budget": {"passes": 20}}}}
         for name, part in (("pretrain", PRETRAIN), ("finetune", FINETUNE))
     }
-    Path("tiny.yaml").write_text(yaml.safe_dump({**settings, "joint": JOINT, "grid": [{"model.optim.lr": 1e-3}]}))
-    times = {"pretrain": 2.0, "scratch_long": 1.0, "joint": 4.0}
+    Path("tiny.yaml").write_text(
+        yaml.safe_dump({**settings, "joint": JOINT, "self_training": SELF_TRAINING, "grid": [{"model.optim.lr": 1e-3}]})
+    )
+    times = {"pretrain": 2.0, "scratch_long": 1.0, "joint": 4.0, "self_training": 1.5}
     stretches: dict[str, float] = {}
+    starts: dict[str, bool] = {}
     steps: dict[str, int] = {}
 
     def measured(trainings: dict[str, Training]) -> dict[str, float]:
@@ -69,6 +73,7 @@ def test_long_arms_take_as_long_as_both_stages(share: float, work: Path, monkeyp
 
     def finetuned(job: Any, *, stretch: float, **_: Any) -> Finetuned:
         stretches[job.folder.path.name.partition("-")[0]] = stretch
+        starts[job.folder.path.name.partition("-")[0]] = "w.safetensors" in str(job.arguments)
         return Finetuned(0.5, 1.0, {"test/accuracy": 0.5})
 
     monkeypatch.setattr(step_times, "step_times", measured)
@@ -80,6 +85,11 @@ def test_long_arms_take_as_long_as_both_stages(share: float, work: Path, monkeyp
     total = 2.0 * steps["pretrain"] + steps["scratch_long"]
     for name in ("scratch_long", "joint"):
         assert stretches[name] * steps[name] * times[name] == pytest.approx(total, rel=0.01)
+    after = stretches["self_training"] * steps["self_training"] * times["self_training"]
+    assert after == pytest.approx(
+        steps["scratch_long"], rel=0.01
+    )  # as long as fine-tuning, after the same pre-training
+    assert [name for name, pretrained in starts.items() if pretrained] == ["pretrained", "self_training"]
     assert stretches["scratch"] == stretches["pretrained"] == 1
     assert json.loads(Path("c/step_times.json").read_text()) == {f"{share:g}": times}
     monkeypatch.setattr(step_times, "step_times", lambda _: pytest.fail("timed again"))
