@@ -32,6 +32,7 @@ COMMANDS = {
     "probe": "probe:probe",
     "embed": "embed:embed",
     "export": "export.command:export",
+    "report": "report.command:report",
     "shard": "shard:shard",
     "reproduce": "reproduce.command:reproduce",
     "recipes": "recipes:list_recipes",

@@ -3,6 +3,7 @@
 import colorsys
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from lit_splitmask.files import write_atomically
 
-TITLE_HEIGHT = 20
+TITLE_HEIGHT, LINE_HEIGHT, FONT_SIZE = 20, 18, 13
 
 
 def save_png(path: str | Path, picture: Image.Image) -> None:
@@ -24,18 +25,42 @@ def save_png(path: str | Path, picture: Image.Image) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def write_png(path: str | Path, image: Tensor, titles: Sequence[str] = ()) -> None:
-    """Writes (C, H, W) float in [0, 1] as PNG, atomically, with ``titles`` above columns of equal width."""
-    pixels = (image.clamp(0, 1) * 255).round().byte().cpu().permute(1, 2, 0).numpy()
-    picture = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).convert("RGB")
+def write_png(path: str | Path, image: Tensor, titles: Sequence[str] = (), legend: str = "") -> None:
+    """Writes (C, H, W) float in [0, 1] as PNG, atomically, with ``titles`` above columns of equal width and a legend below."""
+    picture = to_picture(image)
     if titles:
         canvas = Image.new("RGB", (picture.width, picture.height + TITLE_HEIGHT), "white")
         canvas.paste(picture, (0, TITLE_HEIGHT))
         draw = ImageDraw.Draw(canvas)
         for column, title in enumerate(titles):
-            draw.text((column * picture.width // len(titles) + 2, 4), title, fill="black")
+            draw.text((column * picture.width // len(titles) + 2, 3), title, fill="black", font_size=FONT_SIZE)
         picture = canvas
-    save_png(path, picture)
+    save_png(path, with_legend(picture, legend))
+
+
+def to_picture(image: Tensor) -> Image.Image:
+    """(C, H, W) float in [0, 1] as an RGB picture."""
+    pixels = (image.clamp(0, 1) * 255).round().byte().cpu().permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).convert("RGB")
+
+
+def with_legend(picture: Image.Image, legend: str) -> Image.Image:
+    """The picture with a text below, in as many lines as its width needs."""
+    lines = textwrap.wrap(legend, max(1, 2 * picture.width // FONT_SIZE))
+    canvas = Image.new("RGB", (picture.width, picture.height + LINE_HEIGHT * len(lines)), "white")
+    canvas.paste(picture)
+    for number, line in enumerate(lines):
+        place = (2, picture.height + LINE_HEIGHT * number + 2)
+        ImageDraw.Draw(canvas).text(place, line, fill="black", font_size=FONT_SIZE)
+    return canvas
+
+
+def with_captions(images: Tensor, captions: Sequence[str], columns: int) -> Tensor:
+    """Lays out images (K, C, H, W), float in [0, 1], in rows of ``columns`` with a text below each: (3, H', W')."""
+    cells = [with_legend(to_picture(image), caption) for image, caption in zip(images, captions, strict=True)]
+    return tile(
+        torch.stack([torch.from_numpy(np.array(cell)).permute(2, 0, 1) / 255 for cell in cells]), columns, gap=6
+    )
 
 
 def tile(images: Tensor, columns: int, gap: int = 2) -> Tensor:

@@ -1,6 +1,7 @@
 """Pictures at the end of pre-training: what the method sees and predicts, and a codebook's words."""
 
 import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,16 @@ import torch
 import torch.nn.functional as F
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, Subset
 
-from lit_splitmask.callbacks.drawing import tile, write_png
+from lit_splitmask.callbacks.drawing import tile, with_captions, write_png
 from lit_splitmask.distributed import alone
 from lit_splitmask.modules.pretrain import Pretrain
 from lit_splitmask.objectives.pictures import Pictures
 from lit_splitmask.seeding import generator_for
 from lit_splitmask.selection.snapshot import undisturbed
 from lit_splitmask.tokenizers.base import Codebook
+from lit_splitmask.views import token_view
 
 MIN_CELL = 112
 """Smallest width of a cell in pixels: smaller images are enlarged by a whole number."""
@@ -23,17 +26,35 @@ MIN_CELL = 112
 MIN_IMAGES = 256
 """Smallest number of images whose patches are averaged to draw words, if there are so many."""
 
-WORDS_SHOWN, WORD_SCALE = 1024, 3
+WORDS_SHOWN, WORDS_IN_A_ROW, WORD_SIDE = 100, 10, 64
+"""Most words that are drawn, how many side by side, and the least width of each in pixels."""
 
 
-def contact_sheet(tokenizer: Codebook, path: str | Path) -> None:
-    """Draws the codebook's first 1,024 words as patches, each stretched to its own range, and writes them as PNG."""
-    words = tokenizer.codebook[:WORDS_SHOWN].cpu()
+@torch.no_grad()
+def contact_sheet(tokenizer: Codebook, views: Tensor, path: str | Path) -> None:
+    """Draws the words that occur most often, each stretched to its own range, with their shares, and writes them as PNG.
+
+    Args:
+        tokenizer: Gives the words of ``views``.
+        views: (B, C, h, w) float in [0, 1], half-size views whose patches are counted.
+        path: The picture.
+    """
+    counts = torch.bincount(tokenizer(views).flatten(), minlength=tokenizer.vocabulary).cpu()
+    most_used = counts.argsort(descending=True, stable=True)[: min(WORDS_SHOWN, int((counts > 0).sum()))]
+    words = tokenizer.codebook.cpu()[most_used]
     low, high = words.amin(dim=1, keepdim=True), words.amax(dim=1, keepdim=True)
-    patches = (words - low) / (high - low).clamp(min=1e-6)
-    images = patches.reshape(-1, tokenizer.in_chans, tokenizer.patch_size, tokenizer.patch_size)
-    images = images.repeat_interleave(WORD_SCALE, dim=2).repeat_interleave(WORD_SCALE, dim=3)
-    write_png(path, tile(images, columns=math.ceil(math.sqrt(len(images))), gap=1))
+    patches = ((words - low) / (high - low).clamp(min=1e-6)).unflatten(
+        1, (tokenizer.in_chans, tokenizer.patch_size, -1)
+    )
+    images = F.interpolate(patches, scale_factor=float(math.ceil(WORD_SIDE / tokenizer.patch_size)), mode="nearest")
+    captions = [f"{100 * share:.2f} %" for share in (counts[most_used] / counts.sum()).tolist()]
+    picture = with_captions(images, captions, columns=WORDS_IN_A_ROW)
+    shown = f"The {len(words)} most used" if len(words) < tokenizer.vocabulary else "All"
+    legend = (
+        f"{shown} of {tokenizer.vocabulary:,} words. Below each: its share of {int(counts.sum()):,} patches of {len(views):,} "
+        f"images; together {100 * counts[most_used].sum() / counts.sum():.0f} %. Each word is stretched to its own range."
+    )
+    write_png(path, picture, legend=legend)
 
 
 @torch.no_grad()
@@ -59,6 +80,24 @@ def draw_columns(module: Pretrain, images: Tensor, num_images: int = 8) -> Pictu
         )
 
 
+def rows_to_draw(labels: Sequence[int], count: int) -> list[int]:
+    """Indices of images from as many classes as possible, and from apart within a class, where neighbours may be twins.
+
+    Args:
+        labels: The label of each image, in the order of the images; equal ones if there are no classes.
+        count: Most images.
+    """
+    members: dict[int, list[int]] = {}
+    for index, label in enumerate(labels):
+        members.setdefault(label, []).append(index)
+    classes = [members[label] for label in sorted(members)]
+    if len(classes) > count:
+        classes = [classes[number * len(classes) // count] for number in range(count)]
+    rounds = -(-count // len(classes))
+    rows = [images[number * len(images) // rounds] for number in range(rounds) for images in classes]
+    return list(dict.fromkeys(rows))[:count]
+
+
 def lay_out(columns: Pictures) -> Tensor:
     """Lays columns of pictures out, one row per image: (C, H', W') float in [0, 1]."""
     cells = torch.stack(list(columns.values()), dim=1).flatten(0, 1).float().cpu()
@@ -69,12 +108,13 @@ def lay_out(columns: Pictures) -> Tensor:
 class HalvesPicture(Callback):
     """Writes pictures of what a masked method sees and predicts when pre-training ends, with the last weights.
 
-    The objective names the file: ``halves.png`` for SplitMask, ``masked.png`` for methods with one branch. A codebook's words go
-    to ``words.png``. Other methods and modules are not drawn.
+    The objective names the file: ``halves.png`` for SplitMask, ``masked.png`` for methods with one branch. Its rows come from all
+    classes, if there are no more of them than rows. A codebook's most used words go to ``words.png``. Other methods and modules
+    are not drawn.
 
     Args:
         directory: Folder for the files.
-        num_images: Number of rows of the picture.
+        num_images: Most rows of the picture.
 
     Example:
         >>> from lightning import Trainer
@@ -89,22 +129,48 @@ class HalvesPicture(Callback):
         if not isinstance(pl_module, Pretrain) or not trainer.is_global_zero or trainer.interrupted:
             return
         objective = pl_module.objective
-        if objective.picture_file is not None:
-            images = _some_images(trainer, pl_module.device)
-            with undisturbed(pl_module):
-                columns = draw_columns(pl_module, images, self.num_images)
-            if columns is not None:
-                write_png(self.directory / objective.picture_file, lay_out(columns), list(columns))
-        if isinstance(objective.tokenizer_to_fit, Codebook):
-            contact_sheet(objective.tokenizer_to_fit, self.directory / "words.png")
+        codebook = objective.tokenizer_to_fit if isinstance(objective.tokenizer_to_fit, Codebook) else None
+        if objective.picture_file is None and codebook is None:
+            return
+        images, labels = _some_images(trainer, pl_module.device)
+        rows = rows_to_draw(labels, self.num_images)
+        others = sorted(set(range(len(images))).difference(rows))
+        with undisturbed(pl_module):
+            columns = draw_columns(pl_module, images[[*rows, *others]], len(rows))
+        if columns is not None and objective.picture_file is not None:
+            picture = self.directory / objective.picture_file
+            write_png(picture, lay_out(columns), list(columns), objective.picture_legend)
+        if codebook is not None:
+            contact_sheet(codebook, token_view(images), self.directory / "words.png")
 
 
-def _some_images(trainer: Trainer, device: torch.device) -> Tensor:
-    """At least :data:`MIN_IMAGES` held-out images, or training images if none are held out: (B, C, H, W) uint8."""
-    loaders: Any = trainer.val_dataloaders or trainer.train_dataloader
+def _some_images(trainer: Trainer, device: torch.device) -> tuple[Tensor, list[int]]:
+    """Held-out images from the whole split, or training images if none are held out, at least :data:`MIN_IMAGES` if there are.
+
+    Returns:
+        (B, C, H, W) uint8, and their labels, -1 without.
+    """
+    held_out: Any = trainer.val_dataloaders
+    batches: Any
+    if held_out:
+        batches = _from_the_whole_split(held_out[0] if isinstance(held_out, list) else held_out)
+    else:
+        batches = trainer.train_dataloader  # in a random order
     images: list[Tensor] = []
-    for batch in loaders[0] if isinstance(loaders, list) else loaders:
+    labels: list[int] = []
+    for batch in batches:
         images.append(batch["image"].to(device))
-        if sum(map(len, images)) >= MIN_IMAGES:
+        labels += batch["label"].tolist() if "label" in batch else [-1] * len(batch["image"])
+        if len(labels) >= MIN_IMAGES:
             break
-    return torch.cat(images)
+    return torch.cat(images), labels
+
+
+def _from_the_whole_split(loader: Any) -> Iterable[Any]:
+    """Batches of evenly spaced images, since a split is in the order of its classes; all batches if they cannot be chosen."""
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        return loader
+    keys = list(loader.sampler)
+    number = min(MIN_IMAGES, len(keys))
+    chosen = Subset(loader.dataset, [keys[place * len(keys) // number] for place in range(number)])
+    return DataLoader(chosen, batch_size=number, collate_fn=loader.collate_fn, generator=torch.Generator())

@@ -3,12 +3,14 @@
 import os
 import zipfile
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from lit_splitmask.commands.frozen import Frozen
-from lit_splitmask.commands.plots import draw_map
+from lit_splitmask.commands.map_page import thumbnail, write_map_page
+from lit_splitmask.commands.plots import draw_map, on_a_map
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import quiet
 from lit_splitmask.errors import UserError
@@ -20,7 +22,8 @@ class Options:
     """Options of ``embed``.
 
     Attributes:
-        out: The file, ending in ``.npz``; by default ``runs/embed-<weights>-<images>.npz``. The map is a PNG of the same name.
+        out: The file, ending in ``.npz``; by default ``runs/embed-<weights>-<images>.npz``. The map is a PNG of the same name,
+            and, if bokeh is installed, an HTML page with thumbnails.
         most_on_map: Largest number of images on the map, evenly spaced.
     """
 
@@ -54,17 +57,44 @@ def embed(request: Request) -> int:
     written = f"{out} (numpy.load reads it)"
     if len(on_map) > 2:
         picture = out.with_suffix(".png")
-        draw_map(on_map, labels, frozen.data.class_names, picture)
+        points = on_a_map(on_map)
+        draw_map(points, labels, frozen.data.class_names, picture)
         written += f" and {picture}"
+        if find_spec("bokeh") is not None:
+            _write_page(out.with_suffix(".html"), frozen, points, labels)
+            written += f", and the map with thumbnails, {out.with_suffix('.html')}"
+        else:
+            written += ". For a map with thumbnails: pip install 'lit-splitmask[plots]'"
     print(f"Wrote {written}.")
     return 0
+
+
+def _write_page(path: Path, frozen: Frozen[Options], points: np.ndarray, labels: np.ndarray) -> None:
+    """Writes the map with thumbnails."""
+    step, seen = _step(frozen), 0
+    names, on_splits, thumbnails = [], [], []
+    for name, samples in frozen.data.source.splits.items():
+        shown = samples.subset(list(range(-seen % step, len(samples), step)))
+        seen += len(samples)
+        if not len(shown):
+            continue
+        names += list(shown.files)
+        on_splits += [name] * len(shown)
+        for batch in frozen.data.eval_loader(shown):
+            thumbnails += [thumbnail(image) for image in batch["image"]]
+    write_map_page(path, points, labels, frozen.data.class_names, names=names, splits=on_splits, thumbnails=thumbnails)
+
+
+def _step(frozen: Frozen[Options]) -> int:
+    """Every which image is on the map."""
+    return -(-sum(map(len, frozen.data.source.splits.values())) // frozen.options.most_on_map)
 
 
 def _write(archive: zipfile.ZipFile, frozen: Frozen[Options]) -> tuple[np.ndarray, np.ndarray]:
     """Writes the features batch by batch; returns the features on the map (n, D) and their labels (n,)."""
     splits = frozen.data.source.splits
     total = sum(len(samples) for samples in splits.values())
-    step = -(-total // frozen.options.most_on_map)
+    step = _step(frozen)
     on_map, label_batches, num_seen = [], [], 0
     with archive.open("features.npy", "w", force_zip64=True) as stream:
         header = {"descr": "<f4", "fortran_order": False, "shape": (total, frozen.vit.embed_dim)}

@@ -126,3 +126,4 @@ def _report(
     if task.export_format is not None:
         command = ["lit-splitmask", "export", "--weights", str(weights), "--format", task.export_format]
         print(f"To use it elsewhere:\n{copyable(command)}")
+    print(f"To read this run as a page:\n{copyable(['lit-splitmask', 'report', str(folder.path)])}")

@@ -14,6 +14,7 @@ Pre-train a Vision Transformer on your own images, fine-tune it, and find out wh
   probe      evaluate frozen features: k-NN and linear probes                lit-splitmask probe DIR --weights W
   embed      write the features of all images, and draw a map of them        lit-splitmask embed DIR --weights W
   export     write a network for timm, as ONNX or for torch.export.load      lit-splitmask export --weights W --format timm
+  report     a run or a comparison as one HTML page                          lit-splitmask report RUN
   shard      write the images into a few large files, also for a bucket      lit-splitmask shard DIR --out DIR
   reproduce  the paper's tables and figures, row by row                      lit-splitmask reproduce
   recipes    list the built-in recipes                                       lit-splitmask recipes
@@ -152,10 +153,20 @@ differ. Backbones and classifiers in every format, segmenters for onnx and torch
   --out DIR                    the folder, new or empty (default: the weights' name and the format)
   --crop_ratio SHARE           centre crop of evaluation (default: the run's; 0.875 if the file does not say)
 """,
+    "report": """\
+usage: lit-splitmask report RUN [--out FILE.html]
+
+Writes one HTML page of a run, a comparison or a probe: the verdict, which checkpoint to keep, the numbers with intervals, the
+pictures, the settings, and the commands that come next. The page holds its pictures, and opens without a network.
+
+  RUN                          the folder, or the name of a run in runs
+  --out FILE.html              the page (default: report.html in the folder)
+""",
     "embed": """\
 usage: lit-splitmask embed DIR [--weights FILE] [options]
 
-Writes a backbone's features of all images as NPZ: features (N, D), path, label, split, class_names; and a map of them as PNG.
+Writes a backbone's features of all images as NPZ: features (N, D), path, label, split, class_names; and a map of them as PNG,
+and, with bokeh (pip install 'lit-splitmask[plots]'), as one HTML page that shows an image under the pointer.
 
   --weights FILE               backbone.safetensors, a checkpoint, or weights of a timm ViT (default: random weights)
   --data.root DIR              folder of images; --data CLASS for another datamodule

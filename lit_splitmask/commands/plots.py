@@ -10,12 +10,33 @@ import numpy as np
 
 from lit_splitmask.files import write_atomically
 
+MAIN_SCORES = (
+    "val/accuracy",
+    "val/macro_accuracy",
+    "val/map",
+    "val/miou",
+    "val/pixel_accuracy",
+    "val/box/AP",
+    "val/mask/AP",
+)
+"""The scores that are drawn over the steps."""
 
-def draw_map(features: np.ndarray, labels: np.ndarray, class_names: Sequence[str], path: Path) -> None:
-    """Writes a PNG: t-SNE of features (n, D), one dot per image, coloured by label (n,)."""
+MANY_POINTS = 30
+"""A curve of fewer points has dots, so that a single point is seen."""
+
+
+def on_a_map(features: np.ndarray) -> np.ndarray:
+    """Places features (n, D) on a map by t-SNE: (n, 2)."""
     from sklearn.manifold import TSNE
 
-    points = TSNE(perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=0).fit_transform(features)
+    points: np.ndarray = TSNE(perplexity=min(30.0, (len(features) - 1) / 3), init="pca", random_state=0).fit_transform(
+        features
+    )
+    return points
+
+
+def draw_map(points: np.ndarray, labels: np.ndarray, class_names: Sequence[str], path: Path) -> None:
+    """Writes a PNG of points (n, 2), one dot per image, coloured by label (n,)."""
     figure, axes = panels(1)
     for label in np.unique(labels):
         chosen = labels == label
@@ -32,21 +53,23 @@ def draw_blocks(blocks: Sequence[Mapping[str, float]], path: Path) -> None:
     figure, axes = panels(1)
     numbers = range(1, len(blocks) + 1)
     errors = [100 * block["error"] for block in blocks]
-    axes[0].errorbar(numbers, [100 * block["accuracy"] for block in blocks], yerr=errors, marker="o", capsize=3)
+    accuracies = [100 * block["accuracy"] for block in blocks]
+    axes[0].errorbar(numbers, accuracies, yerr=errors, marker="o", capsize=3, label="± one standard error")
+    axes[0].legend(fontsize=8)
     axes[0].set_xticks(list(numbers))
     axes[0].set_xlabel("block")
     axes[0].set_ylabel("linear probe, %")
     save_figure(figure, path)
 
 
-def panels(count: int) -> tuple[Any, Any]:
-    """A figure and its ``count`` panels, side by side."""
+def panels(columns: int, rows: int = 1, *, height: float = 4.2) -> tuple[Any, Any]:
+    """A figure and its panels, row by row: an array (rows · columns,). The height is that of a row, in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(1.5 + 4.2 * count, 4.2), layout="constrained")
+    figure = Figure(figsize=(1.5 + 4.2 * columns, height * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, count, squeeze=False)[0]
+    return figure, figure.subplots(rows, columns, squeeze=False).ravel()
 
 
 def metric(metrics: Path, key: str) -> tuple[list[int], list[float]]:
@@ -56,8 +79,44 @@ def metric(metrics: Path, key: str) -> tuple[list[int], list[float]]:
     return [int(row["step"]) for row in rows], [float(row[key]) for row in rows]
 
 
+def draw_history(metrics: Sequence[Path]) -> bytes | None:
+    """Draws the losses and the main scores of a run over its steps.
+
+    Args:
+        metrics: The files of the run, in the order of their steps.
+
+    Returns:
+        A PNG; None if they hold no losses.
+    """
+    curves = {key: [metric(path, key) for path in metrics] for key in ("train/loss", "val/loss", *MAIN_SCORES)}
+    found = {key: _joined(parts) for key, parts in curves.items() if any(steps for steps, _ in parts)}
+    groups = [[key for key in found if key.endswith("/loss")], [key for key in found if key in MAIN_SCORES]]
+    groups = [group for group in groups if group]
+    if not groups:
+        return None
+    figure, axes = panels(len(groups))
+    for axis, group in zip(axes, groups, strict=True):
+        for key in group:
+            steps, values = found[key]
+            axis.plot(steps, values, "-" if len(steps) > MANY_POINTS else ".-", linewidth=0.9, label=key)
+        axis.set_xlabel("step")
+        axis.legend(fontsize=8)
+    return png(figure)
+
+
+def _joined(parts: Sequence[tuple[list[int], list[float]]]) -> tuple[list[int], list[float]]:
+    """One curve of several, by step; a later file replaces what it repeats."""
+    points = {step: value for steps, values in parts for step, value in zip(steps, values, strict=True)}
+    return sorted(points), [points[step] for step in sorted(points)]
+
+
 def save_figure(figure: Any, path: Path) -> None:
     """Writes a PNG, atomically."""
+    write_atomically(path, png(figure))
+
+
+def png(figure: Any) -> bytes:
+    """A figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()

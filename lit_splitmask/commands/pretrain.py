@@ -46,10 +46,22 @@ def pretrain(request: Request) -> int:
     with run_folder(cli, "pretrain") as folder:
         weights = _train(request, settings, cli, folder)
     if weights is not None:
-        next_command = ["lit-splitmask", "finetune", "--weights", str(weights), *_finetune_options(request)]
         written = ", ".join(_other_files(folder))
-        print(f"Wrote {weights.name}, {written} in {weights.parent}. Next:\n{copyable(next_command)}")
+        print(
+            f"Wrote {weights.name}, {written} in {weights.parent}. Next:\n{copyable(command_to_finetune(weights, request))}"
+        )
+        print(f"To read this run as a page:\n{copyable(['lit-splitmask', 'report', str(folder.path)])}")
     return 0
+
+
+def command_to_finetune(weights: Path, request: Request) -> list[str]:
+    """The command that comes after a pre-training.
+
+    Args:
+        weights: The backbone.
+        request: The pre-training.
+    """
+    return ["lit-splitmask", "finetune", "--weights", str(weights), *_finetune_options(request)]
 
 
 def _train(request: Request, settings: dict[str, Any], cli: RunCLI, folder: RunFolder) -> Path | None:
@@ -94,7 +106,7 @@ def _choice(request: Request) -> recipe_choice.Choice | None:
 def _finetune_options(request: Request) -> list[str]:
     """Options of ``finetune`` for the same images, with their annotations if there are any, and for the matching recipe."""
     images, task = request.data_options(), TASKS["classify"]
-    if request.root is not None and request.datamodule != "Shards":
+    if request.root is not None and request.datamodule != "Shards" and Path(request.root).expanduser().is_dir():
         annotated = root_for_finetuning(request.root)
         task = _task_of(annotated)
         if task.name != "classify":

@@ -22,8 +22,8 @@ INHERITED = "LIT_SPLITMASK_RUN_FOLDER"
 LOCK = ".lock"
 """File of a run's folder that its process holds locked."""
 
-STARTED = {"config.yaml", "metrics.csv", "hparams.yaml", "tensorboard", "checkpoints", "words.png", LOCK}
-"""What a run may have written before its first checkpoint."""
+STARTED = {"config.yaml", "metrics.csv", "hparams.yaml", "tensorboard", "checkpoints", "words.png", "report.html", LOCK}
+"""What a run, or a report of it, may have written before its first checkpoint."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class Objective(nn.Module):
         backbone: The network that is trained.
         held_out_loss: Name of the loss that is meaningful on held-out images, or None.
         picture_file: Name of the file for :meth:`draw`'s picture, or None if there is nothing to draw.
+        picture_legend: A text below the picture.
         num_crops: Number of crops that it needs of each image.
         least_batch: Smallest number of images in a batch, over all processes.
         least_per_process: Smallest number of images in one process's part of a batch.
@@ -67,6 +68,7 @@ class Objective(nn.Module):
 
     held_out_loss: str | None = None
     picture_file: str | None = None
+    picture_legend = ""
     num_crops = 1
     least_batch = 1
     least_per_process = 1

@@ -14,7 +14,7 @@ from lit_splitmask.masking import BlockMasking, Masking, hidden_from, take
 from lit_splitmask.models.heads import WordHead
 from lit_splitmask.models.vit import ViT
 from lit_splitmask.objectives.base import Objective, check_even_patches
-from lit_splitmask.objectives.pictures import Pictures, ToPixels, draw_words, show_visible
+from lit_splitmask.objectives.pictures import Pictures, ToPixels, draw_words, show_only
 from lit_splitmask.tokenizers.base import Tokenizer
 from lit_splitmask.tokenizers.random_projection import RandomProjection
 
@@ -44,6 +44,9 @@ class BEiT(Objective):
 
     held_out_loss = "inpaint"
     picture_file = "masked.png"
+    picture_legend = (
+        "Grey: hidden patches; in the predicted words, visible ones. A word is the mean of the patches that have it."
+    )
 
     def __init__(
         self,
@@ -78,17 +81,17 @@ class BEiT(Objective):
     def draw(
         self, batch: dict[str, Any], generator: torch.Generator, *, num_images: int, to_pixels: ToPixels
     ) -> Pictures:
-        """Draws images, visible patches, true words, and predicted words where patches are hidden."""
+        """Draws images, visible patches, true words, and predicted words, only where patches are hidden."""
         images, views = batch["images"][:num_images], batch["token_view"]
         keep = self.masking.visible(len(images), self.backbone.grid, generator).to(images.device)
         words = self.tokenizer(views[:num_images])
         hidden = hidden_from(keep, words.shape[1])
         encoded = self.backbone.masked_features(images, keep, self.mask_token)
         predicted = words.scatter(1, hidden, self.head.predict(take(encoded, hidden)))
-        pixels = to_pixels(images)
+        pixels, patch_size = to_pixels(images), self.backbone.config.patch_size
         return {
             "image": pixels,
-            "visible": show_visible(pixels, keep, self.backbone.config.patch_size),
+            "visible": show_only(pixels, keep, patch_size),
             "true words": draw_words(self.tokenizer, views, words),
-            "predicted words": draw_words(self.tokenizer, views, predicted),
+            "predicted words": show_only(draw_words(self.tokenizer, views, predicted), hidden, patch_size),
         }

@@ -15,7 +15,7 @@ from lit_splitmask.masking import Masking, UniformMasking, hidden_from, take
 from lit_splitmask.models.decoder import Decoder
 from lit_splitmask.models.vit import ViT
 from lit_splitmask.objectives.base import Objective, check_sizes
-from lit_splitmask.objectives.pictures import Pictures, ToPixels, fill, show_visible
+from lit_splitmask.objectives.pictures import Pictures, ToPixels, fill, show_only
 from lit_splitmask.views import patchify
 
 
@@ -46,6 +46,7 @@ class MAE(Objective):
 
     held_out_loss = "reconstruct"
     picture_file = "masked.png"
+    picture_legend = "Grey: hidden patches. The reconstruction has the true pixels where patches are visible."
 
     def __init__(
         self,
@@ -120,6 +121,6 @@ class MAE(Objective):
         pixels = to_pixels(images)
         return {
             "image": pixels,
-            "visible": show_visible(pixels, keep, patch_size),
+            "visible": show_only(pixels, keep, patch_size),
             "reconstruction": to_pixels(fill(images, predicted, hidden, patch_size)),
         }

@@ -21,7 +21,7 @@ ToPixels = Callable[[Tensor], Tensor]
 """Maps normalised images (B, C, H, W) to pixels in [0, 1]."""
 
 
-def show_visible(pixels: Tensor, keep: Tensor, patch_size: int) -> Tensor:
+def show_only(pixels: Tensor, keep: Tensor, patch_size: int) -> Tensor:
     """Greys out all patches of ``pixels`` (B, C, H, W) except ``keep`` (B, n)."""
     visible = take(patchify(pixels, patch_size), keep)
     return fill(torch.full_like(pixels, GREY), visible, keep, patch_size)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lit_splitmask.masking import Masking, UniformMasking, hidden_from, take
 from lit_splitmask.models.vit import ViT
 from lit_splitmask.objectives.base import Objective
-from lit_splitmask.objectives.pictures import Pictures, ToPixels, fill, show_visible
+from lit_splitmask.objectives.pictures import Pictures, ToPixels, fill, show_only
 from lit_splitmask.views import patchify
 
 
@@ -41,6 +41,7 @@ class SimMIM(Objective):
 
     held_out_loss = "reconstruct"
     picture_file = "masked.png"
+    picture_legend = "Grey: hidden patches. The reconstruction has the true pixels where patches are visible."
 
     def __init__(self, backbone: ViT, *, masking: Masking | None = None) -> None:
         super().__init__(backbone)
@@ -75,6 +76,6 @@ class SimMIM(Objective):
         pixels = to_pixels(images)
         return {
             "image": pixels,
-            "visible": show_visible(pixels, keep, patch_size),
+            "visible": show_only(pixels, keep, patch_size),
             "reconstruction": to_pixels(fill(images, predicted, hidden, patch_size)),
         }

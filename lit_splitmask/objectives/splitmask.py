@@ -16,7 +16,7 @@ from lit_splitmask.models.decoder import Decoder
 from lit_splitmask.models.heads import WordHead
 from lit_splitmask.models.vit import ViT
 from lit_splitmask.objectives.base import Objective, check_even_patches
-from lit_splitmask.objectives.pictures import Pictures, ToPixels, draw_words, show_visible
+from lit_splitmask.objectives.pictures import Pictures, ToPixels, draw_words, show_only
 from lit_splitmask.tokenizers.base import Tokenizer
 from lit_splitmask.tokenizers.random_projection import RandomProjection
 
@@ -56,6 +56,11 @@ class SplitMask(Objective):
         >>> list(SplitMask(vit)(batch, torch.Generator().manual_seed(0)))
         ['loss', 'inpaint', 'word_accuracy', 'match', 'match_accuracy']
     """
+
+    picture_legend = (
+        "Grey: patches that a half does not see; in its guess, those that it sees. A word is drawn as the mean of the patches "
+        "that have it."
+    )
 
     def __init__(
         self,
@@ -161,7 +166,7 @@ class SplitMask(Objective):
     def draw(
         self, batch: dict[str, Any], generator: torch.Generator, *, num_images: int, to_pixels: ToPixels
     ) -> Pictures | None:
-        """Draws images, what each branch sees, true words, and each branch's guesses where it does not see the patch.
+        """Draws images, what each branch sees, true words, and each branch's guesses, only where it does not see the patch.
 
         Without ``inpaint`` there is nothing to draw.
         """
@@ -174,12 +179,13 @@ class SplitMask(Objective):
         pixels = to_pixels(images)
         columns = {"image": pixels}
         for name, keep, _ in branches:
-            columns[f"{name} sees"] = show_visible(pixels, keep, self.backbone.config.patch_size)
+            columns[f"{name} sees"] = show_only(pixels, keep, self.backbone.config.patch_size)
         columns["true words"] = draw_words(self.tokenizer, views, words)
         for name, keep, decoded in branches:
             hidden = hidden_from(keep, words.shape[1])
             guess = words.scatter(1, hidden, self.head.predict(take(decoded, hidden)))
-            columns[f"{name}'s guess"] = draw_words(self.tokenizer, views, guess)
+            drawn = draw_words(self.tokenizer, views, guess)
+            columns[f"{name}'s guess"] = show_only(drawn, hidden, self.backbone.config.patch_size)
         return columns
 
 

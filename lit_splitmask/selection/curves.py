@@ -12,13 +12,21 @@ from lit_splitmask.selection.rule import Decision, Reading
 
 def signals_table(history: Sequence[Reading], decision: Decision, title: str) -> Table:
     """The signals with their standard errors at the first reading, the best one and the last."""
+    header, *rows = signal_cells(history, decision)
+    table = Table(*header, title=title)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def signal_cells(history: Sequence[Reading], decision: Decision) -> list[list[str]]:
+    """The cells of :func:`signals_table`: a header, and a row per signal."""
     best = next((reading for reading in history if reading.step == decision.best_step), history[-1])
     readings = {"first": history[0], "best": best, "last": history[-1]}
-    table = Table("signal", *(f"{name}: step {reading.step:,}" for name, reading in readings.items()), title=title)
+    rows = [["signal", *(f"{name}: step {reading.step:,}" for name, reading in readings.items())]]
     for signal in _measured_signals(history):
-        cells = [_cell(reading, signal) for reading in readings.values()]
-        table.add_row(_heading(signal, decision), *cells)
-    return table
+        rows.append([_heading(signal, decision), *(_cell(reading, signal) for reading in readings.values())])
+    return rows
 
 
 def _cell(reading: Reading, signal: str) -> str:
@@ -51,9 +59,14 @@ def draw_signals(path: Path, history: Sequence[Reading], decision: Decision) -> 
         steps = [reading.step for reading in history]
         values = [reading.values.get(signal, math.nan) for reading in history]
         errors = [reading.errors.get(signal, math.nan) for reading in history]
-        axes.errorbar(steps, values, yerr=[0.0 if math.isnan(e) else e for e in errors], marker=".", capsize=2)
+        known = [0.0 if math.isnan(error) else error for error in errors]
+        label = "± one standard error" if any(known) else None
+        axes.errorbar(steps, values, yerr=known, marker=".", capsize=2, label=label)
         if decision.best_step is not None:
-            axes.axvline(decision.best_step, color="tab:green", linestyle="--")
+            kept = f"kept: step {decision.best_step:,}"
+            axes.axvline(decision.best_step, color="tab:green", linestyle="--", label=kept)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(fontsize=7)
         axes.set_title(_heading(signal, decision))
         axes.set_xlabel("step")
     temporary = path.with_suffix(".tmp.png")

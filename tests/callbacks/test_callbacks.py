@@ -29,11 +29,19 @@ from lit_splitmask.callbacks import (
     PredictionWriter,
     RunProgress,
     TrainingClock,
+    pretraining_pictures,
     progress,
 )
-from lit_splitmask.callbacks.drawing import TITLE_HEIGHT, tile
+from lit_splitmask.callbacks.drawing import LINE_HEIGHT, TITLE_HEIGHT, tile
 from lit_splitmask.callbacks.estimate import too_long_message
-from lit_splitmask.callbacks.pretraining_pictures import MIN_CELL, draw_columns, lay_out
+from lit_splitmask.callbacks.pretraining_pictures import (
+    MIN_CELL,
+    WORD_SIDE,
+    contact_sheet,
+    draw_columns,
+    lay_out,
+    rows_to_draw,
+)
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.errors import UserError
 from lit_splitmask.models import ViTConfig
@@ -222,9 +230,42 @@ def test_pictures_have_one_row_per_image_and_one_column_per_view(root: Path) -> 
     module = pretrain_module()
     tiny_trainer(root.parent, callbacks=[picture]).fit(module, datamodule=image_data(root, steps=1))
     with Image.open(root.parent / "pictures" / "halves.png") as image:
-        assert image.size == (6 * CELL, 2 * CELL + TITLE_HEIGHT)
+        assert image.width == 6 * CELL
+        assert image.height in (2 * CELL + TITLE_HEIGHT + lines * LINE_HEIGHT for lines in (1, 2))  # its legend
     with Image.open(root.parent / "pictures" / "words.png") as image:
-        assert image.size == (4 * (4 * 3 + 1), 4 * (4 * 3 + 1))  # 16 words of 4 px, enlarged threefold
+        assert image.width == 10 * (WORD_SIDE + 6)  # up to ten words in a row
+
+
+@pytest.mark.parametrize(
+    ("labels", "count", "rows"),
+    [
+        ([0, 0, 0, 0, 1, 1, 2], 3, [0, 4, 6]),
+        ([0, 0, 0, 0, 1, 1, 2], 6, [0, 4, 6, 2, 5]),  # the only image of the third class, once
+        ([-1] * 8, 4, [0, 2, 4, 6]),
+        ([0, 1, 2, 3, 4, 5], 2, [0, 3]),
+    ],
+)
+def test_rows_come_from_all_classes_and_from_apart_within_a_class(
+    labels: list[int], count: int, rows: list[int]
+) -> None:
+    assert rows_to_draw(labels, count) == rows
+
+
+def test_pictures_draw_from_the_whole_held_out_split(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretraining_pictures, "MIN_IMAGES", 2)
+    data = [{"image": torch.zeros(3, 8, 8, dtype=torch.uint8), "label": label} for label in (0, 0, 0, 1, 1, 1)]
+    _, labels = pretraining_pictures._some_images(
+        SimpleNamespace(val_dataloaders=DataLoader(data)), torch.device("cpu")
+    )
+    assert labels == [0, 1]
+
+
+def test_only_words_that_occur_are_drawn(tmp_path: Path) -> None:
+    tokenizer = RandomProjection(2, vocabulary=64, pixels="centred")
+    contact_sheet(tokenizer, torch.rand(1, 3, 4, 2), tmp_path / "words.png")  # two patches
+    with Image.open(tmp_path / "words.png") as image:
+        assert image.height < 2 * (WORD_SIDE + LINE_HEIGHT) + 10 * LINE_HEIGHT
+        assert image.width == 10 * (WORD_SIDE + 6)
 
 
 FEW_WORDS = partial(RandomProjection, vocabulary=16, pixels="centred")
@@ -249,7 +290,8 @@ def test_every_masked_method_has_its_picture(root: Path, objective: Any, columns
     assert {path.name for path in folder.iterdir()} == files
     if files:
         with Image.open(folder / "masked.png") as image:
-            assert image.size == (columns * CELL, 2 * CELL + TITLE_HEIGHT)
+            assert image.width == columns * CELL
+            assert image.height >= 2 * CELL + TITLE_HEIGHT + LINE_HEIGHT
 
 
 def test_drawing_changes_no_weights(root: Path) -> None:

@@ -96,6 +96,15 @@ def enlarged(tokenizer: Any, words: Tensor) -> Tensor:
     return words_as_patches(tokenizer, batch_of(6)["token_view"], words).repeat_interleave(2, 2).repeat_interleave(2, 3)
 
 
+def only(images: Tensor, shown: Tensor) -> Tensor:
+    """Images with grey in place of the patches that are not shown."""
+    images = images.clone()
+    for b in range(len(images)):
+        for i in set(range(16)).difference(shown[b].tolist()):
+            patch_of(images, b, i).fill_(0.5)
+    return images
+
+
 def test_beits_predicted_words_stand_where_patches_are_hidden() -> None:
     model = beit().eval()
     columns, batch = drawn(model), batch_of(6)
@@ -107,7 +116,7 @@ def test_beits_predicted_words_stand_where_patches_are_hidden() -> None:
     for b, hidden in enumerate(hidden_from(keep, 16).tolist()):
         for i in hidden:
             words[b, i] = model.head(encoded[b, i]).argmax()
-    assert torch.equal(columns["predicted words"], enlarged(model.tokenizer, words))
+    assert torch.equal(columns["predicted words"], only(enlarged(model.tokenizer, words), hidden_from(keep, 16)))
 
 
 def test_splitmask_draws_what_each_branch_sees_and_guesses() -> None:
@@ -122,7 +131,7 @@ def test_splitmask_draws_what_each_branch_sees_and_guesses() -> None:
                 assert torch.equal(patch_of(columns[f"{name} sees"], b, i), expected)
             for i in hidden:
                 words[b, i] = model.head(decoded[b, i]).argmax()
-        assert torch.equal(columns[f"{name}'s guess"], enlarged(model.tokenizer, words))
+        assert torch.equal(columns[f"{name}'s guess"], only(enlarged(model.tokenizer, words), hidden_from(keep, 16)))
 
 
 def test_splitmask_without_split_draws_its_one_branch() -> None:

@@ -1,7 +1,6 @@
 """Reports a comparison: tables on the terminal, JSON, Markdown and plots."""
 
 import shlex
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,17 +10,11 @@ from rich.table import Table
 
 from lit_splitmask import comparison
 from lit_splitmask.commands.compare.options import Options
+from lit_splitmask.commands.compare.pictures import Groups, draw, draw_curves
 from lit_splitmask.commands.compare.recommendation import unequal_times
-from lit_splitmask.commands.plots import metric, panels, save_figure
-from lit_splitmask.comparison import Arm, corrected, difference_of, mean_and_sd, share_verdict
+from lit_splitmask.comparison import Arm, corrected, difference_of, share_verdict
 from lit_splitmask.files import write_atomically, write_json
 from lit_splitmask.shell import copyable
-
-LABEL_WIDTH = 13
-"""Characters per line of an arm's label in a plot."""
-
-Groups = Mapping[float, Sequence[Arm]]
-"""The arms by share of the labels."""
 
 
 def write_report(
@@ -69,7 +62,8 @@ def write_report(
     write_atomically(out / "comparison.md", text.encode())
     draw(groups, title, out / "comparison.png", confidence)
     draw_curves(groups, out, out / "curves.png")
-    print(f"Wrote comparison.json, comparison.md, comparison.png and curves.png in {out}.")
+    print(f"Wrote comparison.json, comparison.md, comparison.png and curves.png in {out}. To read it as a page:")
+    print(copyable(["lit-splitmask", "report", str(out)]))
 
 
 def _notes(groups: Groups, options: Options, recipe: str) -> list[str]:
@@ -113,54 +107,3 @@ def _as_json(
         "confidence": confidence,
         "difference": asdict(difference_of(by_name["scratch"], by_name["pretrained"], confidence)),
     }
-
-
-def draw(groups: Groups, title: str, path: Path, confidence: float) -> None:
-    """Writes a PNG: one panel per share of the labels, one dot per seed and arm, one line per seed, a bar for the mean."""
-    figure, axes = panels(len(groups))
-    for axis, (share, arms) in zip(axes, groups.items(), strict=True):
-        for seed in arms[0].accuracy:
-            axis.plot([100 * arm.accuracy[seed] for arm in arms], "o-", color="0.75", markersize=4, linewidth=0.8)
-        for number, arm in enumerate(arms):
-            mean, _ = mean_and_sd([100 * a for a in arm.accuracy.values()])
-            axis.plot([number - 0.2, number + 0.2], [mean, mean], color="C0", linewidth=3)
-            axis.annotate(f"{mean:.1f}", (number, mean), textcoords="offset points", xytext=(0, 7), ha="center")
-        axis.set_xticks(range(len(arms)), [textwrap.fill(arm.label, LABEL_WIDTH) for arm in arms], fontsize=8)
-        axis.margins(x=0.15, y=0.15)
-        axis.set_ylabel("test accuracy, %")
-        axis.set_title(
-            f"{share:.0%} of the labels\nagainst scratch: {share_verdict(arms, confidence).split(':')[0].lower()}",
-            fontsize=10,
-        )
-    most = max(len(arms) for arms in groups.values())
-    figure.set_figwidth(max(figure.get_figwidth(), len(groups) * (1 + 0.95 * most)))  # labels stay apart
-    figure.suptitle(title)
-    save_figure(figure, path)
-
-
-def draw_curves(groups: Groups, out: Path, path: Path) -> None:
-    """Writes a PNG: pre-training losses over steps, and one panel per share of the labels with val accuracy over steps.
-
-    Args:
-        groups: The arms by share of the labels.
-        out: The comparison's folder, with the ``metrics.csv`` of its trainings. All settings that were tried are drawn.
-        path: The picture.
-    """
-    figure, axes = panels(1 + len(groups))
-    for run in sorted(out.glob("pretrain-seed*/metrics.csv")):
-        for key, style in (("train/inpaint", "C0-"), ("val/inpaint", "C1-")):
-            axes[0].plot(*metric(run, key), style, linewidth=0.8, label=key)
-    axes[0].set_ylabel("inpainting loss")
-    axes[0].set_title("own pre-training", fontsize=10)
-    for axis, (share, arms) in zip(axes[1:], groups.items(), strict=True):
-        for colour, arm in enumerate(arms):
-            for run in sorted(out.glob(f"labels{share:g}/{arm.name}-*/metrics.csv")):
-                axis.plot(*metric(run, "val/accuracy"), f"C{colour}-", linewidth=0.8, label=arm.label)
-        axis.set_ylabel("val accuracy")
-        axis.set_title(f"fine-tuning, {share:.0%} of the labels", fontsize=10)
-    for axis in axes:
-        handles, labels = axis.get_legend_handles_labels()
-        distinct = dict(zip(labels, handles, strict=True))
-        axis.legend(distinct.values(), distinct.keys(), fontsize=8)
-        axis.set_xlabel("step")
-    save_figure(figure, path)

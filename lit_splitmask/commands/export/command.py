@@ -12,7 +12,8 @@ from lit_splitmask.commands.export.trained import read_trained
 from lit_splitmask.commands.parser import OptionParser
 from lit_splitmask.commands.request import Request
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import whole_folder, write_atomically
+from lit_splitmask.files import is_file, whole_folder, write_atomically
+from lit_splitmask.shell import copyable
 
 TOLERANCE = 1e-4
 """Largest difference between the outputs of the original and of what was written, as a share of the largest output or of 1."""
@@ -59,6 +60,9 @@ def export(request: Request) -> int:
         f"Wrote {out}/: a {trained.kind}, whose outputs differ from the original's by at most {largest:.2g}. Its README.md has "
         f"the code that reads an image{_NEXT[options.format].format(out=out, quoted=shlex.quote(str(out)))}"
     )
+    run = Path(options.weights).parent
+    if is_file(run / "config.yaml"):
+        print(f"To read the run of these weights as a page:\n{copyable(['lit-splitmask', 'report', str(run)])}")
     return 0
 
 

@@ -1,0 +1,1 @@
+"""The command ``report``: a run or a comparison as one HTML page."""

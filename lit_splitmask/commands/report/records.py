@@ -1,0 +1,69 @@
+"""Reads the records of a folder, and puts numbers into words."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import binomtest
+
+from lit_splitmask.comparison import CONFIDENCE
+from lit_splitmask.files import read_text
+
+CAPTIONS = {
+    "comparison.png": "Test accuracy of each way, and its gain over training from scratch.",
+    "curves.png": "The curves of all trainings.",
+    "halves.png": "What each half sees, the true words, and its guesses.",
+    "masked.png": "What the network sees, and what it predicts of the rest.",
+    "words.png": "The most used visual words, with their shares.",
+    "predictions.png": "Predictions on images that were held out.",
+    "probe.png": "A linear probe of the output of each block.",
+    "selection.png": "The signals by which the checkpoint was chosen.",
+}
+"""Captions of pictures by file."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a record.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is not a JSON object.
+    """
+    found = json.loads(read_text(path))
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} holds no record")
+    return found
+
+
+def pictures_in(folder: Path) -> list[tuple[Path, str]]:
+    """The pictures of a run, with captions, those of the selection last."""
+    paths = [*sorted(folder.glob("*.png")), folder / "checkpoints" / "selection.png"]
+    return [(path, CAPTIONS.get(path.name, path.name)) for path in paths]
+
+
+def percent(value: float) -> str:
+    """A share in percent."""
+    return f"{100 * value:.1f} %"
+
+
+def of_images(hits: int, number: int) -> list[str]:
+    """A share of images in percent, its interval, and the number of images; the interval is Wilson's."""
+    if not number:
+        return ["—", "—", "0"]
+    low, high = binomtest(hits, number).proportion_ci(CONFIDENCE, method="wilson")
+    return [percent(hits / number), f"{100 * low:.1f} to {100 * high:.1f} %", f"{number:,}"]
+
+
+def number(value: Any, error: Any = None) -> str:
+    """A number with its standard error, if both are known."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return "—"
+    known = isinstance(error, int | float) and math.isfinite(error)
+    return f"{value:.4g} ± {error:.2g}" if known else f"{value:.4g}"
+
+
+def in_words(names: Sequence[str]) -> str:
+    """Names in a sentence."""
+    return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1] if names else ""
