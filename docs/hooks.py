@@ -10,7 +10,9 @@ from typing import Any
 
 import griffe
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,6 +69,14 @@ def _members(package: str) -> str:
     about = module.docstring.value if module.docstring else ""
     names = sorted(map(str, module.exports or ()), key=str.lower)
     return "\n\n".join([about, *(f"::: lit_splitmask.{package}.{name}" for name in names)])
+
+
+def on_post_page(output: str, page: Page, **kwargs: Any) -> str:
+    """Fails on a page that would ask another server for a script, a style, a font or a picture when it is read."""
+    asked = re.search(r"""<(?:script|link|img|iframe|source)\b[^>]*\s(?:src|href)=["']?(?:https?:)?//[^>]*>""", output)
+    if asked:
+        raise PluginError(f"{page.file.src_uri} asks another server: {asked.group()}")
+    return output
 
 
 def on_page_markdown(markdown: str, **kwargs: Any) -> str:

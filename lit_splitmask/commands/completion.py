@@ -1,7 +1,7 @@
-"""``lit-splitmask completion``: commands and options, completed by a shell. Light: what can be completed is read off the help texts.
+"""``lit-splitmask completion``: commands and options, completed by a shell. What can be completed is read off the help texts.
 
-jsonargparse's own completion would need the parsers of all settings, hence torch and Lightning, each time that a key is pressed
-(argcomplete), or knows nothing of the commands (shtab).
+jsonargparse's own completion would build the parsers of all settings, hence import torch and Lightning, each time that a key is
+pressed (argcomplete), and knows nothing of the commands that have parsers of their own (shtab).
 """
 
 import argparse

@@ -44,7 +44,10 @@ def test_every_command_is_completed(script: str, tmp_path: Path) -> None:
     ("line", "offered"),
     [
         ("plan --data.r", {"--data.root"}),
-        ("pretrain --data.b", {"--data.batch_size", "--data.budget.passes", "--data.budget.images", "--data.budget.steps"}),
+        (
+            "pretrain --data.b",
+            {"--data.batch_size", "--data.budget.passes", "--data.budget.images", "--data.budget.steps"},
+        ),
         ("pretrain --recipe simmim", {"simmim", "simmim_cpu"}),
         ("finetune --task ", {"classify", "segment", "detect"}),
         ("export --format ", {"timm", "onnx", "torch-export"}),

@@ -67,7 +67,7 @@ def planted(count: int, most_bits: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("seed", range(4))
 def test_the_hash_is_the_sign_of_the_lowest_frequencies(seed: int) -> None:
     grey = np.random.default_rng(seed).integers(0, 256, (32, 32), dtype=np.uint8)
-    cosines = np.cos(np.pi / 32 * np.outer(np.arange(8), np.arange(32) + 0.5))  # the DCT-II, but for its positive factors
+    cosines = np.cos(np.pi / 32 * np.outer(np.arange(8), np.arange(32) + 0.5))  # DCT-II, but for positive factors
     cosines[0] /= np.sqrt(2)
     frequencies = (cosines @ grey @ cosines.T).flatten()
     middle = sorted(frequencies[1:])[31]
