@@ -29,7 +29,7 @@ types: install
 # From docs/, README.md, CONTRIBUTING.md and the docstrings; a broken link or a wrong docstring fails. Asks no server for anything.
 site: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo "The site is in build/site: open build/site/index.html"
+	@echo "The site is in build/site: open build/site/index.html, or, for the search too, run python3 -m http.server -d build/site"
 
 # Wheel and source distribution, checked as PyPI would.
 dist: install
