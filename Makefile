@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint types install gpu-check
+.PHONY: demo test check lint types site dist install gpu-check
 
 install: $(VENV)/.installed
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,dense,stream]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,dense,stream,site,notebook]'
 	touch $@
 
 demo: install
@@ -26,7 +26,18 @@ lint: install
 types: install
 	$(BIN)/mypy
 
-check: lint types test
+# From docs/, README.md, CONTRIBUTING.md and the docstrings; a broken link or a wrong docstring fails. Asks no server for anything.
+site: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The site is in build/site: open build/site/index.html, or, for the search too, run python3 -m http.server -d build/site"
+
+# Wheel and source distribution, checked as PyPI would.
+dist: install
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist . > /dev/null
+	$(BIN)/twine check --strict dist/*
+
+check: lint types test site dist
 
 # The tests and benchmarks that need a GPU, in less than ten minutes.
 gpu-check: install

@@ -37,6 +37,7 @@ COMMANDS = {
     "reproduce": "reproduce.command:reproduce",
     "recipes": "recipes:list_recipes",
     "convert-dalle": "convert_dalle:convert_dalle",
+    "completion": "completion:completion",
     "fit": "lightning_commands:lightning",
     "validate": "lightning_commands:lightning",
     "test": "lightning_commands:lightning",

@@ -62,6 +62,7 @@ def paired_difference(
     mean, sd = mean_and_sd(differences)
     if len(seeds) < 2:
         return Difference(mean, -math.inf, math.inf, len(seeds))
+    # not scipy's ttest_1samp(…).confidence_interval, which warns of lost precision where all seeds differ by the same
     half = float(student_t.ppf((1 + confidence) / 2, len(seeds) - 1)) * sd / math.sqrt(len(seeds))
     return Difference(mean, mean - half, mean + half, len(seeds))
 
@@ -72,7 +73,8 @@ def crossed_half_width(differences: NDArray[np.floating], confidence: float = CO
     Seeds and images are crossed and both random, so the variance of the mean is that of a two-way analysis of variance: the mean
     square of the seeds, plus what the mean square of the images has in excess of the residual's. Both are weighted with
     Student's t of their own degrees of freedom (Cochran and Cox): an estimate from three seeds deserves little trust, and one
-    from hundreds of images much. ``benchmarks/comparison_interval.py`` checks how often the interval holds the truth.
+    from hundreds of images much. SciPy has no such interval. ``benchmarks/comparison_interval.py`` checks how often it holds the
+    truth.
 
     Args:
         differences: (…, seeds, images), the second arm's correctness (0 or 1) minus the first's; at least two of each.

@@ -20,6 +20,7 @@ Pre-train a Vision Transformer on your own images, fine-tune it, and find out wh
   recipes    list the built-in recipes                                       lit-splitmask recipes
   convert-dalle
              convert OpenAI's d-VAE encoder to safetensors                   lit-splitmask convert-dalle --weights encoder.pkl
+  completion complete commands and options in your shell                     lit-splitmask completion bash
 
   fit | validate | test | predict
              LightningCLI with any module and datamodule                     lit-splitmask fit --model Pretrain --data ImageFolder
@@ -224,7 +225,28 @@ Converts OpenAI's pickled encoder of DALL-E's d-VAE, the tokenizer of BEiT, to s
   --weights FILE|URL           encoder.pkl, or its state dict (default: https://cdn.openai.com/dall-e/encoder.pkl)
   --out FILE.safetensors       the converted encoder (default: dalle_encoder.safetensors)
 """,
+    "completion": """\
+usage: lit-splitmask completion bash|zsh|fish|tcsh|powershell
+
+Prints the script that makes the shell complete commands, options, files and the names of recipes. Needs shtab (pip install
+'lit-splitmask[completion]'). For bash, where the package bash-completion is installed:
+
+  lit-splitmask completion bash > ~/.local/share/bash-completion/completions/lit-splitmask
+""",
 }
+
+LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
+"""Commands whose help their parser writes."""
+
+
+def documented() -> tuple[str, ...]:
+    """The commands that have a help here."""
+    return tuple(_HELP)
+
+
+def run_options() -> str:
+    """The help on the options that all runs have."""
+    return _RUN_OPTIONS
 
 
 def help_of(command: str) -> str | None:

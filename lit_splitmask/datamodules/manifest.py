@@ -42,11 +42,9 @@ class Manifest(OwnData):
         manifest: The CSV file, with a header.
         root: The folder that relative paths start from; None for the folder of the CSV file.
         image_size: Side of the crops, in pixels.
-        splits: How missing splits are cut; ``labels=none`` ignores the label column, and ``labels=several`` gives an image
-            any number of labels: those that a cell separates, or the columns of 0 and 1 that have a 1.
-        pool: Folders of more images to pre-train on, without labels. Images with the same pixels as one of val or test are
-            left out.
-        **settings: Settings of :class:`FileData`, :class:`CropData` and :class:`ImageData`.
+        **settings: Settings of :class:`OwnData`, :class:`FileData`, :class:`CropData` and :class:`ImageData`. Of ``splits``,
+            ``labels=none`` ignores the label column, and ``labels=several`` gives an image any number of labels: those that a
+            cell separates, or the columns of 0 and 1 that have a 1.
 
     Raises:
         UserError: A setting of :class:`CropData` or :class:`ImageData` is out of range.

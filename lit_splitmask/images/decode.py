@@ -278,7 +278,10 @@ def _upright_values(image: Image.Image, turn: int) -> np.ndarray:
 
 
 def _turned_back(upright: np.ndarray, turn: int) -> np.ndarray:
-    """A view of upright pixels in the order in which a file of an orientation stores them."""
+    """A view of upright pixels in the order in which a file of an orientation stores them.
+
+    Each strip goes to its place in the result at once: Pillow's ``ImageOps.exif_transpose`` would copy the whole image.
+    """
     mirrored = upright[:: -1 if turn in (3, 4, 7, 8) else 1, :: -1 if turn in (2, 3, 6, 7) else 1]
     return mirrored.swapaxes(0, 1) if turn in _SIDEWAYS else mirrored
 

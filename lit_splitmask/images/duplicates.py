@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+from scipy.fft import dctn
 
 from lit_splitmask.images.split import components
 
@@ -59,24 +60,15 @@ def fingerprint(image: np.ndarray) -> Fingerprint:
 def dct_hash(grey: np.ndarray) -> int:
     """Hashes an image: one bit for each of the 8 x 8 lowest frequencies of its cosine transform, 1 above their median.
 
-    The median leaves out the constant term, whose bit is 0.
+    The median leaves out the constant term, whose bit is 0; imagehash's ``phash`` counts it, and needs a further package.
 
     Args:
         grey: (n, n) of any type, n at least 8.
     """
-    basis = _cosines(len(grey))
-    frequencies = (basis @ grey.astype(np.float64) @ basis.T).flatten()
+    frequencies = dctn(grey.astype(np.float64), norm="ortho")[:HASH_SIDE, :HASH_SIDE].flatten()
     bits = frequencies > np.median(frequencies[1:])
     bits[0] = False
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
-
-
-def _cosines(length: int) -> np.ndarray:
-    """The lowest 8 basis vectors of the orthonormal DCT-II: (8, length)."""
-    angles = np.pi / length * np.outer(np.arange(HASH_SIDE), np.arange(length) + 0.5)
-    basis = np.cos(angles) * np.sqrt(2 / length)
-    basis[0] /= np.sqrt(2)
-    return basis
 
 
 def near_pairs(hashes: np.ndarray, thumbnails: np.ndarray) -> Pairs:
