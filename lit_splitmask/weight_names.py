@@ -1,6 +1,7 @@
 """timm's names of weights that are no plain file: ``local-dir:DIR`` and ``hf-hub:REPOSITORY``."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ def _in_repository(repository: str, file: str) -> Path | None:
         UserError: It cannot be had.
     """
     name, _, revision = repository.partition("@")
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells each attempt twice
     try:
         return Path(hf_hub_download(name, file, revision=revision or None))
     except LocalEntryNotFoundError:

@@ -41,7 +41,11 @@ def test_names_of_hubs_and_addresses_are_taken_for_files_that_are_missing(
     command: str, option: str, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in HUB:
+        if name.startswith("hf-hub:") and option == "--weights":
+            continue  # asks for a download
         images = [] if option.startswith(("--data", "--config")) else ["--data.root", "shapes"]
+        if option == "--data.manifest":
+            images = ["--data", "Manifest"]
         try:
             code = main([command, *images, option, name])
         except SystemExit as error:
@@ -50,6 +54,23 @@ def test_names_of_hubs_and_addresses_are_taken_for_files_that_are_missing(
         assert code in (1, 2), said
         assert name.split("/")[-1] in said
         assert "Traceback" not in said
+    assert not (work / "runs").exists()
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune", "compare", "probe"])
+def test_weights_of_a_hub_that_cannot_be_reached_are_a_paragraph(
+    command: str,
+    work: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    no_network: list[str],
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between attempts
+    assert main([command, "--data.root", "shapes", "--weights", HUB[0]]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {HUB[0]} cannot be loaded (it is not in the cache, and cannot be reached)")
+    assert set(no_network) == {"look up huggingface.co"}
+    no_network.clear()
     assert not (work / "runs").exists()
 
 

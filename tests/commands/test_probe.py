@@ -12,6 +12,7 @@ import torch
 from lit_splitmask import streamed_probing
 from lit_splitmask.checkpoints import config_of, load_weights
 from lit_splitmask.cli import main
+from lit_splitmask.commands import embed
 from lit_splitmask.models import ViT, ViTConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
@@ -167,15 +168,19 @@ def test_features_of_all_images_are_written_in_order(work: Path) -> None:
 @pytest.mark.parametrize("most", ["1", "7", "100"])
 def test_the_map_shows_evenly_spaced_images(work: Path, monkeypatch: pytest.MonkeyPatch, most: str) -> None:
     drawn: list[Any] = []
-    monkeypatch.setattr("lit_splitmask.commands.embed.draw_map", lambda *given: drawn.append(given))
+    placed: list[Any] = []
+    place = embed.on_a_map
+    monkeypatch.setattr(embed, "on_a_map", lambda features: (placed.append(features), place(features))[1])
+    monkeypatch.setattr(embed, "draw_map", lambda *given: drawn.append(given))
     assert main([*EMBED, "--out", "o/all.npz", "--most_on_map", most]) == 0
     found = np.load("o/all.npz")
     step = -(-24 // int(most))
     if most == "1":
         assert not drawn
         return
-    features, labels, _, _ = drawn[0]
-    np.testing.assert_array_equal(features, found["features"][::step])
+    points, labels, _, _ = drawn[0]
+    np.testing.assert_array_equal(placed[0], found["features"][::step])
+    assert points.shape == (len(labels), 2)
     np.testing.assert_array_equal(labels, found["label"][::step])
 
 
