@@ -10,7 +10,7 @@ from lit_splitmask import callbacks
 from lit_splitmask.callbacks.early_stopping import better
 from lit_splitmask.callbacks.whole_checkpoints import read_checkpoint
 from lit_splitmask.checkpoints import load_weights
-from lit_splitmask.commands import recipe_choice
+from lit_splitmask.commands import recipe_choice, recipes
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import RunCLI, last_checkpoint, quiet
 from lit_splitmask.commands.run_folder import RunFolder
@@ -53,7 +53,7 @@ def finetune(request: Request) -> int:
     settings = starting_settings(request, choice)
     if request.weights is not None:
         info = load_weights(request.weights).info
-        if choice is not None:
+        if choice is not None or _shape_is_built_in(request):
             settings.get("model", {}).pop("backbone", None)  # the shape is that of the weights
         if "timm" in info:
             recipe_choice.fit_to_weights(
@@ -93,6 +93,12 @@ def _best_checkpoint(task: Task, cli: RunCLI, folder: RunFolder) -> ModelCheckpo
     return ModelCheckpoint(
         str(folder.checkpoints), filename="best", monitor=monitor, mode=better(monitor), enable_version_counter=False
     )
+
+
+def _shape_is_built_in(request: Request) -> bool:
+    """Whether a named recipe of this project gives the shape of the network, and the user nothing of it."""
+    own = any(option.name.startswith("--model.backbone") for option in request.given)
+    return request.recipe in recipes.available() and not request.configs and not own
 
 
 def _report(

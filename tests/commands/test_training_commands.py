@@ -12,7 +12,7 @@ import yaml
 from tiny_runs import FINETUNE, recipe, same_tensors
 
 from lit_splitmask.callbacks import EstimateTime
-from lit_splitmask.checkpoints import load_weights, read_safetensors
+from lit_splitmask.checkpoints import config_of, load_weights, read_safetensors
 from lit_splitmask.cli import main
 from lit_splitmask.commands import ahead
 from lit_splitmask.commands.request import Request
@@ -242,6 +242,23 @@ def test_fine_tuning_from_a_backbone_and_predicting(
     tested = [row for row in rows if row["path"] in splits["test"]]
     named = [row["path"].split("/")[0] == row["predicted"] for row in tested]
     assert sum(named) / len(named) == pytest.approx(report["scores"]["test/accuracy"])
+
+
+def test_the_command_after_a_pretraining_runs_whatever_the_shape_of_the_network(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape = ["--model.backbone.embed_dim", "32", "--model.backbone.depth", "2", "--model.backbone.num_heads", "2"]
+    short = ["--data.budget.steps", "2", "--data.batch_size", "4", "--data.num_workers", "0"]
+    words = ["--model.objective.tokenizer.vocabulary", "8"]
+    images = ["--data.root", "shapes", "--recipe", "splitmask_cpu", "--name", "p"]
+    assert main(["pretrain", *images, *shape, *words, *short]) == 0
+    said = capsys.readouterr().out
+    (command,) = [line.split() for line in said.splitlines() if line.strip().startswith("lit-splitmask finetune")]
+    assert command[-2:] == ["--recipe", "finetune_cpu"]
+    assert main([*command[1:], "--name", "f", *short]) == 0
+    assert config_of(load_weights("runs/f/classifier.safetensors")).depth == 2
+    assert main([*command[1:], "--name", "g", *short, "--model.backbone.depth", "4"]) == 1  # a shape that is asked for
+    assert "does not fit this backbone" in capsys.readouterr().err
 
 
 def test_testing_a_classifier_again_gives_the_same_result(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
