@@ -52,7 +52,7 @@ class Frozen(Generic[Options]):
         fitting = [] if config.in_chans == 3 else [f"--data.channels={config.in_chans}"]
         window = None if weights is None else weights.info.get("pixel_window")
         fitting += [] if window is None else [f"--data.window={show(window)}"]
-        parser = Parser(prog=f"lit-splitmask {command}", parser_mode=CONFIG_MODE)
+        parser = Parser(prog=f"lit-splitmask {command}", parser_mode=CONFIG_MODE, allow_abbrev=False)
         parser.add_argument("--weights", type=str | None, default=None)
         parser.add_argument("--seed", type=int, default=0)
         parser.add_class_arguments(options, as_group=False)

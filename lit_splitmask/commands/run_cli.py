@@ -78,7 +78,7 @@ def best_precision() -> str:
 
 def new_parser(settings: dict[str, Any]) -> Parser:
     """LightningCLI's parser with this project's errors."""
-    parser = Parser(parser_mode=CONFIG_MODE, **settings)
+    parser = Parser(parser_mode=CONFIG_MODE, allow_abbrev=False, **settings)
     parser.add_argument("--help_all", action="help", help="list all options")
     parser.add_argument(
         "-c", "--config", action=ActionConfigFile, help="YAML file of settings; may be given several times"

@@ -25,7 +25,7 @@ def shard(request: Request) -> int:
         UserError: The images cannot be used, the folder is not empty, or litdata is not installed.
     """
     quiet()
-    parser = Parser(prog="lit-splitmask shard", parser_mode=CONFIG_MODE)
+    parser = Parser(prog="lit-splitmask shard", parser_mode=CONFIG_MODE, allow_abbrev=False)
     parser.add_argument("--out", type=str | None, default=None)
     parser.add_argument("--shard_mb", type=float, default=64.0)
     parser.add_argument("--seed", type=int, default=0)

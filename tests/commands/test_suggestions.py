@@ -8,6 +8,7 @@ from lit_splitmask.cli import main
 
 CASES = {
     "--data.bach_size 4": "did you mean batch_size?",
+    "--trainer.max_step 3": "did you mean --trainer.max_steps?",
     "--model.optim.lrr 1": "did you mean --model.optim.lr?",
     "--model.objective SplitMsk": "'SplitMsk' for model.objective: did you mean SplitMask? Give one of BEiT, DINO,",
     "--model.objective.tokenizer KMean": "did you mean KMeans?",
@@ -37,6 +38,8 @@ def test_a_wrong_option_of_pretrain_is_answered_with_what_was_meant(
     ("command", "meant"),
     [
         ("compare --data.root shapes --sedes 3", "did you mean --seeds?"),
+        ("shard shapes --shard_m 3 --out o", "did you mean --shard_mb?"),
+        ("fit --model Pretrain --data ImageFolder --trainer.max_step 3", "did you mean --trainer.max_steps?"),
         ("plan shapes --jsn", "did you mean --json?"),
         ("export --weigths f", "did you mean --weights?"),
         ("probe --data.root shapes --kk 3", "did you mean --k?"),
