@@ -160,10 +160,18 @@ def pretrain(args: argparse.Namespace, folder: Path) -> None:
     )
 
 
+def load_state(module: Pretrain, path: Path) -> dict[str, Any]:
+    """Loads a checkpoint of the run, without the head that a method makes for its training images; returns the checkpoint."""
+    saved: dict[str, Any] = torch.load(path, weights_only=True)
+    own = module.state_dict()
+    module.load_state_dict({name: value for name, value in saved["state"].items() if name in own})
+    return saved
+
+
 def finetune(args: argparse.Namespace, folder: Path, path: Path, seed: int) -> float:
     """Test accuracy of a classifier that starts from a checkpoint."""
     module = make_module(args.setting, args.seed)
-    module.load_state_dict(torch.load(path, weights_only=True)["state"])
+    load_state(module, path)
     weights = folder / "backbone.safetensors"
     ExportWeights(str(weights)).export(module, step=0)
     optim = OptimConfig(lr=1e-3, reference_batch=0, weight_decay=0.05, warmup=0.1, min_lr=1e-6, layer_decay=0.75)
@@ -199,8 +207,7 @@ def measure_signals(args: argparse.Namespace, folder: Path) -> None:
         missing = [signal for signal in wanted if signal.name not in found.get("values", {})]
         if not missing:
             continue
-        saved = torch.load(path, weights_only=True)
-        module.load_state_dict(saved["state"])
+        saved = load_state(module, path)
         with undisturbed(module):
             measured = measure(missing, Snapshot(module, train, held_out, data.num_classes, seed=0))
             found["probe"] = Linear().measure(Snapshot(module, known, test, data.num_classes, seed=0))[0]

@@ -13,7 +13,7 @@ from lit_splitmask.callbacks import KNN, HeldOutLoss, Linear, LossGap, RankMe, S
 from lit_splitmask.datamodules import MultiCrop, PretrainAugment
 from lit_splitmask.files import write_atomically
 from lit_splitmask.masking import BlockMasking
-from lit_splitmask.objectives import DINO, MAE, MoCoV3, SplitMask
+from lit_splitmask.objectives import DINO, MAE, InstanceDiscrimination, MoCoV3, SplitMask
 from lit_splitmask.tokenizers import KMeans
 
 SIGNALS = [HeldOutLoss(), LossGap(), RankMe(), KNN(), Linear(), ShortFinetune()]
@@ -113,6 +113,7 @@ METHODS: dict[str, Any] = {
     "MAE": partial(MAE, decoder_dim=64, decoder_depth=1, decoder_heads=2),
     "DINO": partial(DINO, num_prototypes=1024, hidden_dim=512, bottleneck_dim=128, momentum=0.99),
     "MoCoV3": partial(MoCoV3, hidden_dim=512, output_dim=128),
+    "InstanceDiscrimination": InstanceDiscrimination,
 }
 FAR = (0, 25, 100, 250, 500, 1000, 2000, 3000, 5000, 7500, 10000)
 SETS = {
