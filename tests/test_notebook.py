@@ -10,7 +10,9 @@ NOTEBOOK = Path(__file__).parents[1] / "examples" / "digits.ipynb"
 
 @pytest.mark.slow
 def test_the_notebook_runs_and_ends_with_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    nbclient, nbformat = (
+        pytest.importorskip(name, reason="needs the extra notebook") for name in ("nbclient", "nbformat")
+    )
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOK.parents[1]))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = nbformat.read(NOTEBOOK, as_version=4)

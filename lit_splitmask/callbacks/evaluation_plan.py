@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from lit_splitmask.contract import training_data
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
 from lit_splitmask.modules.base import TrainModule
+from lit_splitmask.modules.objective_host import TrainsObjective
 from lit_splitmask.selection.rule import MIN_READINGS_AFTER_BEST, Rule
 from lit_splitmask.selection.schedule import plan
 from lit_splitmask.selection.signals import Signal
@@ -30,6 +31,19 @@ from lit_splitmask.selection.sizes import Sizes
 from lit_splitmask.selection.snapshot import ImageSubset
 
 log = logging.getLogger("lit_splitmask.callbacks.selection")
+
+
+def rule_for(module: LightningModule | None, measured: Collection[str]) -> Rule:
+    """The rule if none is given: the signals that the module's method prefers, or else those of :class:`Rule`.
+
+    Args:
+        module: The module; None if it is not known yet.
+        measured: Names of the signals that are measured.
+    """
+    method = module.hosted if isinstance(module, TrainsObjective) else None
+    own = () if method is None else method.deciding_signals
+    choices = ([name for name in order if name in measured] for order in (own, Rule().signals))
+    return Rule(next((found for found in choices if found), list(measured)))
 
 
 @dataclass

@@ -14,7 +14,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from rich.console import Console
 
-from lit_splitmask.callbacks.evaluation_plan import EvaluationPlan
+from lit_splitmask.callbacks.evaluation_plan import EvaluationPlan, rule_for
+from lit_splitmask.callbacks.selection_checks import check_same_settings
 from lit_splitmask.callbacks.whole_checkpoints import newest_whole, write_whole_checkpoints
 from lit_splitmask.contract import training_data
 from lit_splitmask.errors import UserError
@@ -62,7 +63,7 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         dirpath: Folder for all files.
         signals: Signals to measure; those that need labels are left out if there are none. By default the held-out loss, RankMe,
             k-NN and the linear probe.
-        rule: How the signals decide; by default in the order of :class:`Rule`, of those that are measured.
+        rule: How the signals decide; by default in the order of :class:`Rule`, or the method's own, of those that are measured.
         evaluations: Number of evaluations over the whole budget; fewer if they would cost more than ``most_cost``.
         most_cost: Share of the training time that the evaluations may take. Their cost is estimated from what they compute, so
             they happen at the same steps on every machine. The time that they took is reported at the end.
@@ -104,7 +105,7 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         super().__init__(dirpath, filename="best", save_on_train_epoch_end=True, enable_version_counter=False)
         self.signals = [HeldOutLoss(), RankMe(), KNN(), Linear()] if signals is None else list(signals)
         names = [signal.name for signal in self.signals]
-        self.rule = rule or Rule([name for name in Rule().signals if name in names] or names)
+        self._has_own_rule, self.rule = rule is not None, rule or rule_for(None, names)
         check_names(names, self.rule.signals)
         if evaluations < 1 or keep < 0 or num_classes < 0:
             raise UserError(
@@ -122,6 +123,12 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         self._epoch_started: float | None = None
 
     # Before training
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Takes the method's own rule, before the state of a resumed run is compared with it."""
+        super().setup(trainer, pl_module, stage)
+        if not self._has_own_rule:
+            self.rule = rule_for(pl_module, [signal.name for signal in self.signals])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks the folder, finds the images, and tries the module on some of them.
@@ -336,13 +343,7 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         Raises:
             UserError: The run decided with other settings.
         """
-        stored = state_dict["settings"]
-        changed = [name for name, value in self.settings.items() if stored.get(name) != value]
-        if changed:
-            changes = "; ".join(f"{name} was {stored.get(name)} and is now {self.settings[name]}" for name in changed)
-            raise UserError(
-                f"The run to resume chose its checkpoints with other settings: {changes}. Resume it with the same settings."
-            )
+        check_same_settings(state_dict["settings"], self.settings)
         super().load_state_dict(state_dict)
         self.history = [Reading.from_json(entry) for entry in state_dict["history"]]
         self._earlier_bests, self.best_step = state_dict["kept"], state_dict["best_step"]

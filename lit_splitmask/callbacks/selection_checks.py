@@ -213,3 +213,22 @@ def _check_labels(read: ImageSubset, subset: ImageSubset, name: str, *, num_clas
             f"{option}={num_classes}, but all training images to measure on have the label {int(found[0])}: give images of at "
             f"least two classes, or set {option}=0 to measure without labels."
         )
+
+
+def check_same_settings(stored: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Checks that a resumed run chooses its checkpoints as it did before.
+
+    Args:
+        stored: The settings of the run to resume.
+        now: Those of this one.
+
+    Raises:
+        UserError: They differ.
+    """
+    changes = "; ".join(
+        f"{name} was {stored.get(name)} and is now {value}" for name, value in now.items() if stored.get(name) != value
+    )
+    if changes:
+        raise UserError(
+            f"The run to resume chose its checkpoints with other settings: {changes}. Resume it with the same settings."
+        )

@@ -45,6 +45,7 @@ class Objective(nn.Module):
         needs_index: Whether it needs each image's index among the training images; it has no losses on other images.
         takes_features: Whether it reads the patch features of whole images, so that joint training computes them once for both
             losses.
+        deciding_signals: Names of the signals that choose its checkpoint, in order of preference; empty for the usual ones.
         progress: Share of the run that is done, in [0, 1); the trainer sets it before each step.
 
     Example:
@@ -75,6 +76,7 @@ class Objective(nn.Module):
     needs_labels = False
     needs_index = False
     takes_features = False
+    deciding_signals: tuple[str, ...] = ()
     progress = 0.0
 
     def __init__(self, backbone: ViT) -> None:

@@ -48,6 +48,7 @@ class MoCoV3(Objective):
     num_crops = 2
     least_batch = 2
     least_per_process = 2  # batch norm
+    deciding_signals = ("linear", "knn")  # RankMe fell while it got better: docs/overfitting.md
 
     def __init__(
         self,

@@ -99,7 +99,7 @@ def test_a_classifier_takes_pixels_of_any_number_of_images(format_name: str, tmp
     vit = save_classifier(tmp_path / "c.safetensors", crop_ratio=0.9)
     assert run(tmp_path / "c.safetensors", format_name, tmp_path / "out") == 0
     if format_name == "onnx":
-        onnxruntime = pytest.importorskip("onnxruntime")
+        onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra export")
         session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"))
         assert json.loads(session.get_modelmeta().custom_metadata_map["class_names"]) == NAMES
         (output,) = session.run(None, {"images": noise(5).numpy()})
@@ -138,7 +138,7 @@ def whole_logits(module: Segment, pixels: np.ndarray) -> torch.Tensor:
 @pytest.mark.parametrize("format_name", [pytest.param("torch-export", marks=pytest.mark.slow), "onnx"])
 def test_a_segmenter_takes_windows_and_its_card_predicts_the_map(format_name: str, tmp_path: Path) -> None:
     if format_name == "onnx":
-        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxruntime", reason="needs the extra export")
     module = save_segmenter(tmp_path / "s.safetensors")
     assert run(tmp_path / "s.safetensors", format_name, tmp_path / "out") == 0
     pixels = photo(tmp_path / "photo.jpg", 40, 56)
