@@ -24,6 +24,9 @@ from lit_splitmask.views import INTERPOLATION, default_statistics, network_view
 
 log = logging.getLogger(__name__)
 
+NETWORK = f"{FORMAT}_network"
+"""Key of a Lightning checkpoint's entry from which ``load_from_checkpoint`` makes what only a datamodule knew."""
+
 
 class TrainModule(LightningModule):
     """A module around a ViT, trained with AdamW and the schedule of ``optim``.
@@ -98,10 +101,15 @@ class TrainModule(LightningModule):
             if self.trainer.state.fn == TrainerFn.FITTING:
                 self._check_resumed_window(window)
             self._compare_window(window)
+        else:  # load_from_checkpoint: the statistics come with the tensors
+            self.has_statistics = True
+            self.crop_ratio = (checkpoint.get(FORMAT) or {}).get("crop_ratio", self.crop_ratio)
         self.pixel_window = window or self.pixel_window
 
     def configure_model(self) -> None:
-        """Chooses the attention and the memory allocation that are faster on the trainer's device."""
+        """Chooses the attention and the memory allocation that are faster on the trainer's device, if there is a trainer."""
+        if self._trainer is None:  # as in load_from_checkpoint
+            return
         on_cpu = self.trainer.strategy.root_device.type == "cpu"
         use_fused_attention(self, not on_cpu)
         if on_cpu:

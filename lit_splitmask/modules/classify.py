@@ -246,7 +246,7 @@ class Classify(TrainsObjective, DownstreamModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Skips the objective of a checkpoint unless training goes on: evaluation and prediction do not know its images."""
         super().on_load_checkpoint(checkpoint)
-        if self.trainer.state.fn == TrainerFn.FITTING:
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             return
         own = {name: value for name, value in self.state_dict().items() if name.startswith("auxiliary.")}
         theirs = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("auxiliary.")}

@@ -69,8 +69,13 @@ def test_a_segmenter_is_trained_and_evaluated_and_predicts(work: Path, capsys: p
     union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
     assert report["scores"]["test/miou"] == pytest.approx((confusion.diagonal() / union).mean(), abs=1e-6)
 
-    assert main(["predict", "--config", "runs/s/predict.yaml", "--data.root", "scenes"]) == 1
+    again = ["predict", "--config", "runs/s/predict.yaml", "--data.root", "scenes", *EXACT]
+    assert main([*again, "--predictions.path", "runs/s/predictions"]) == 1
     assert "predictions already exists" in capsys.readouterr().err
+    assert main(again) == 0
+    assert "these go to runs/s/predictions-2." in capsys.readouterr().out
+    first, second = (sorted(Path("runs/s", name).rglob("*.png")) for name in ("predictions", "predictions-2"))
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second] != []
     assert main(["test", "--config", "runs/s/predict.yaml", "--data.root", "scenes", *EXACT]) == 0
     assert f"{report['scores']['test/miou']:.6f}"[:6] in (printed := capsys.readouterr().out)
     assert f"95 % intervals: mIoU {100 * low:.1f} to {100 * high:.1f} %" in printed
