@@ -83,6 +83,11 @@ def local_folder(root: str) -> Path:
     )
 
 
+def as_typed(path: str | Path) -> Path:
+    """The absolute path with the name that the user typed: not that of what a link leads to."""
+    return Path(os.path.abspath(Path(path).expanduser()))
+
+
 def is_file(path: str | Path) -> bool:
     """Whether a path leads to a regular file; False for texts that cannot be a path, such as too long ones."""
     return os.path.isfile(path)

@@ -24,6 +24,7 @@ MakeFolder = Callable[..., Path]
 SHAPE = ViTConfig(size="tiny", embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32)
 SPLITMASK = partial(SplitMask, tokenizer=partial(KMeans, vocabulary=16), decoder_depth=1)
 
+
 def checkpoint_of(module: LightningModule, data: LightningDataModule, folder: Path) -> Path:
     """A checkpoint after one step."""
     trainer = tiny_trainer(folder, limit_val_batches=0, limit_train_batches=1)

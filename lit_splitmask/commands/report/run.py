@@ -17,7 +17,7 @@ from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.tasks.registry import Task, task_for_datamodule
 from lit_splitmask.commands.tasks.segment import note_on_intervals
 from lit_splitmask.config_files import read_settings
-from lit_splitmask.files import is_file, read_text
+from lit_splitmask.files import as_typed, is_file, read_text
 from lit_splitmask.selection.curves import signal_cells
 from lit_splitmask.selection.rule import Decision, Reading
 
@@ -221,7 +221,7 @@ def _commands(folder: Path, settings: dict[str, Any], following: list[tuple[str,
         "--config",
         str(folder / "config.yaml"),
         "--name",
-        f"{folder.resolve().name}-again",
+        f"{as_typed(folder).name}-again",
     ]
     return Section("Commands", commands=[("To repeat this run with its settings:", shlex.join(again)), *following])
 
