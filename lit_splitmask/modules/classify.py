@@ -297,10 +297,10 @@ class Classify(TrainsObjective, DownstreamModule):
         if self.several_labels:
             self.precision_of_classes.update(logits.float().sigmoid(), batch["label"].int())
             loss = F.binary_cross_entropy_with_logits(logits.float(), batch["label"].float())
-            self.log("val/loss", loss, sync_dist=self.trainer.world_size > 1)
+            self.log_held_out({"loss": loss}, len(logits))
             return
         self.val_scores.update(logits, batch["label"])
-        self.log("val/loss", F.cross_entropy(logits.float(), batch["label"]), sync_dist=self.trainer.world_size > 1)
+        self.log_held_out({"loss": F.cross_entropy(logits.float(), batch["label"])}, len(logits))
         self.log_dict(self.val_scores, on_epoch=True, prog_bar=True)
 
     def on_validation_epoch_end(self) -> None:

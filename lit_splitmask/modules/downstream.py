@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lit_splitmask.checkpoints import FORMAT, Weights, config_of, load_into, load_weights
+from lit_splitmask.checkpoints import FORMAT, Weights, config_of, load_into, load_weights, report_positions
 from lit_splitmask.errors import UserError
 from lit_splitmask.models.vit import ViTConfig
-from lit_splitmask.modules.base import NETWORK, TrainModule, report_positions
+from lit_splitmask.modules.base import NETWORK, TrainModule
 from lit_splitmask.optim import OptimConfig
 from lit_splitmask.seeding import derive_seed
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_splitmask.checkpoints import Weights, config_of, load_into, load_weights
+from lit_splitmask.checkpoints import Weights, config_of, load_into, load_weights, report_positions
 from lit_splitmask.distributed import alone
 from lit_splitmask.errors import UserError
 from lit_splitmask.models.teacher import Teacher
 from lit_splitmask.models.vit import ViT, ViTConfig
-from lit_splitmask.modules.base import NETWORK, report_positions
+from lit_splitmask.modules.base import NETWORK
 from lit_splitmask.modules.objective_host import TrainsObjective
 from lit_splitmask.objectives.base import Objective
 from lit_splitmask.objectives.splitmask import SplitMask
@@ -141,5 +141,4 @@ class Pretrain(TrainsObjective):
             return
         with alone():
             losses = self.objective(self.views_of(batch), generator_for(self.seed, "held-out masks", batch_idx))
-        values = {f"val/{k}": v for k, v in losses.items()}
-        self.log_dict(values, sync_dist=self.trainer.world_size > 1, batch_size=len(batch["image"]))
+        self.log_held_out(losses, len(batch["image"]))
