@@ -47,9 +47,7 @@ def test_the_moving_average_has_a_switch(work: Path) -> None:
     assert [key for key in last["callbacks"] if "'monitor': 'val/loss', 'mode': 'min'" in key]
 
 
-def test_with_several_labels_the_mean_average_precision_decides(
-    work: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_with_several_labels_the_mean_average_precision_decides(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = sorted(Path("shapes").rglob("*.png"))
     rows = [
         f"shapes/{file.relative_to('shapes')},{file.parent.name}{'|odd' if n % 2 else ''}"
