@@ -118,7 +118,7 @@ class TrainModule(LightningModule):
     @property
     def datamodule(self) -> Any:
         """The trainer's datamodule, or None."""
-        return getattr(self.trainer, "datamodule", None)
+        return getattr(self._trainer, "datamodule", None)
 
     @property
     def data(self) -> TrainingData:

@@ -17,7 +17,7 @@ from lit_splitmask.cli import main
 from lit_splitmask.commands.reproduce import report, running
 from lit_splitmask.commands.reproduce.scores import Score
 from lit_splitmask.commands.reproduce.stages import Setting
-from lit_splitmask.datamodules.paper_rows import paper_tables
+from lit_splitmask.datamodules.paper_rows import Row, paper_tables
 
 ROW = ["reproduce", "table6", "--row=splitmask-s-cars", "--data.root=images", "--scale=0.01"]
 PRETRAINED, FINETUNED = "splitmask-cars-s-seed0", "splitmask-cars-s-on-cars-seed0"
@@ -95,25 +95,25 @@ def test_seeds_have_trainings_of_their_own_and_are_averaged(
 
 
 def test_two_commands_at_once_lose_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows, write = list(paper_tables()["table6"].rows.values())[:2], report.write_json
+    rows, write, others = list(paper_tables()["table6"].rows.values())[:2], report.write_json, []
 
-    def slow(*arguments: Any) -> None:
-        time.sleep(0.2)
+    def add(row: Row) -> None:
+        report.write_results(row, {score: {0: Score(50.0)} for score in row.paper}, [], Setting(out=str(tmp_path)))
+
+    def while_another_begins(*arguments: Any) -> None:
+        monkeypatch.setattr(report, "write_json", write)
+        others.append(os.fork())
+        if not others[0]:
+            try:
+                add(rows[1])
+            finally:
+                os._exit(0)
+        time.sleep(0.8)  # the other waits for this one, or has written by then
         write(*arguments)
 
-    monkeypatch.setattr(report, "write_json", slow)
-    children = []
-    for row in rows:
-        measured = {score: {0: Score(50.0)} for score in row.paper}
-        if not (child := os.fork()):
-            code = 1
-            try:
-                report.write_results(row, measured, [], Setting(out=str(tmp_path)))
-                code = 0
-            finally:
-                os._exit(code)
-        children.append(child)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    monkeypatch.setattr(report, "write_json", while_another_begins)
+    add(rows[0])
+    os.waitpid(others[0], 0)
     assert len(json.loads((tmp_path / "results.json").read_text())) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
