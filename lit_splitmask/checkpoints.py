@@ -1,6 +1,7 @@
 """Backbone weights in files. Files are untrusted: they are read as safetensors or with ``weights_only=True``."""
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from lit_splitmask.models.vit import ViT, ViTConfig, sincos_positions
 from lit_splitmask.pickles import load_tensors, oversized, reason
 from lit_splitmask.weight_names import locate
 from lit_splitmask.weight_values import check_values, in_fixed_order
+
+log = logging.getLogger(__name__)
 
 FORMAT = "lit_splitmask"
 """Key of this project's entry in a safetensors file's metadata and in a Lightning checkpoint."""
@@ -231,6 +234,19 @@ def _fit_positions(state: dict[str, Tensor], vit: ViT) -> Tensor:
         prefix = prefix if their_prefix else vit.pos_embed[:, :1].detach()
         return torch.cat([prefix, grid], dim=1)
     return grid
+
+
+def report_positions(vit: ViT, weights: Weights) -> None:
+    """Logs whether learned positions were interpolated to load weights into a backbone."""
+    num_learned = weights.state["pos_embed"].shape[1] - ("cls_token" in weights.state)
+    if vit.config.positions == "learned" and num_learned != vit.num_patches:
+        log.info(
+            "The learned positions of %s are interpolated from %d patches to %d, which costs accuracy until they have "
+            "adapted; a backbone pre-trained with positions=sincos fits any size.",
+            weights.source,
+            num_learned,
+            vit.num_patches,
+        )
 
 
 def _from_pickle(path: str | Path) -> Weights:

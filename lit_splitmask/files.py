@@ -9,6 +9,7 @@ import shutil
 import socket
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -80,6 +81,11 @@ def local_folder(root: str) -> Path:
         f"{root} is an address, and images are read from folders of this machine: {copy}, and give the folder DIR. To read "
         "from a bucket while training, write shards with lit-splitmask shard, and give --data Shards with the bucket's address."
     )
+
+
+def as_typed(path: str | Path) -> Path:
+    """The absolute path with the name that the user typed: not that of what a link leads to."""
+    return Path(os.path.abspath(Path(path).expanduser()))
 
 
 def is_file(path: str | Path) -> bool:
@@ -269,6 +275,20 @@ def lock(path: Path) -> BinaryIO | None:
         if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
             return file
         file.close()  # the process that held the lock has just removed the file
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a lock, once no other process does, for what is written in a moment; see :func:`lock`.
+
+    Args:
+        path: The lock's file, which is removed afterwards. Its folder must exist.
+    """
+    while (file := lock(path)) is None:
+        time.sleep(0.05)
+    with file:
+        yield
+        path.unlink(missing_ok=True)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -2,17 +2,21 @@
 
 import json
 import logging
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
+from huggingface_hub.utils import validate_repo_id
 
 from lit_splitmask.errors import UserError
 
@@ -78,7 +82,8 @@ def _in_repository(repository: str, file: str) -> Path | None:
     name, _, revision = repository.partition("@")
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells each attempt twice
     try:
-        return Path(hf_hub_download(name, file, revision=revision or None))
+        validate_repo_id(name)
+        return Path(hf_hub_download(name, file, revision=revision or None, local_files_only=_has_no_network()))
     except LocalEntryNotFoundError:
         problem = "it is not in the cache, and cannot be reached"
     except EntryNotFoundError:
@@ -95,6 +100,20 @@ def _in_repository(repository: str, file: str) -> Path | None:
         f"hf-hub:{repository} cannot be loaded ({problem}). Check the name and the network, or download its {WEIGHTS} and give "
         "the file."
     )
+
+
+def _has_no_network() -> bool:
+    """Whether the Hub's name cannot be resolved, which takes no time without a network; the library would retry for 23 s.
+
+    A proxy resolves names itself, and a slow network resolves them slowly: neither counts as none.
+    """
+    if getproxies():
+        return False
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
+    except OSError:
+        return True
+    return False
 
 
 def _pixels(path: Path) -> dict[str, Any]:

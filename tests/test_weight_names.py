@@ -1,6 +1,7 @@
 """Weights by timm's names: a folder, and a repository of the Hugging Face Hub (whose download is replaced: no network)."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def test_a_folder_without_a_configuration_gives_its_weights_alone(folder: Path) 
 
 
 def in_cache(folder: Path, asked: list[Any]) -> Any:
-    def download(repository: str, file: str, revision: str | None = None) -> str:
+    def download(repository: str, file: str, revision: str | None = None, local_files_only: bool = True) -> str:
+        assert not local_files_only
         asked.append((repository, file, revision))
         return str(folder / file)
 
@@ -65,6 +67,7 @@ def in_cache(folder: Path, asked: list[Any]) -> Any:
 def test_a_repository_is_downloaded_at_its_revision(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(weight_names, "hf_hub_download", in_cache(folder, asked))
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_: [])
     ours = load_weights("hf-hub:someone/photos@v2")
     assert ours.info["pixel_std"] == [0.4, 0.5, 0.6]
     assert torch.equal(ours.state["pos_embed"], load_weights(f"local-dir:{folder}").state["pos_embed"])
@@ -94,6 +97,7 @@ def test_a_repository_that_cannot_be_had_is_named(
         raise error
 
     monkeypatch.setattr(weight_names, "hf_hub_download", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_: [])
     with pytest.raises(UserError, match="hf-hub:a/b cannot be loaded") as caught:
         load_weights("hf-hub:a/b")
     assert words in str(caught.value)
@@ -103,6 +107,25 @@ def test_a_repository_that_cannot_be_had_is_named(
 def test_a_repository_of_no_valid_name_is_refused_before_any_connection() -> None:
     with pytest.raises(UserError, match="hf-hub:a/b/c cannot be loaded"):
         load_weights("hf-hub:a/b/c")
+
+
+def test_without_a_network_what_is_in_the_cache_is_used(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_network: list[str]
+) -> None:
+    commit = "0" * 40
+    stored = tmp_path / "cache" / "models--someone--photos"
+    shutil.copytree(folder, stored / "snapshots" / commit)
+    (stored / "refs").mkdir()
+    (stored / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    assert load_weights("hf-hub:someone/photos").info["pixel_std"] == [0.4, 0.5, 0.6]
+    assert set(no_network) == {"look up huggingface.co"}
+    no_network.clear()
+
+
+def test_a_proxy_resolves_names_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    assert not weight_names._has_no_network()
 
 
 def test_a_folder_that_is_none_or_empty_is_refused(tmp_path: Path) -> None:

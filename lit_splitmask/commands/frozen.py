@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 import torch
@@ -17,6 +16,7 @@ from lit_splitmask.commands.run_cli import instantiate
 from lit_splitmask.commands.tasks.registry import task_for_datamodule
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import as_typed
 from lit_splitmask.images.window import show
 from lit_splitmask.loading.samples import Samples
 from lit_splitmask.models.vit import ViT
@@ -64,8 +64,8 @@ class Frozen(Generic[Options]):
         if images is None:
             raise UserError(f"{command} needs images: --data.root DIR.")
         self.images, self.weights_path, self._weights = images, path, weights
-        source = "random" if path is None else Path(path).resolve().parent.name
-        self.name = f"{source}-{Path(images).resolve().stem}"
+        source = "random" if path is None else as_typed(path).parent.name
+        self.name = f"{source}-{as_typed(images).stem}"
         self.data = cast(ImageData, instantiate(parser, parsed)["data"])
         if task_for_datamodule(type(self.data).__name__).name != "classify":
             raise UserError(

@@ -9,15 +9,19 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from lit_splitmask.callbacks import StopOnSignal
 from lit_splitmask.callbacks.whole_checkpoints import read_checkpoint, write_whole_checkpoints
-from lit_splitmask.commands.chance import chance_level, standard_error, with_error
+from lit_splitmask.commands.chance import chance_level, chance_of_maps, interval, interval_text, percent
 from lit_splitmask.commands.config_classes import check_classes
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import new_parser, quiet, short_errors, trainer_defaults
 from lit_splitmask.commands.tasks.registry import task_of
+from lit_splitmask.commands.tasks.segment import note_on_intervals
 from lit_splitmask.commands.training import ends_with_143, is_interrupt
+from lit_splitmask.comparison import CONFIDENCE
 from lit_splitmask.config_files import settings_in
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
+from lit_splitmask.modules import Segment
+from lit_splitmask.modules.label_scores import bootstrap
 from lit_splitmask.shell import copyable
 
 
@@ -43,7 +47,8 @@ class AnyCLI(LightningCLI):
             "--predictions.path",
             type=str | None,
             default=None,
-            help="output of predict: a CSV file, a folder of PNGs, or a JSON file (default: beside the weights)",
+            help="output of predict: a CSV file, a folder of PNGs, or a JSON file (default: beside the weights, with a number "
+            "if it exists)",
         )
 
     def before_instantiate_classes(self) -> None:
@@ -93,9 +98,22 @@ class AnyCLI(LightningCLI):
     def after_test(self) -> None:
         """Prints how far chance goes."""
         self._say_chance("test")
+        if isinstance(self.model, Segment) and self.trainer.is_global_zero:
+            self._say_chance_of_maps(self.model)
+
+    def _say_chance_of_maps(self, module: Segment) -> None:
+        """Prints the intervals of a segmenter's scores, and those of one class everywhere."""
+        ends = bootstrap(module.image_counts, CONFIDENCE)
+        if ends is not None:
+            texts = [
+                f"{name} {interval_text(ends[key])}"
+                for name, key in (("mIoU", "miou"), ("pixel accuracy", "pixel_accuracy"))
+            ]
+            print(f"95 % intervals: {', '.join(texts)}. {note_on_intervals(len(module.image_counts))}")
+        print(chance_of_maps(dict(zip(module.class_names or [], module.confusion.sum(dim=1).tolist(), strict=True))))
 
     def _say_chance(self, split: str) -> None:
-        """Prints the standard error of an accuracy, and the accuracy of guessing, for classes of images."""
+        """Prints the interval of an accuracy, and the accuracy of guessing, for classes of images."""
         accuracy = self.trainer.callback_metrics.get(f"{split}/accuracy")
         if accuracy is None or not isinstance(self.datamodule, ImageData) or not self.trainer.is_global_zero:
             return
@@ -103,10 +121,8 @@ class AnyCLI(LightningCLI):
         names = self.datamodule.class_names
         counts = dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
         value = float(accuracy)
-        error = standard_error(value, len(labels))
-        print(
-            f"Accuracy: {with_error(value, error)}, ± one standard error over {len(labels):,} images. {chance_level(counts)}"
-        )
+        ends = interval_text(interval(value, len(labels)))
+        print(f"Accuracy: {percent(value)} of {len(labels):,} images (95 % interval: {ends}). {chance_level(counts)}")
 
     def before_predict(self) -> None:
         """Adds the callback that writes the predictions of the module's task; the images are neither split nor stored."""
@@ -114,8 +130,18 @@ class AnyCLI(LightningCLI):
             self.datamodule.only_predict()
         task = task_of(self.model)
         path = self._get(self.config, "predictions.path")
-        writer = task.writer(path or str(self._folder_of_weights() / task.predictions))
+        writer = task.writer(path or str(self._free_path(self._folder_of_weights() / task.predictions)))
         self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
+
+    def _free_path(self, path: Path) -> Path:
+        """The path, with a number if earlier predictions have it, which are kept."""
+        number, free = 1, path
+        while free.exists():
+            number += 1
+            free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        if free != path and self.trainer.is_global_zero:
+            print(f"{path} holds earlier predictions, which are kept: these go to {free}.", flush=True)
+        return free
 
     def _folder_of_weights(self) -> Path:
         """The folder of the weights that predict, which is their run's; the current one for a module without a file of them."""

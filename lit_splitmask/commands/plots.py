@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lit_splitmask.commands.chance import interval
 from lit_splitmask.files import write_atomically
 
 MAIN_SCORES = (
@@ -48,13 +49,14 @@ def draw_map(points: np.ndarray, labels: np.ndarray, class_names: Sequence[str],
     save_figure(figure, path)
 
 
-def draw_blocks(blocks: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Writes a PNG: the linear probe's accuracy on the output of each block, with its standard error."""
+def draw_blocks(blocks: Sequence[Mapping[str, float]], num_images: int, path: Path) -> None:
+    """Writes a PNG: the linear probe's accuracy on the output of each block over so many images, with its interval."""
     figure, axes = panels(1)
     numbers = range(1, len(blocks) + 1)
-    errors = [100 * block["error"] for block in blocks]
-    accuracies = [100 * block["accuracy"] for block in blocks]
-    axes[0].errorbar(numbers, accuracies, yerr=errors, marker="o", capsize=3, label="± one standard error")
+    accuracies = np.array([100 * block["accuracy"] for block in blocks])
+    ends = 100 * np.array([interval(block["accuracy"], num_images) for block in blocks])
+    reach = np.abs(ends.T - accuracies)
+    axes[0].errorbar(numbers, accuracies, yerr=reach, marker="o", capsize=3, label="95 % interval")
     axes[0].legend(fontsize=8)
     axes[0].set_xticks(list(numbers))
     axes[0].set_xlabel("block")

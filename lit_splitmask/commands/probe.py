@@ -13,7 +13,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from lit_splitmask.commands.chance import chance_level
+from lit_splitmask.commands.chance import chance_level, interval, interval_text, percent
 from lit_splitmask.commands.frozen import Frozen
 from lit_splitmask.commands.plots import draw_blocks
 from lit_splitmask.commands.request import Request
@@ -71,7 +71,7 @@ def probe(request: Request) -> int:
     _print(report)
     written = "probe.json"
     if report["blocks"]:
-        draw_blocks(report["blocks"], out / "probe.png")
+        draw_blocks(report["blocks"], report["held_out_images"], out / "probe.png")
         written += " and probe.png"
     print(f"Wrote {written} in {out}.")
     return 0
@@ -180,10 +180,11 @@ def _collect(
 
 def _print(report: dict[str, Any]) -> None:
     title = f"{report['weights'] or 'random weights'} on {report['split']} of {report['images']}"
-    table = Table("probe", "accuracy, %")
+    table = Table("probe", "accuracy", "95 % interval")
 
     def row(name: str, value: dict[str, float]) -> None:
-        table.add_row(name, f"{100 * value['accuracy']:.1f} ± {100 * value['error']:.1f}")
+        ends = interval(value["accuracy"], report["held_out_images"])
+        table.add_row(name, percent(value["accuracy"]), interval_text(ends))
 
     for number, value in enumerate(report["blocks"], start=1):
         row(f"linear, block {number}", value)
@@ -195,6 +196,6 @@ def _print(report: dict[str, Any]) -> None:
     console.print(table)
     print(
         f"Frozen features, {report['train_images']:,} training and {report['held_out_images']:,} held-out images; "
-        f"± one standard error; {report['linear_probe']} linear probe."
+        f"intervals over the held-out images; {report['linear_probe']} linear probe."
     )
     print(chance_level(report["held_out"]))

@@ -229,7 +229,10 @@ class Request:
         """The options that say which images and classes, for a shell."""
         last = {option.key: option for option in self.options}
         names = ("--data", "--data.root", "--data.manifest", "--layout", "--data.splits.layout")
-        return [word for name in names if name in last for word in last[name].words()]
+        kept = [last[name] for name in names if name in last]
+        labels = last.get("--data.splits.labels")
+        kept += [labels] if labels is not None and labels.value == "several" else []
+        return [word for option in kept for word in option.words()]
 
 
 def names_budget(argument: str) -> bool:

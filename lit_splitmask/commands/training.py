@@ -19,6 +19,7 @@ from lit_splitmask.commands.run_folder import RunFolder, keep_metrics, new_run, 
 from lit_splitmask.config_files import read_settings
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import as_typed
 from lit_splitmask.shell import copyable
 
 
@@ -105,7 +106,7 @@ def run_folder(cli: RunCLI, command: str) -> Iterator[RunFolder]:
             yield folder
         return
     settings = config.data.init_args
-    images = Path(settings.get("manifest") or settings.root).resolve().stem
+    images = as_typed(settings.get("manifest") or settings.root).stem
     with new_run(config.runs_dir, config.name, f"{command}-{images}") as folder, _says_what_is_kept(cli, folder):
         yield folder
 

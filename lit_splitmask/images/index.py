@@ -134,6 +134,11 @@ class FolderIndex:
         return self.digests[str(version)]
 
     @property
+    def several_labels(self) -> bool:
+        """Whether an image may have several labels; ``classes`` are then sets of them (``label_sets``)."""
+        return self.options.get("labels") == "several"
+
+    @property
     def median_size(self) -> tuple[int, int]:
         """Median height and width of the readable images."""
         heights, widths = self.files.shapes.T.tolist()
@@ -143,7 +148,7 @@ class FolderIndex:
         """What the folder holds, in one line."""
         counts = ", ".join(f"{name} {len(files):,}" for name, files in self.splits.items())
         labelled = f"{len(self.classes)} classes" if self.classes else "no labels"
-        if self.options.get("labels") == "several":
+        if self.several_labels:
             labelled = f"{len(classes_of(self.classes))} classes, any number of them an image"
         height, width = self.median_size
         return f"{self.root.name}: {counts} images; {labelled}; median {height} x {width} px ({self.layout})"

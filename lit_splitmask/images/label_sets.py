@@ -14,9 +14,14 @@ def join(names: Iterable[str]) -> str:
     return SEPARATOR.join(sorted(set(names)))
 
 
+def names_in(one: str) -> list[str]:
+    """The names of the classes in a set."""
+    return [name for name in one.split(SEPARATOR) if name]
+
+
 def classes_of(sets: Iterable[str]) -> list[str]:
     """The sorted names of all classes in sets."""
-    return sorted({name for one in sets for name in one.split(SEPARATOR) if name})
+    return sorted({name for one in sets for name in names_in(one)})
 
 
 def table(sets: Sequence[str]) -> np.ndarray:
@@ -24,7 +29,7 @@ def table(sets: Sequence[str]) -> np.ndarray:
     number = {name: column for column, name in enumerate(classes_of(sets))}
     has = np.zeros((len(sets), len(number)), dtype=bool)
     for row, one in enumerate(sets):
-        has[row, [number[name] for name in one.split(SEPARATOR) if name]] = True
+        has[row, [number[name] for name in names_in(one)]] = True
     return has
 
 

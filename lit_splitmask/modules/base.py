@@ -24,6 +24,9 @@ from lit_splitmask.views import INTERPOLATION, default_statistics, network_view
 
 log = logging.getLogger(__name__)
 
+NETWORK = f"{FORMAT}_network"
+"""Key of a Lightning checkpoint's entry from which ``load_from_checkpoint`` makes what only a datamodule knew."""
+
 
 class TrainModule(LightningModule):
     """A module around a ViT, trained with AdamW and the schedule of ``optim``.
@@ -98,10 +101,15 @@ class TrainModule(LightningModule):
             if self.trainer.state.fn == TrainerFn.FITTING:
                 self._check_resumed_window(window)
             self._compare_window(window)
+        else:  # load_from_checkpoint: the statistics come with the tensors
+            self.has_statistics = True
+            self.crop_ratio = (checkpoint.get(FORMAT) or {}).get("crop_ratio", self.crop_ratio)
         self.pixel_window = window or self.pixel_window
 
     def configure_model(self) -> None:
-        """Chooses the attention and the memory allocation that are faster on the trainer's device."""
+        """Chooses the attention and the memory allocation that are faster on the trainer's device, if there is a trainer."""
+        if self._trainer is None:  # as in load_from_checkpoint
+            return
         on_cpu = self.trainer.strategy.root_device.type == "cpu"
         use_fused_attention(self, not on_cpu)
         if on_cpu:
@@ -110,7 +118,7 @@ class TrainModule(LightningModule):
     @property
     def datamodule(self) -> Any:
         """The trainer's datamodule, or None."""
-        return getattr(self.trainer, "datamodule", None)
+        return getattr(self._trainer, "datamodule", None)
 
     @property
     def data(self) -> TrainingData:
@@ -302,6 +310,15 @@ class TrainModule(LightningModule):
         for name, mean in means.items():
             self.log(f"train/{name}", mean, prog_bar=shown is None or name in shown, batch_size=num_images)
 
+    def log_held_out(self, losses: Mapping[str, Tensor], num_images: int) -> None:
+        """Logs losses of a batch as ``val/<name>``, the means over the images of all batches and processes.
+
+        Lightning's mean over processes rounds their images down to a multiple of their number; a multiple is not rounded.
+        """
+        processes = self.trainer.world_size
+        values = {f"val/{name}": loss for name, loss in losses.items()}
+        self.log_dict(values, sync_dist=processes > 1, batch_size=num_images * processes)
+
     def check_finite(self, loss: Tensor) -> None:
         """Stops the run at a loss that is not finite, before it reaches the weights.
 
@@ -322,17 +339,4 @@ class TrainModule(LightningModule):
             f"The training loss became {loss.item()} at step {self.trainer.global_step}, so the run was stopped; {kept}. Lower "
             f"the learning rate (optim.lr is {self.optim.lr:g}), lengthen the warm-up (optim.warmup is {self.optim.warmup:g} of "
             f"the steps), set trainer.gradient_clip_val to 1.0 or less, or train with trainer.precision=32-true; then {then}."
-        )
-
-
-def report_positions(vit: ViT, weights: Weights) -> None:
-    """Logs whether learned positions were interpolated to load weights into a backbone."""
-    num_learned = weights.state["pos_embed"].shape[1] - ("cls_token" in weights.state)
-    if vit.config.positions == "learned" and num_learned != vit.num_patches:
-        log.info(
-            "The learned positions of %s are interpolated from %d patches to %d, which costs accuracy until they have "
-            "adapted; a backbone pre-trained with positions=sincos fits any size.",
-            weights.source,
-            num_learned,
-            vit.num_patches,
         )

@@ -246,7 +246,7 @@ class Classify(TrainsObjective, DownstreamModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Skips the objective of a checkpoint unless training goes on: evaluation and prediction do not know its images."""
         super().on_load_checkpoint(checkpoint)
-        if self.trainer.state.fn == TrainerFn.FITTING:
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             return
         own = {name: value for name, value in self.state_dict().items() if name.startswith("auxiliary.")}
         theirs = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("auxiliary.")}
@@ -297,10 +297,10 @@ class Classify(TrainsObjective, DownstreamModule):
         if self.several_labels:
             self.precision_of_classes.update(logits.float().sigmoid(), batch["label"].int())
             loss = F.binary_cross_entropy_with_logits(logits.float(), batch["label"].float())
-            self.log("val/loss", loss, sync_dist=self.trainer.world_size > 1)
+            self.log_held_out({"loss": loss}, len(logits))
             return
         self.val_scores.update(logits, batch["label"])
-        self.log("val/loss", F.cross_entropy(logits.float(), batch["label"]), sync_dist=self.trainer.world_size > 1)
+        self.log_held_out({"loss": F.cross_entropy(logits.float(), batch["label"])}, len(logits))
         self.log_dict(self.val_scores, on_epoch=True, prog_bar=True)
 
     def on_validation_epoch_end(self) -> None:

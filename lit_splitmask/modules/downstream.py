@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lit_splitmask.checkpoints import Weights, config_of, load_into, load_weights
+from lit_splitmask.checkpoints import FORMAT, Weights, config_of, load_into, load_weights, report_positions
 from lit_splitmask.errors import UserError
 from lit_splitmask.models.vit import ViTConfig
-from lit_splitmask.modules.base import TrainModule, report_positions
+from lit_splitmask.modules.base import NETWORK, TrainModule
 from lit_splitmask.optim import OptimConfig
 from lit_splitmask.seeding import derive_seed
 
@@ -195,6 +195,34 @@ class DownstreamModule(TrainModule):
         names = self.class_names or [str(number) for number in range(self.num_classes)]
         settings = self.exported_settings()
         return tensors, {"class_names": names, **({self.kind: settings} if settings else {})}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Stores what the network is for, beside what the base class stores."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[NETWORK] = {"class_names": self.class_names, "settings": self.exported_settings()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Builds the network of the checkpoint if there is none yet, as in ``load_from_checkpoint``.
+
+        Raises:
+            UserError: The checkpoint, of an earlier version, does not say what its network is for; or as the base class.
+        """
+        super().on_load_checkpoint(checkpoint)
+        if self.network is not None:
+            return
+        about = checkpoint.get(NETWORK)
+        if about is None:
+            raise UserError(
+                f"The checkpoint does not say the classes of its network: give num_classes and backbone, or a "
+                f"{self.kind}.safetensors with keep_head=True."
+            )
+        shape = config_of(Weights({}, checkpoint[FORMAT]))
+        self._config, self._weights = replace(shape, drop_path=self._config.drop_path), None
+        self.in_chans = shape.in_chans
+        self.set_statistics(*(checkpoint[FORMAT][name] for name in ("pixel_mean", "pixel_std")))
+        self.restore_settings(about["settings"])
+        self.class_names = list(about["class_names"])
+        self.build(len(self.class_names))
 
     def holds_head(self, weights: Weights) -> bool:
         """Whether a file holds the head as well as the backbone."""

@@ -3,16 +3,17 @@
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lit_splitmask.checkpoints import Weights, config_of, load_into, load_weights
+from lit_splitmask.checkpoints import Weights, config_of, load_into, load_weights, report_positions
 from lit_splitmask.distributed import alone
 from lit_splitmask.errors import UserError
 from lit_splitmask.models.teacher import Teacher
 from lit_splitmask.models.vit import ViT, ViTConfig
-from lit_splitmask.modules.base import report_positions
+from lit_splitmask.modules.base import NETWORK
 from lit_splitmask.modules.objective_host import TrainsObjective
 from lit_splitmask.objectives.base import Objective
 from lit_splitmask.objectives.splitmask import SplitMask
@@ -101,6 +102,18 @@ class Pretrain(TrainsObjective):
     def vit(self) -> ViT:
         return self.objective.kept
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Stores what the objective was told of the images, beside what the base class stores."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[NETWORK] = {"num_classes": self.data.num_classes, "num_train_images": self.data.num_train_images}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Without a trainer, as in ``load_from_checkpoint``, also makes the objective's layers that depend on the images."""
+        super().on_load_checkpoint(checkpoint)
+        if self._trainer is None:
+            about = checkpoint.get(NETWORK) or {}
+            self._objective.attach(about.get("num_classes") or 0, about.get("num_train_images") or 0)
+
     def setup(self, stage: str) -> None:
         super().setup(stage)
         self.attach_objective()
@@ -128,5 +141,4 @@ class Pretrain(TrainsObjective):
             return
         with alone():
             losses = self.objective(self.views_of(batch), generator_for(self.seed, "held-out masks", batch_idx))
-        values = {f"val/{k}": v for k, v in losses.items()}
-        self.log_dict(values, sync_dist=self.trainer.world_size > 1, batch_size=len(batch["image"]))
+        self.log_held_out(losses, len(batch["image"]))

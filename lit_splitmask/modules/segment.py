@@ -21,7 +21,7 @@ from lit_splitmask.models.sliding import sliding_logits
 from lit_splitmask.models.upernet import UperNet
 from lit_splitmask.models.vit import ViT, ViTConfig
 from lit_splitmask.modules.downstream import DownstreamModule
-from lit_splitmask.modules.label_scores import class_iou, scores_of
+from lit_splitmask.modules.label_scores import ImageCounts, class_iou, scores_of
 from lit_splitmask.optim import OptimConfig
 
 
@@ -146,6 +146,7 @@ class Segment(DownstreamModule):
         """Makes the metrics."""
         self.val_confusion = MulticlassConfusionMatrix(num_classes, ignore_index=IGNORED, validate_args=False)
         self.test_confusion = self.val_confusion.clone()
+        self.test_counts = ImageCounts(num_classes)
         self.val_loss = MeanMetric()
 
     def exported_settings(self) -> dict[str, Any]:
@@ -205,12 +206,18 @@ class Segment(DownstreamModule):
         self.val_loss.reset()
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        self.test_confusion.update(self.logits_at(batch).argmax(dim=1), batch["map"].long())
+        predicted, target = self.logits_at(batch).argmax(dim=1), batch["map"].long()
+        self.test_confusion.update(predicted, target)
+        self.test_counts.update(predicted, target)
 
     def on_test_epoch_end(self) -> None:
-        """Logs the scores and the IoU of each class; rows of ``confusion`` are true classes, columns predicted ones."""
-        self.confusion = self.test_confusion.compute()
+        """Logs the scores and the IoU of each class; rows of ``confusion`` are true classes, columns predicted ones.
+
+        ``image_counts`` are those of :class:`ImageCounts`.
+        """
+        self.confusion, self.image_counts = self.test_confusion.compute(), self.test_counts.compute()
         self.test_confusion.reset()
+        self.test_counts.reset()
         several = self.trainer.world_size > 1
         scores = {f"test/{name}": value for name, value in scores_of(self.confusion).items()}
         self.log_dict(scores, sync_dist=several)

@@ -1,6 +1,7 @@
 """Which epoch ``finetune`` keeps, when it stops, and the moving average, by their switches."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def test_the_moving_average_has_a_switch(work: Path) -> None:
     assert [key for key in last["callbacks"] if "'monitor': 'val/loss', 'mode': 'min'" in key]
 
 
-def test_with_several_labels_the_mean_average_precision_decides(work: Path) -> None:
+def test_with_several_labels_the_mean_average_precision_decides(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = sorted(Path("shapes").rglob("*.png"))
     rows = [
         f"shapes/{file.relative_to('shapes')},{file.parent.name}{'|odd' if n % 2 else ''}"
@@ -60,6 +61,9 @@ def test_with_several_labels_the_mean_average_precision_decides(work: Path) -> N
     report = json.loads(Path("runs/f/test.json").read_text())
     assert report["classes"] == ["disc", "odd", "square", "stripes"]
     assert 0 < report["scores"]["test/map"] <= 1
+    printed = capsys.readouterr().out
+    assert re.search(r"│ odd +│ [\d.]+ % +│ \d+ ", printed)  # the images that have it
+    assert re.search(r"Chance: an mAP of [\d.]+ % by guessing", printed)
 
 
 def test_a_score_that_is_not_measured_is_refused_with_those_that_are(

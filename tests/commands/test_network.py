@@ -65,7 +65,10 @@ def test_weights_of_a_hub_that_cannot_be_reached_are_a_paragraph(
     capsys: pytest.CaptureFixture[str],
     no_network: list[str],
 ) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between attempts
+    def no_attempts(seconds: float) -> None:
+        raise AssertionError("it waits for another attempt")
+
+    monkeypatch.setattr("time.sleep", no_attempts)
     assert main([command, "--data.root", "shapes", "--weights", HUB[0]]) == 1
     said = capsys.readouterr().err
     assert said.startswith(f"error: {HUB[0]} cannot be loaded (it is not in the cache, and cannot be reached)")

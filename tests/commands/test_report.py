@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from lit_splitmask.cli import main
+from lit_splitmask.commands.report.run import _scores
 
 HOSTILE = "<script>alert(1)</script>"
 BROWSER = Path(__file__).parents[1] / "browser.py"
@@ -98,6 +99,21 @@ def test_a_page_holds_its_pictures_escapes_names_and_names_the_interval(run: Pat
     for address in page.addresses:
         assert address.startswith("data:image/png;base64,")
         Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).load()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_segmenter_has_its_intervals_over_images_if_they_are_recorded(known: bool) -> None:
+    report = {"scores": {"test/miou": 0.5}, "iou": {"sky": 0.5, "cat": None}, "classes": ["sky", "cat"], "images": 8}
+    if known:
+        report["intervals"] = {"miou": [0.4, 0.61], "pixel_accuracy": [0.5, 0.9], "iou": [[0.4, 0.61], None]}
+    sentence, (table,) = _scores(report, "test")
+    if known:
+        assert sentence == "Mean IoU on test: 50.0 % (95 % interval: 40.0 to 61.0 %)."
+        assert table.rows == [["sky", "50.0 %", "40.0 to 61.0 %"], ["cat", "no pixels", "—"]]
+        assert "over the 8 images" in table.note
+    else:
+        assert sentence == "Mean IoU on test: 50.0 %."
+        assert table.rows == [["sky", "50.0 %"], ["cat", "no pixels"]]
 
 
 def test_a_damaged_picture_is_named(run: Path) -> None:

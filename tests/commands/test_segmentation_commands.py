@@ -1,6 +1,7 @@
 """``finetune`` and ``predict`` on images with label maps, through the command line."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,12 @@ def test_a_segmenter_is_trained_and_evaluated_and_predicts(work: Path, capsys: p
     printed = capsys.readouterr().out
     for part in ("ground", "disc", "bar", "mIoU", "pixel accuracy", "runs/s/predict.yaml", "segmenter.safetensors"):
         assert part in printed
+    assert "With fewer than 20 images they are too narrow." in printed
+    assert re.search(r"Chance: mIoU [\d.]+ % and pixel accuracy [\d.]+ % by always answering ground", printed)
     report = json.loads(Path("runs/s/test.json").read_text())
+    low, high = report["intervals"]["miou"]
+    assert 0 <= low <= report["scores"]["test/miou"] <= high <= 1
+    assert f"{100 * low:.1f} to {100 * high:.1f} %" in printed
     assert report["classes"] == list(report["iou"]) == ["ground", "disc", "bar"]
     assert Path("runs/s/predictions.png").stat().st_size > 1000
     about = load_weights("runs/s/segmenter.safetensors").info
@@ -63,10 +69,17 @@ def test_a_segmenter_is_trained_and_evaluated_and_predicts(work: Path, capsys: p
     union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
     assert report["scores"]["test/miou"] == pytest.approx((confusion.diagonal() / union).mean(), abs=1e-6)
 
-    assert main(["predict", "--config", "runs/s/predict.yaml", "--data.root", "scenes"]) == 1
+    again = ["predict", "--config", "runs/s/predict.yaml", "--data.root", "scenes", *EXACT]
+    assert main([*again, "--predictions.path", "runs/s/predictions"]) == 1
     assert "predictions already exists" in capsys.readouterr().err
+    assert main(again) == 0
+    assert "these go to runs/s/predictions-2." in capsys.readouterr().out
+    first, second = (sorted(Path("runs/s", name).rglob("*.png")) for name in ("predictions", "predictions-2"))
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second] != []
     assert main(["test", "--config", "runs/s/predict.yaml", "--data.root", "scenes", *EXACT]) == 0
-    assert f"{report['scores']['test/miou']:.6f}"[:6] in capsys.readouterr().out
+    assert f"{report['scores']['test/miou']:.6f}"[:6] in (printed := capsys.readouterr().out)
+    assert f"95 % intervals: mIoU {100 * low:.1f} to {100 * high:.1f} %" in printed
+    assert "by always answering ground" in printed
 
 
 def test_the_best_checkpoint_by_val_is_exported(work: Path) -> None:

@@ -22,7 +22,7 @@ from lit_splitmask.datamodules import Budget
 from lit_splitmask.errors import UserError
 from lit_splitmask.losses import IGNORED, pixel_loss
 from lit_splitmask.models import ViT, ViTConfig
-from lit_splitmask.modules.label_scores import class_iou, scores_of
+from lit_splitmask.modules.label_scores import bootstrap, class_iou, scores_of
 from lit_splitmask.optim import OptimConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
@@ -48,6 +48,31 @@ def test_scores_are_those_of_a_plain_confusion_matrix() -> None:
     assert float(scores["pixel_accuracy"]) == pytest.approx(8 / 12)
 
 
+def test_intervals_of_maps_are_those_of_resampled_images() -> None:
+    generator = np.random.default_rng(0)
+    right = generator.integers(0, 50, (60, 3))
+    counts = torch.from_numpy(np.stack([right, right + generator.integers(0, 50, (60, 3)), right], axis=1))
+    found = bootstrap(counts, 0.95)
+    assert found is not None
+    chosen = counts.numpy()[generator.integers(0, 60, (4000, 60))].sum(axis=1)
+    iou = chosen[:, 0] / (chosen[:, 1] + chosen[:, 2] - chosen[:, 0])
+    assert found["miou"] == pytest.approx(np.quantile(iou.mean(axis=1), [0.025, 0.975]), abs=0.01)
+    assert found["iou"][1] == pytest.approx(np.quantile(iou[:, 1], [0.025, 0.975]), abs=0.015)
+    accuracy = chosen[:, 0].sum(axis=1) / chosen[:, 1].sum(axis=1)
+    assert found["pixel_accuracy"] == pytest.approx(np.quantile(accuracy, [0.025, 0.975]), abs=0.01)
+    assert bootstrap(counts.flip(0), 0.95) == found  # processes deliver their images in any order
+
+
+def test_intervals_of_maps_with_few_pixels() -> None:
+    none = torch.zeros(4, 3, 2, dtype=torch.int64)
+    assert bootstrap(none, 0.95) is None
+    assert bootstrap(none[:1] + 1, 0.95) is None
+    seen = none.clone()
+    seen[:2, :, 0] = 5  # the other images and the other class have no labelled pixels
+    found = bootstrap(seen, 0.95)
+    assert found == {"miou": [1, 1], "pixel_accuracy": [1, 1], "iou": [[1, 1], None]}
+
+
 def test_scores_are_counted_pixel_by_pixel_at_the_size_of_the_maps(root: Path) -> None:
     module = segmenter()
     trainer = fit(root, module, short_side=32)
@@ -62,6 +87,11 @@ def test_scores_are_counted_pixel_by_pixel_at_the_size_of_the_maps(root: Path) -
             predicted = module.predict_step(batch, 0)["map"]
         confusion += plain_confusion(batch["map"].numpy(), predicted.numpy(), 3)
     assert module.confusion.tolist() == confusion.tolist()
+    counts = module.image_counts.sum(dim=0).tolist()
+    assert (len(module.image_counts), counts) == (
+        3,
+        [confusion.diagonal().tolist(), confusion.sum(1).tolist(), confusion.sum(0).tolist()],
+    )
     union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
     iou = [hit / all_ for hit, all_ in zip(confusion.diagonal(), union, strict=True) if all_]
     assert scores["test/miou"] == pytest.approx(np.mean(iou))

@@ -12,6 +12,7 @@ from lit_splitmask.commands.compare.options import Options
 from lit_splitmask.commands.compare.report import write_report
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import quiet, trainer_defaults
+from lit_splitmask.files import as_typed
 from lit_splitmask.images.glance import glance
 
 
@@ -37,8 +38,9 @@ def compare(request: Request) -> int:
         if changed:
             print(f"Changed in the recipe's {part} part: {changed}.")
         recipe[part]["trainer"] = {**trainer_defaults(), "devices": 1, **recipe[part].get("trainer", {})}
-    out = Path(options.out or f"runs/compare-{Path(options.root).resolve().name}")
+    out = Path(options.out or f"runs/compare-{as_typed(options.root).name}")
     comparison = Comparison(options, recipe, out)
     groups = comparison.run()
-    write_report(groups, comparison.recommendations(groups), options, out, name, chance_level(comparison.test_counts))
+    remarks = [chance_level(comparison.test_counts), *comparison.notes]
+    write_report(groups, comparison.recommendations(groups), options, out, name, remarks)
     return 0

@@ -11,11 +11,11 @@ from typing import cast
 
 import numpy as np
 import yaml
-from lightning import Trainer
 
 from lit_splitmask import callbacks, modules
 from lit_splitmask.commands import recipes
 from lit_splitmask.commands.compare import step_times
+from lit_splitmask.commands.compare.checks import check_labels, check_one_device, check_splits, window_notes
 from lit_splitmask.commands.compare.jobs import (
     SCRATCH,
     Backbone,
@@ -87,6 +87,7 @@ class Comparison:
 
     Attributes:
         test_counts: Number of test images of each class, once :meth:`check` has read them.
+        notes: What else to know of how the arms differ, once :meth:`check` has seen it.
 
     Raises:
         UserError: There is no recipe for a method.
@@ -107,6 +108,7 @@ class Comparison:
         self.tune_seeds: int | None = recipe.get("tune_seeds")
         self.seeds = range(options.looks[0])
         self.test_counts: dict[str, int] = {}
+        self.notes: list[str] = []
         self._tuned: dict[float, dict[str, Tuned]] = {}
 
     def run(self) -> dict[float, list[Arm]]:
@@ -150,13 +152,8 @@ class Comparison:
         if "test" in data.source.splits:
             counts = np.bincount(data.source.splits["test"].labelled().labels, minlength=data.num_classes).tolist()
             self.test_counts = dict(zip(data.class_names, counts, strict=True))
-        splits, classes = data.source.splits, "1 class" if data.num_classes == 1 else f"{data.num_classes} classes"
-        if data.num_classes < 2 or not {"val", "test"} <= splits.keys():
-            raise UserError(
-                "compare needs labelled images of at least two classes for training, val and test, but "
-                f"{self.options.root} has {classes} and the splits {', '.join(splits)}: put each class's images into a folder "
-                "of its own, and keep data.splits.val_share and data.splits.test_share above 0."
-            )
+        check_splits(data, self.options.root)
+        self.notes += window_notes(self.options.weights, data)
 
     def _check_pretrainings(self) -> modules.Pretrain:
         """Builds the pre-training of each method; returns that of the recipe."""
@@ -165,7 +162,7 @@ class Comparison:
             arguments = self._pretrain_arguments(0, method, weights)
             cli = RunCLI(modules.Pretrain, arguments, self._pretrain_recipe(method))
             trainer, module, data = cli.build(RunFolder(self.out), [])
-            _check_one_device(trainer)
+            check_one_device(trainer)
             pretrain = cast(modules.Pretrain, module)
             pretrain.check_crops(data.crop_sizes)
             if pretrain.objective.needs_labels and min(self.options.label_shares) < 1:
@@ -190,7 +187,8 @@ class Comparison:
                 cli = RunCLI(modules.Classify, arguments, recipe)
                 passes_of(cli)
                 trainer, module, data = cli.build(RunFolder(self.out), [])
-                _check_one_device(trainer)
+                check_labels(data)
+                check_one_device(trainer)
                 cast(modules.Classify, module).build(num_classes=2)
         return data
 
@@ -334,11 +332,3 @@ def _arm(name: str, runs: Mapping[int, Finetuned], setting: str, starts: Starts)
         correct={seed: run.correct for seed, run in runs.items()},
         test_images={seed: run.test_images for seed, run in runs.items()},
     )
-
-
-def _check_one_device(trainer: Trainer) -> None:
-    if trainer.world_size > 1:
-        raise UserError(
-            "compare trains on one device, so that its arms are comparable: leave trainer.devices at 1. To pre-train on "
-            "several devices, use lit-splitmask pretrain, and give the result to compare with --weights."
-        )

@@ -10,6 +10,9 @@ from lit_splitmask.comparison import LOOKS, looks_up_to
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.layout import LayoutName
 
+LIST_OPTIONS = ("--data", "--data.manifest", "--data.splits.labels")
+"""Options of other commands that name a list."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -56,6 +59,8 @@ class Options:
         parser.add_argument("--layout", "--data.splits.layout", choices=get_args(LayoutName), default=cls.layout)
         parser.add_argument("--out")
         parser.add_argument("--recipe")
+        for name in LIST_OPTIONS:
+            parser.add_argument(name, dest="listed", help=argparse.SUPPRESS)
         parser.add_argument("--seeds", type=_seeds, default=cls.seeds)
         parser.add_argument("--max_seeds", type=int, default=cls.max_seeds)
         parser.add_argument("--label_shares", type=numbers, default=cls.label_shares)
@@ -64,7 +69,14 @@ class Options:
         parser.add_argument("--equal_time", type=_boolean, default=cls.equal_time)
         parser.add_argument("--set_pretrain", type=words, default=cls.set_pretrain)
         parser.add_argument("--set_finetune", type=words, default=cls.set_finetune)
-        options = cls(**vars(parser.parse_args(list(arguments))))
+        given = vars(parser.parse_args(list(arguments)))
+        if given.pop("listed") is not None:
+            raise UserError(
+                "compare reads a folder in which each class is a folder, not a list, and images with several labels have no "
+                "accuracy to compare, which counts each image as right or wrong. Give --data.root DIR. With a list, train both "
+                "ways, with finetune and with finetune --weights after pretrain, and compare their test scores over seeds."
+            )
+        options = cls(**given)
         if not options.root:
             raise UserError("compare needs the folder of images: --data.root DIR.")
         if options.seeds is not None and options.seeds < 1:

@@ -13,7 +13,7 @@ from lit_splitmask.commands.compare.options import Options
 from lit_splitmask.commands.compare.pictures import Groups, draw, draw_curves
 from lit_splitmask.commands.compare.recommendation import unequal_times
 from lit_splitmask.comparison import Arm, corrected, difference_of, share_verdict
-from lit_splitmask.files import write_atomically, write_json
+from lit_splitmask.files import as_typed, write_atomically, write_json
 from lit_splitmask.shell import copyable
 
 
@@ -23,7 +23,7 @@ def write_report(
     options: Options,
     out: Path,
     recipe: str,
-    chance: str,
+    remarks: Sequence[str],
 ) -> None:
     """Prints the tables and verdicts, and writes comparison.json, comparison.md, comparison.png and curves.png.
 
@@ -33,9 +33,9 @@ def write_report(
         options: The options of the command.
         out: The comparison's folder.
         recipe: Name of the comparison's recipe.
-        chance: A sentence on the accuracy of guessing.
+        remarks: Sentences on the accuracy of guessing, and on how the arms differ.
     """
-    title = f"Is pre-training worth it on {Path(options.root).resolve().name}?"
+    title = f"Is pre-training worth it on {as_typed(options.root).name}?"
     confidence = corrected(len(options.looks))
     console = Console()
     conclusions: dict[float, list[str]] = {}
@@ -52,8 +52,8 @@ def write_report(
         if found:
             print(copyable(shlex.split(found[1])))
         conclusions[share] = [*limits, *([f"Recommended: {found[0]}", f"```sh\n{found[1]}\n```"] if found else [])]
-    print(f"± is the standard deviation over seeds. {chance}")
-    notes = [*_notes(groups, options, recipe), chance]
+    print("± is the standard deviation over seeds.", *remarks)
+    notes = [*_notes(groups, options, recipe), *remarks]
     results = [
         _as_json(share, arms, conclusions[share], recommendations[share], confidence) for share, arms in groups.items()
     ]

@@ -26,8 +26,9 @@ from lit_splitmask.commands.run_cli import quiet
 from lit_splitmask.commands.tasks.registry import classifier_recipe, task_for_folder
 from lit_splitmask.datamodules.recognise import WAYS_TO_LABEL, Reading
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import local_folder
+from lit_splitmask.files import as_typed, local_folder
 from lit_splitmask.images.index import FolderIndex
+from lit_splitmask.images.label_sets import classes_of
 from lit_splitmask.shell import copyable
 from lit_splitmask.units import duration, size
 
@@ -159,7 +160,7 @@ def why_no_finetuning(subject: Subject, index: FolderIndex) -> str | None:
             f"These images have annotations, with which finetune --data.root {root} trains to {task.name}; plan times "
             "classification only."
         )
-    if len(index.classes) >= 2:
+    if len(classes_of(index.classes) if index.several_labels else index.classes) >= 2:
         return None
     return f"Classification needs at least two classes, and these images have no labels: {WAYS_TO_LABEL}."
 
@@ -208,7 +209,7 @@ def _commands(
 ) -> list[str]:
     """The commands that pre-train and fine-tune as planned."""
     commands = [["pretrain", *([] if recipe is None else ["--recipe", recipe]), *pretraining]]
-    weights = f"runs/pretrain-{Path(subject.images).resolve().stem}/backbone.safetensors"
+    weights = f"runs/pretrain-{as_typed(subject.images).stem}/backbone.safetensors"
     if finetuning is not None:
         commands.append(["finetune", "--recipe", finetuning.recipe, "--weights", weights, *options])
     elif subject.finetuning:
@@ -229,6 +230,7 @@ def plan(request: Request) -> int:
     parser.add_argument("--data.manifest", dest="manifest")
     parser.add_argument("--data", choices=["ImageFolder", "Manifest"])
     parser.add_argument("--data.splits.layout", dest="layout")
+    parser.add_argument("--data.splits.labels", dest="labels", choices=["auto", "several"])
     parser.add_argument("--data.index_dir", dest="index_dir", default=INDEX_DIR)
     parser.add_argument("--recipe")
     parser.add_argument("--json", action="store_true")
@@ -240,6 +242,10 @@ def plan(request: Request) -> int:
         raise UserError(
             f"plan takes one folder of images (lit-splitmask plan --data.root DIR) or a list of them (--data.manifest FILE.csv), "
             f"but was given {given}."
+        )
+    if options.labels == "several" and options.manifest is None:
+        raise UserError(
+            "--data.splits.labels several is for lists: a folder gives each image one label. Give --data.manifest FILE.csv."
         )
     for place in filter(None, (*roots, options.manifest)):
         local_folder(place)

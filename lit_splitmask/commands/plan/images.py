@@ -3,11 +3,13 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from statistics import median
 
 from PIL import Image
 
+from lit_splitmask.images import label_sets
 from lit_splitmask.images.decode import decode, memory_for, open_image, orientation
 from lit_splitmask.images.duplicates import Fingerprint, fingerprint, near_groups
 from lit_splitmask.images.in_flight import hold
@@ -16,6 +18,9 @@ from lit_splitmask.images.scan import examine, in_threads
 from lit_splitmask.images.split import group_by_hash
 
 NO_LABEL = "(no label)"
+NO_CLASS = "(none of the classes)"
+"""Of an image that may have several labels, and has none of them."""
+
 EXAMPLES = 5
 """Largest number of files listed for each kind of oddity."""
 
@@ -72,7 +77,8 @@ class ImageFindings:
 
     Attributes:
         layout: How the folder was read, in one line.
-        counts: Images that are used, by split and class.
+        images: Images that are used, by split.
+        counts: Images that are used, by split and class; one with several labels counts for each.
         taken_out: Images left out of a split because another split has the same pixels, and which image that is.
         height: Heights of the readable images, upright.
         width: Their widths.
@@ -86,6 +92,7 @@ class ImageFindings:
     """
 
     layout: str
+    images: dict[str, int]
     counts: dict[str, dict[str, int]]
     taken_out: list[str]
     height: Spread
@@ -130,6 +137,7 @@ def find(index: FolderIndex) -> ImageFindings:
     heights, widths = index.files.shapes.T.tolist()
     return ImageFindings(
         layout=index.layout,
+        images={split: len(files) for split, files in index.splits.items()},
         counts=_counts(index),
         taken_out=[entry.describe() for entry in index.dropped],
         height=Spread.of(heights),
@@ -187,13 +195,17 @@ def _reason(path: Path) -> str:
     return error.why
 
 
-def _label_names(index: FolderIndex, files: Sequence[str]) -> list[str]:
-    return [index.classes[label] if label >= 0 else NO_LABEL for label in index.labels(files)]
+def _labels_of(index: FolderIndex, files: Sequence[str]) -> list[list[str]]:
+    """The classes of each image, or what says that it has none."""
+    several = index.several_labels
+    named = [(label_sets.names_in(name) or [NO_CLASS]) if several else [name] for name in index.classes]
+    return [named[label] if label >= 0 else [NO_LABEL] for label in index.labels(files)]
 
 
 def _counts(index: FolderIndex) -> dict[str, dict[str, int]]:
-    found = {split: Counter(_label_names(index, files)) for split, files in index.splits.items()}
-    classes = [*index.classes, *([NO_LABEL] if any(NO_LABEL in counter for counter in found.values()) else [])]
+    found = {split: Counter(chain(*_labels_of(index, files))) for split, files in index.splits.items()}
+    classes = label_sets.classes_of(index.classes) if index.several_labels else list(index.classes)
+    classes += [name for name in (NO_CLASS, NO_LABEL) if any(name in counter for counter in found.values())]
     return {split: {name: counter[name] for name in classes} for split, counter in found.items()}
 
 
@@ -203,7 +215,7 @@ def _groups(index: FolderIndex, groups: Iterable[list[str]]) -> list[Group]:
     split_of |= {entry.file: entry.split for entry in index.dropped}
     result = []
     for files in groups:
-        splits, labels = [split_of[file] for file in files], _label_names(index, files)
+        splits, labels = [split_of[file] for file in files], [" + ".join(names) for names in _labels_of(index, files)]
         result.append(Group(files, splits, labels, len(set(splits)) > 1, len({*labels} - {NO_LABEL}) > 1))
     return sorted(result, key=lambda group: -group.across_splits - group.labels_differ)
 
@@ -211,9 +223,10 @@ def _groups(index: FolderIndex, groups: Iterable[list[str]]) -> list[Group]:
 def _one_image_classes(index: FolderIndex) -> list[str]:
     hashes: dict[str, set[bytes]] = defaultdict(set)
     if index.classes:
-        for name, pixels in zip(_label_names(index, index.files.names), index.files.hashes.tolist(), strict=True):
-            hashes[name].add(pixels)
-    return sorted(name for name, distinct in hashes.items() if len(distinct) == 1 and name != NO_LABEL)
+        for names, pixels in zip(_labels_of(index, index.files.names), index.files.hashes.tolist(), strict=True):
+            for name in names:
+                hashes[name].add(pixels)
+    return sorted(name for name, found in hashes.items() if len(found) == 1 and name not in (NO_LABEL, NO_CLASS))
 
 
 def _empty_classes(index: FolderIndex) -> list[str]:

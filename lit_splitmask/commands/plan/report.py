@@ -31,7 +31,7 @@ def show_images(console: Console, images: ImageFindings) -> None:
     for name, *counts in _class_rows(images.counts):
         table.add_row(name, *counts)
     table.add_section()
-    table.add_row("all", *(f"{sum(counts.values()):,}" for counts in images.counts.values()))
+    table.add_row("all", *(f"{count:,}" for count in images.images.values()))
     console.print(table)
     for axis, spread in (("Height", images.height), ("Width", images.width)):
         console.print(f"{axis}: {spread.smallest:,} to {spread.largest:,} px, median {spread.median:,}.")

@@ -12,6 +12,8 @@ from lit_splitmask.datamodules.manifest import Manifest
 from lit_splitmask.datamodules.recognise import LAYOUTS, Reading, recognise
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.glance import Glance, glance
+from lit_splitmask.images.index import SplitOptions
+from lit_splitmask.images.label_sets import classes_of
 from lit_splitmask.images.tree import Tree
 
 LEAST_LISTED = 0.5
@@ -54,7 +56,7 @@ def subject_of(request: Request, root: str | None, index_dir: str, recipe: dict[
         UserError: The images cannot be used, or are annotated in a format that is not read.
     """
     if request.manifest is not None:
-        return _manifest(request.manifest, root, index_dir)
+        return _manifest(request.manifest, root, index_dir, several=request.value("--data.splits.labels") == "several")
     assert root is not None, "the command names a folder or a manifest"
     data = recipe.get("data")
     class_path = str(data.get("class_path")) if isinstance(data, dict) else "ImageFolder"
@@ -63,15 +65,17 @@ def subject_of(request: Request, root: str | None, index_dir: str, recipe: dict[
     return _folder(root, request.layout or "auto")
 
 
-def _manifest(manifest: str, root: str | None, index_dir: str) -> Subject:
-    data = Manifest(manifest, root, index_dir=index_dir)
+def _manifest(manifest: str, root: str | None, index_dir: str, *, several: bool) -> Subject:
+    data = Manifest(manifest, root, index_dir=index_dir, splits=SplitOptions(labels="several" if several else "auto"))
     index = data.load_or_make()
-    name = Path(manifest).name
-    meaning = f"{len(index.classes):,} classes" if index.classes else "images without labels"
+    name, classes = Path(manifest).name, classes_of(index.classes)
+    more = ", any number of them an image," if several else ""
+    meaning = f"{len(classes):,} classes{more}" if index.classes else "images without labels"
     way = "" if index.classes else f"give {name} a column label"
     because = f"{name} lists {len(index.files) + len(index.unreadable):,} images"
     reading = Reading("manifest", "classify" if index.classes else None, f"{meaning} from a list", because, way)
     options = ["--data", "Manifest", "--data.manifest", manifest, *([] if root is None else ["--data.root", root])]
+    options += ["--data.splits.labels", "several"] if several else []
     return Subject(manifest, options, reading, Glance(len(index.files), min(index.median_size)), [], [], [])
 
 

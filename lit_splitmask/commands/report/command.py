@@ -11,7 +11,7 @@ from lit_splitmask.commands.report.probe import probe_sections
 from lit_splitmask.commands.report.run import run_sections
 from lit_splitmask.commands.request import Request
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import write_atomically
+from lit_splitmask.files import as_typed, write_atomically
 
 KINDS = {
     "comparison.json": ("A comparison of ways of training.", comparison_sections),
@@ -65,7 +65,7 @@ def page_of(folder: Path) -> bytes:
     Raises:
         UserError: The folder holds nothing to report, or its records cannot be read.
     """
-    name = folder.resolve().name
+    name = as_typed(folder).name
     kind = next((kind for file, kind in KINDS.items() if (folder / file).is_file()), None)
     if kind is None:
         raise UserError(_nothing_in(folder))

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from lit_splitmask.commands.chance import interval, interval_text, percent
 from lit_splitmask.commands.report.page import Section, Table
-from lit_splitmask.commands.report.records import number, percent, pictures_in, read_json
+from lit_splitmask.commands.report.records import number, pictures_in, read_json
 
 
 def probe_sections(folder: Path) -> list[Section]:
@@ -15,10 +16,14 @@ def probe_sections(folder: Path) -> list[Section]:
     found = read_json(folder / "probe.json")
     rows = [(f"linear, block {block}", score) for block, score in enumerate(found["blocks"], start=1)]
     rows += [("linear, whole network", found["linear"]), (f"{found['knn']['k']}-NN, whole network", found["knn"])]
+    images = found["held_out_images"]
     table = Table(
-        ["probe", "accuracy", "± one standard error"],
-        [[name, percent(score["accuracy"]), percent(score["error"])] for name, score in rows],
-        f"Frozen features; {found['train_images']:,} training and {found['held_out_images']:,} images of {found['split']}; "
+        ["probe", "accuracy", "95 % interval"],
+        [
+            [name, percent(score["accuracy"]), interval_text(interval(score["accuracy"], images))]
+            for name, score in rows
+        ],
+        f"Frozen features; {found['train_images']:,} training and {images:,} images of {found['split']}; "
         f"{found['classes']} classes, so guessing would give {percent(1 / found['classes'])} if all were equally frequent. "
         f"RankMe, the effective rank of the features, is {number(found['rankme'])}.",
     )

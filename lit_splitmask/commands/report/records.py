@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import binomtest
-
-from lit_splitmask.comparison import CONFIDENCE
+from lit_splitmask.commands.chance import interval, interval_text, percent
 from lit_splitmask.files import read_text
 
 CAPTIONS = {
@@ -43,17 +41,11 @@ def pictures_in(folder: Path) -> list[tuple[Path, str]]:
     return [(path, CAPTIONS.get(path.name, path.name)) for path in paths]
 
 
-def percent(value: float) -> str:
-    """A share in percent."""
-    return f"{100 * value:.1f} %"
-
-
 def of_images(hits: int, number: int) -> list[str]:
     """A share of images in percent, its interval, and the number of images; the interval is Wilson's."""
     if not number:
         return ["—", "—", "0"]
-    low, high = binomtest(hits, number).proportion_ci(CONFIDENCE, method="wilson")
-    return [percent(hits / number), f"{100 * low:.1f} to {100 * high:.1f} %", f"{number:,}"]
+    return [percent(hits / number), interval_text(interval(hits / number, number)), f"{number:,}"]
 
 
 def number(value: Any, error: Any = None) -> str:

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from lit_splitmask.checkpoints import load_weights
+from lit_splitmask.commands.chance import interval_text, percent
 from lit_splitmask.commands.export.run_numbers import run_numbers
 from lit_splitmask.commands.plots import draw_history
 from lit_splitmask.commands.pretrain import command_to_finetune
 from lit_splitmask.commands.report.page import Section, Table, embed
-from lit_splitmask.commands.report.records import in_words, number, of_images, percent, pictures_in, read_json
+from lit_splitmask.commands.report.records import in_words, number, of_images, pictures_in, read_json
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.tasks.registry import Task, task_for_datamodule
+from lit_splitmask.commands.tasks.segment import note_on_intervals
 from lit_splitmask.config_files import read_settings
-from lit_splitmask.files import is_file, read_text
+from lit_splitmask.files import as_typed, is_file, read_text
 from lit_splitmask.selection.curves import signal_cells
 from lit_splitmask.selection.rule import Decision, Reading
 
@@ -127,10 +129,7 @@ def _scores(report: Mapping[str, Any], split: str) -> tuple[str, list[Table]]:
     if "test/accuracy" in scores and counts:
         return _classified(counts, names, split)
     if "iou" in report:
-        rows = [[name, "no pixels" if value is None else percent(value)] for name, value in report["iou"].items()]
-        sentence = f"Mean IoU on {split}: {percent(scores['test/miou'])}."
-        note = "No intervals: the pixels of an image are not independent. Train several seeds to see the spread."
-        return sentence, [Table(["class", "IoU"], rows, note)]
+        return _segmented(report, split)
     if "box/AP" in scores:
         kinds = [kind for kind in ("box", "mask") if f"{kind}/AP" in scores]
         entries = dict.fromkeys(name.partition("/")[2] for name in scores if name.partition("/")[0] in kinds)
@@ -140,6 +139,19 @@ def _scores(report: Mapping[str, Any], split: str) -> tuple[str, list[Table]]:
         return f"On {split}: {sentence}.", [Table(["", *(f"{kind} AP" for kind in kinds)], rows, note)]
     rows = [[name.removeprefix("test/"), percent(value)] for name, value in scores.items() if value is not None]
     return f"{rows[0][0]} on {split}: {rows[0][1]}." if rows else "No scores.", [Table(["score", "value"], rows)]
+
+
+def _segmented(report: Mapping[str, Any], split: str) -> tuple[str, list[Table]]:
+    """The mean IoU in a sentence, and the IoU of each class; records of earlier versions have no intervals."""
+    ends = report.get("intervals")
+    rows = [[name, "no pixels" if value is None else percent(value)] for name, value in report["iou"].items()]
+    sentence = f"Mean IoU on {split}: {percent(report['scores']['test/miou'])}"
+    if not ends:
+        return f"{sentence}.", [Table(["class", "IoU"], rows, "No intervals over the images are recorded.")]
+    for row, found in zip(rows, ends["iou"], strict=True):
+        row.append("—" if found is None else interval_text(found))
+    sentence += f" (95 % interval: {interval_text(ends['miou'])})."
+    return sentence, [Table(["class", "IoU", "95 % interval"], rows, note_on_intervals(report["images"]))]
 
 
 def _average_precision(value: float | None) -> str:
@@ -209,7 +221,7 @@ def _commands(folder: Path, settings: dict[str, Any], following: list[tuple[str,
         "--config",
         str(folder / "config.yaml"),
         "--name",
-        f"{folder.resolve().name}-again",
+        f"{as_typed(folder).name}-again",
     ]
     return Section("Commands", commands=[("To repeat this run with its settings:", shlex.join(again)), *following])
 

@@ -11,10 +11,11 @@ from rich.table import Column, Table
 from lit_splitmask.commands.plan.report import new_console
 from lit_splitmask.commands.reproduce.checks import needs_of
 from lit_splitmask.commands.reproduce.running import Measured
+from lit_splitmask.commands.reproduce.scores import Score
 from lit_splitmask.commands.reproduce.stages import Setting, Stage, stages_of
 from lit_splitmask.comparison import mean_and_sd
 from lit_splitmask.datamodules.paper_rows import PaperTable, Row
-from lit_splitmask.files import write_json
+from lit_splitmask.files import locked, write_json
 
 Hours = Callable[[Row, Stage], float | None]
 """Hours of a training on this machine; None if it cannot be timed."""
@@ -136,20 +137,35 @@ def write_results(row: Row, measured: Measured, commands: Sequence[str], setting
         "scores": {score: _score(row.paper[score], values) for score, values in measured.items()},
         "commands": list(commands),
     }
-    results = json.loads(path.read_text()) if path.is_file() else {}
-    write_json(path, {**results, f"{row.table}/{row.name}": entry})
+    with locked(path.with_name(".results.lock")):  # another reproduce may be adding its row
+        results = json.loads(path.read_text()) if path.is_file() else {}
+        write_json(path, {**results, f"{row.table}/{row.name}": entry})
     return entry
 
 
-def _score(paper: float | None, values: Mapping[int, float]) -> dict[str, Any]:
-    mean, sd = mean_and_sd(list(values.values()))
-    return {"paper": paper, "mean": mean, "sd": sd if len(values) > 1 else None, "seeds": dict(values)}
+def _score(paper: float | None, found: Mapping[int, Score]) -> dict[str, Any]:
+    mean, sd = mean_and_sd([score.value for score in found.values()])
+    first = next(iter(found.values()))
+    return {
+        "paper": paper,
+        "mean": mean,
+        "sd": sd if len(found) > 1 else None,
+        "seeds": {seed: score.value for seed, score in found.items()},
+        "intervals": {seed: score.interval for seed, score in found.items()},
+        "chance": first.chance,
+    }
+
+
+def _interval(found: Mapping[str, Any]) -> str:
+    """The interval of a single seed, in percent; several seeds have their deviation instead."""
+    ends = next(iter(found["intervals"].values()))
+    return "—" if ends is None or len(found["intervals"]) > 1 else f"{ends[0]:.1f} to {ends[1]:.1f}"
 
 
 def show_results(row: Row, entry: Mapping[str, Any], note: str, setting: Setting) -> None:
     """Prints what a row measured beside the paper's numbers."""
     console: Console = new_console()
-    table = Table("score", "paper, %", "measured, %", "difference", "seeds")
+    table = Table("score", "paper, %", "measured, %", "95 % interval", "difference", "seeds")
     console.print(f"{row.table} {row.name}", soft_wrap=True)  # as a title it would be broken to the table's width
     for score, found in entry["scores"].items():
         paper, sd = found["paper"], found["sd"]
@@ -157,12 +173,17 @@ def show_results(row: Row, entry: Mapping[str, Any], note: str, setting: Setting
             score,
             "not in the text" if paper is None else f"{paper:.1f}",
             f"{found['mean']:.1f}" + ("" if sd is None else f" ± {sd:.1f}"),
+            _interval(found),
             "" if paper is None else f"{found['mean'] - paper:+.1f}",
             ", ".join(map(str, found["seeds"])),
         )
     console.print(table)
     if any(found["sd"] is not None for found in entry["scores"].values()):
         console.print("± is the standard deviation over seeds.")
+    if any(_interval(found) != "—" for found in entry["scores"].values()):
+        console.print("The interval is over the test images, for one network.")
+    for chance in dict.fromkeys(found["chance"] for found in entry["scores"].values() if found["chance"]):
+        console.print(chance)
     if setting.scale < 1:
         console.print(f"Trained for {setting.scale:g} times the paper's length, so the numbers cannot be compared.")
     changed = [*setting.set_pretrain, *setting.set_finetune, *setting.set_probe]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lit_splitmask.commands.reproduce.scores import Score, scores_of
 from lit_splitmask.commands.reproduce.stages import Setting, Stage, stages_of
 from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.datamodules.paper_rows import Row
@@ -17,8 +18,8 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.files import write_json
 from lit_splitmask.units import duration
 
-Measured = dict[str, dict[int, float]]
-"""Measured values in percent, by score and seed."""
+Measured = dict[str, dict[int, Score]]
+"""What was measured, by score and seed."""
 
 
 def run_row(row: Row, seeds: Sequence[int], setting: Setting) -> Measured:
@@ -101,32 +102,3 @@ def run_command(arguments: list[str]) -> int:
                 return code if code >= 0 else 128 - code
         finally:
             signal.signal(signal.SIGTERM, before)
-
-
-def scores_of(stage: Stage, out: Path) -> dict[str, float]:
-    """What a finished command measured of its row's scores, in percent.
-
-    Raises:
-        UserError: It wrote no scores.
-    """
-    if not stage.scores:
-        return {}
-    folder = out / stage.name
-    if stage.command == "probe":
-        values = _probed(json.loads((folder / "probe.json").read_text()))
-    else:
-        found = next((path for path in (folder / "test.json", folder / "val.json") if path.is_file()), None)
-        if found is None:
-            raise UserError(
-                f"{folder} has no scores, since the dataset has no test images: check the folder of --data.root."
-            )
-        values = json.loads(found.read_text())["scores"]
-    missing = [written for _, written in stage.scores if values.get(written) is None]
-    if missing:
-        raise UserError(f"{folder} has no {', '.join(missing)}, which the row reports.")
-    return {score: 100 * values[written] for score, written in stage.scores}
-
-
-def _probed(report: dict[str, Any]) -> dict[str, float]:
-    blocks = {f"block {number}": block["accuracy"] for number, block in enumerate(report["blocks"], start=1)}
-    return {"linear top-1": report["linear"]["accuracy"], **blocks}

@@ -1,12 +1,19 @@
 """What ``finetune`` reports about a classifier."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from rich.markup import escape
 
-from lit_splitmask.commands.chance import chance_level, standard_error, with_error
+from lit_splitmask.commands.chance import (
+    chance_level,
+    chance_of_labels,
+    interval,
+    interval_of_mean,
+    interval_text,
+    percent,
+)
 from lit_splitmask.commands.tasks.report import TaskReport
 from lit_splitmask.datamodules.crop_data import CropData
 from lit_splitmask.modules import Classify
@@ -28,10 +35,7 @@ def report(found: TaskReport) -> list[str]:
     values = {"scores": scores, "classes": found.module.class_names or []}
     written = found.write("test.json", values | ({} if several else {"confusion": found.module.confusion.tolist()}))
     if several:
-        table = found.table("test", "average precision")
-        for key, value in scores.items():
-            table.add_row(_name(key), f"{100 * value:.1f} %")
-        found.show(table, "test")
+        _show_precisions(found, scores, found.module.class_names or [])
     else:
         _show_accuracies(found, scores, found.module.confusion.sum(dim=1).tolist(), found.module.class_names or [])
     return [written]
@@ -43,7 +47,7 @@ def _name(key: str) -> str:
 
 
 def _show_accuracies(found: TaskReport, scores: Mapping[str, float], counts: list[int], names: list[str]) -> None:
-    """Prints accuracies, of all images and of each class, with their standard errors and those of guessing.
+    """Prints accuracies, of all images and of each class, with their intervals and those of guessing.
 
     Args:
         found: The finished fine-tuning.
@@ -52,15 +56,27 @@ def _show_accuracies(found: TaskReport, scores: Mapping[str, float], counts: lis
         names: The classes.
     """
     of_class = {f"test/accuracy/{name}": count for name, count in zip(names, counts, strict=True) if count}
-    errors = {key: standard_error(scores[key], count) for key, count in of_class.items()}
-    errors["test/macro_accuracy"] = math.hypot(*errors.values()) / max(1, len(errors))
-    table = found.table("test", "accuracy", "images")
+    macro = interval_of_mean([scores[key] for key in of_class], list(of_class.values()))
+    table = found.table("test", "accuracy", "95 % interval", "images")
     for key, value in scores.items():
         count = of_class.get(key, sum(counts))
-        error = errors[key] if key in errors else standard_error(value, count)
-        table.add_row(escape(_name(key)), with_error(value, error), f"{count:,}")
-    notes = ["± is one standard error over the test images."]
-    found.show(table, "test", *notes, chance_level(dict(zip(names, counts, strict=True))))
+        ends = macro if key == "test/macro_accuracy" else interval(value, count)
+        table.add_row(escape(_name(key)), percent(value), interval_text(ends), f"{count:,}")
+    note = "The intervals are over the test images, for this one network."
+    found.show(table, "test", note, chance_level(dict(zip(names, counts, strict=True))))
+
+
+def _show_precisions(found: TaskReport, scores: Mapping[str, float], names: Sequence[str]) -> None:
+    """Prints average precisions, of all labels and of each, and those of guessing."""
+    samples = found.data.source.splits["test"].labelled()
+    assert samples.sets is not None
+    with_label = np.bincount(samples.labels, minlength=len(samples.sets)) @ samples.sets
+    counts = dict(zip(names, with_label.tolist(), strict=True))
+    table = found.table("test", "average precision", "images")
+    for key, value in scores.items():
+        count = counts.get(key.removeprefix("test/ap/"), len(samples))
+        table.add_row(escape(_name(key)), percent(value), f"{count:,}")
+    found.show(table, "test", chance_of_labels(counts, len(samples)))
 
 
 def predict_data(module: Classify, data: CropData) -> dict[str, Any]:

@@ -3,12 +3,18 @@
 import math
 from typing import Any
 
+from rich.markup import escape
+
 from lit_splitmask.callbacks import SegmentationPictures
-from lit_splitmask.commands.chance import always_largest
+from lit_splitmask.commands.chance import chance_of_maps, interval_text, percent
 from lit_splitmask.commands.tasks.report import TaskReport
+from lit_splitmask.comparison import CONFIDENCE
 from lit_splitmask.datamodules import SegmentationFolder
 from lit_splitmask.modules import Segment
-from lit_splitmask.modules.label_scores import class_iou
+from lit_splitmask.modules.label_scores import bootstrap, class_iou
+
+FEW_IMAGES = 20
+"""Fewer images than these make a bootstrap's intervals too narrow."""
 
 
 def report(found: TaskReport) -> list[str]:
@@ -30,6 +36,8 @@ def report(found: TaskReport) -> list[str]:
         "split": split,
         "scores": {key: scores[key] for key in ("test/miou", "test/pixel_accuracy")},
         "iou": {name: value if math.isfinite(value) else None for name, value in zip(names, iou, strict=True)},
+        "intervals": bootstrap(module.image_counts, CONFIDENCE),
+        "images": len(module.image_counts),
         "classes": names,
         "confusion": module.confusion.tolist(),
     }
@@ -41,15 +49,28 @@ def report(found: TaskReport) -> list[str]:
 
 
 def _print(found: TaskReport, split: str, values: dict[str, Any]) -> None:
-    table = found.table(split, "IoU")
-    for name, value in values["iou"].items():
-        table.add_row(name, "no pixels" if value is None else f"{100 * value:.1f} %")
+    table, ends = found.table(split, "IoU", "95 % interval"), values["intervals"]
+    of_classes = [None] * len(values["iou"]) if ends is None else ends["iou"]
+    for (name, value), found_ends in zip(values["iou"].items(), of_classes, strict=True):
+        table.add_row(escape(name), "no pixels" if value is None else percent(value), _text(found_ends))
     table.add_section()
-    table.add_row("mean (mIoU)", f"{100 * values['scores']['test/miou']:.1f} %")
-    table.add_row("pixel accuracy", f"{100 * values['scores']['test/pixel_accuracy']:.1f} %")
-    pixels = [sum(row) for row in values["confusion"]]
-    chance = always_largest(dict(zip(values["classes"], pixels, strict=True)))
-    found.show(table, split, f"Chance: a pixel accuracy of {chance}.")
+    for name, key in (("mean (mIoU)", "miou"), ("pixel accuracy", "pixel_accuracy")):
+        table.add_row(name, percent(values["scores"][f"test/{key}"]), _text(ends and ends[key]))
+    pixels = dict(zip(values["classes"], (sum(row) for row in values["confusion"]), strict=True))
+    found.show(table, split, note_on_intervals(values["images"]), chance_of_maps(pixels))
+
+
+def note_on_intervals(num_images: int) -> str:
+    """A sentence on what the intervals are over, and whether they can be trusted."""
+    if num_images < 2:
+        return "There is no interval over a single image."
+    caution = f" With fewer than {FEW_IMAGES} images they are too narrow." if num_images < FEW_IMAGES else ""
+    return f"The intervals are over the {num_images:,} images (bootstrap), for this one network.{caution}"
+
+
+def _text(ends: list[float] | None) -> str:
+    """An interval in a table."""
+    return "—" if ends is None else interval_text((ends[0], ends[1]))
 
 
 def predict_data(module: Segment, data: SegmentationFolder) -> dict[str, Any]:

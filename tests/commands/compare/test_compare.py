@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tiny_runs import FINETUNE, PRETRAIN
 from lit_splitmask.checkpoints import load_weights, save_backbone
 from lit_splitmask.cli import main
 from lit_splitmask.commands.compare import experiment, step_times
+from lit_splitmask.commands.compare.checks import window_notes
 from lit_splitmask.commands.compare.experiment import Comparison
 from lit_splitmask.commands.compare.jobs import Backbone, Finetuned
 from lit_splitmask.datamodules import glance
@@ -344,3 +346,37 @@ def test_seeds_that_cannot_be_added_are_refused(
 ) -> None:
     assert main([*command[:-2], *options]) == 1
     assert error in capsys.readouterr().err
+
+
+def test_lists_are_refused_before_any_work(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--data", "Manifest", "--data.manifest", "list.csv"]) == 1
+    assert "compare reads a folder in which each class is a folder, not a list" in capsys.readouterr().err
+
+
+def test_several_labels_an_image_are_refused_before_any_work(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    several = ["--data=Manifest", "--data.manifest=list.csv", "--data.splits.labels=several"]
+    assert main([*command, f"--set_finetune={json.dumps(several)}"]) == 1
+    assert "compare needs one label per image" in capsys.readouterr().err
+    assert not Path("c/data").exists()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "measured", "given", "says"),
+    [
+        ([0, 9000], (363.0, 3084.0), None, "0,9000, the others with that of the images, 363,3084"),
+        ([363, 3084], (363.0, 3084.0), None, None),
+        ([0, 9000], (0.0, 100.0), (0.0, 100.0), None),  # the option is for all arms
+        ([0, 9000], None, None, None),  # images of 8 bits
+        (None, (363.0, 3084.0), None, None),
+    ],
+)
+def test_arms_that_read_16_bit_images_differently_are_named(
+    theirs: list[float] | None, measured: Any, given: Any, says: str | None, tmp_path: Path
+) -> None:
+    vit = ViT(ViTConfig(embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=16))
+    save_backbone(tmp_path / "w.safetensors", vit, **({} if theirs is None else {"pixel_window": theirs}))
+    notes = window_notes(str(tmp_path / "w.safetensors"), SimpleNamespace(pixel_window=measured, window=given))
+    assert len(notes) == (says is not None)
+    assert says is None or (says in notes[0] and '["--data.window=363,3084"]' in notes[0])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from coco_sets import write_set
 from PIL import Image
-from replicas import REPLICAS
+from replicas import REPLICAS, draw
 from scenes import write_scenes
 
 from lit_splitmask.cli import main
@@ -325,3 +325,26 @@ def test_the_fine_tuning_recipe_goes_with_the_pre_training_recipe(pretraining: s
 )
 def test_sizes_are_in_binary_units(num_bytes: int, expected: str) -> None:
     assert size(num_bytes) == expected
+
+
+def test_a_list_with_several_labels_an_image_is_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cells = ["rust|scab", "scab", "rust", "frog eye|rust"]
+    for number in range(12):
+        draw(tmp_path / f"{number}.png", number)
+    rows = [f"{number}.png,{('train', 'val', 'test')[number // 4]},{cells[number % 4]}" for number in range(12)]
+    Path("list.csv").write_text("\n".join(["path,split,label", *rows]))
+    several = ["plan", "--data.manifest", "list.csv", "--data.splits.labels", "several", "--no_timing"]
+    assert main([*several, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["images"]["counts"]["train"] == {"frog eye": 1, "rust": 3, "scab": 2}
+    assert plan["images"]["images"] == {"train": 4, "val": 4, "test": 4}
+    assert plan["reading"]["meaning"] == "3 classes, any number of them an image, from a list"
+    assert all("--data.splits.labels several" in command for command in plan["commands"])
+    assert len(plan["commands"]) == 2
+    assert main(several) == 0
+    assert "│ all      │ 4     │ 4   │ 4    │" in capsys.readouterr().out
+    assert main(["plan", ".", "--data.splits.labels", "several"]) == 1
+    assert "Give --data.manifest" in capsys.readouterr().err

@@ -1,18 +1,23 @@
 """What is finished is not run again, what was interrupted goes on, and several seeds are averaged. No training runs here."""
 
 import json
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from replicas import REPLICAS, cars, imagenet
 
 from lit_splitmask.cli import main
-from lit_splitmask.commands.reproduce import running
+from lit_splitmask.commands.reproduce import report, running
+from lit_splitmask.commands.reproduce.scores import Score
+from lit_splitmask.commands.reproduce.stages import Setting
+from lit_splitmask.datamodules.paper_rows import Row, paper_tables
 
 ROW = ["reproduce", "table6", "--row=splitmask-s-cars", "--data.root=images", "--scale=0.01"]
 PRETRAINED, FINETUNED = "splitmask-cars-s-seed0", "splitmask-cars-s-on-cars-seed0"
@@ -37,7 +42,8 @@ class Commands:
             return code
         if arguments[0] == "finetune":
             scores = {"test/accuracy": self.accuracies.pop(0)}
-            (folder / "test.json").write_text(json.dumps({"scores": scores}))
+            found = {"scores": scores, "classes": ["a", "b"], "confusion": [[1, 2], [0, 1]]}
+            (folder / "test.json").write_text(json.dumps(found))
         return 0
 
     @property
@@ -55,16 +61,21 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
     return stand_in
 
 
-def entry(folder: str = "runs/reproduce-scale0.01") -> dict[str, dict[str, object]]:
+def entry(folder: str = "runs/reproduce-scale0.01") -> dict[str, dict[str, Any]]:
     return dict(json.loads((Path(folder) / "results.json").read_text())["table6/splitmask-s-cars"]["scores"])
 
 
 def test_the_measured_number_stands_beside_the_papers(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(ROW) == 0
     assert commands.names == [PRETRAINED, FINETUNED]
-    assert entry() == {"top-1": {"paper": 92.8, "mean": 50.0, "sd": None, "seeds": {"0": 50.0}}}
+    found = entry()["top-1"]
+    assert (found["paper"], found["mean"], found["sd"], found["seeds"]) == (92.8, 50.0, None, {"0": 50.0})
+    assert found["intervals"]["0"] == pytest.approx((15.0, 85.0), abs=0.1)
     printed = capsys.readouterr().out
-    assert "│ top-1 │ 92.8     │ 50.0        │ -42.8" in printed
+    assert "│ top-1 │ 92.8     │ 50.0        │ 15.0 to 85.0  │ -42.8" in printed
+    assert "Chance: 50.0 % by guessing among 2 classes, 75.0 % by always answering a, the most frequent." in " ".join(
+        printed.split()
+    )
     assert "Trained for 0.01 times the paper's length, so the numbers cannot be compared." in printed
 
 
@@ -81,6 +92,30 @@ def test_seeds_have_trainings_of_their_own_and_are_averaged(
     assert entry()["top-1"]["mean"] == pytest.approx(60)
     assert entry()["top-1"]["sd"] == pytest.approx(200**0.5)
     assert "60.0 ± 14.1" in capsys.readouterr().out
+
+
+def test_two_commands_at_once_lose_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, write, others = list(paper_tables()["table6"].rows.values())[:2], report.write_json, []
+
+    def add(row: Row) -> None:
+        report.write_results(row, {score: {0: Score(50.0)} for score in row.paper}, [], Setting(out=str(tmp_path)))
+
+    def while_another_begins(*arguments: Any) -> None:
+        monkeypatch.setattr(report, "write_json", write)
+        others.append(os.fork())
+        if not others[0]:
+            try:
+                add(rows[1])
+            finally:
+                os._exit(0)
+        time.sleep(0.8)  # the other waits for this one, or has written by then
+        write(*arguments)
+
+    monkeypatch.setattr(report, "write_json", while_another_begins)
+    add(rows[0])
+    os.waitpid(others[0], 0)
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
 def test_what_is_finished_is_not_run_again(commands: Commands) -> None:
