@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from lit_splitmask.augment.base import Augment, Transform, check_fractions, crop_box, flip, resize_box
+from lit_splitmask.augment.base import Augment, CropTransform, Transform, check_fractions, crop_box, flip, resize_box
 from lit_splitmask.errors import UserError
 
 
@@ -88,11 +88,12 @@ class _TokenCrop:
         return flip(crop) if generator.random() < self.augment.hflip else crop
 
 
-class _PretrainTransform:
+class _PretrainTransform(CropTransform):
     def __init__(self, augment: PretrainAugment, image_size: int) -> None:
         import albumentations as A
 
-        self.augment, self.image_size = augment, image_size
+        super().__init__(image_size)
+        self.augment = augment
         jitter = A.ColorJitter(
             brightness=(0.6, 1.4), contrast=(0.6, 1.4), saturation=(0.8, 1.2), hue=(-0.1, 0.1), p=augment.color_jitter
         )
@@ -109,15 +110,12 @@ class _PretrainTransform:
         self.python = random.Random(0)
         self.colour.set_random_state(np.random.Generator(self.bits), self.python)
 
-    def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
+    def write(self, image: np.ndarray, seed: int, crop: np.ndarray) -> None:
         generator = np.random.default_rng(seed)
         height, width = image.shape[:2]
         box = crop_box(generator, height, width, min_scale=self.augment.min_scale, max_scale=self.augment.max_scale)
-        crop = resize_box(image, self.image_size, box)
-        if generator.random() < self.augment.hflip:
-            crop = flip(crop)
-        if not self.colour.transforms:
-            return crop
-        self.bits.state = np.random.PCG64(seed).state
-        self.python.seed(seed)
-        return self.colour(image=crop)["image"]
+        resize_box(image, self.image_size, box, flipped=generator.random() < self.augment.hflip, out=crop)
+        if self.colour.transforms:
+            self.bits.state = np.random.PCG64(seed).state
+            self.python.seed(seed)
+            crop[...] = self.colour(image=crop)["image"]
