@@ -5,6 +5,7 @@ from collections.abc import Callable
 from math import exp, log, sqrt
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -102,7 +103,12 @@ def crop_box(
 
 
 def resize_box(
-    image: np.ndarray, size: int, box: tuple[int, int, int, int], *, flipped: bool = False, out: np.ndarray | None = None
+    image: np.ndarray,
+    size: int,
+    box: tuple[int, int, int, int],
+    *,
+    flipped: bool = False,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Resizes part of an image to a square, antialiased bicubic; within 3 of 255 of Pillow's result, in a sixth of its time.
 
@@ -116,8 +122,6 @@ def resize_box(
     Returns:
         (size, size, 3) uint8.
     """
-    import cv2
-
     left, top, right, bottom = box
     part = np.array(image[top:bottom, left:right])  # copied: a memory-mapped file is read-only
     square = np.empty((size, size, 3), dtype=np.uint8) if out is None else out

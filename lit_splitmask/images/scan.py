@@ -169,7 +169,9 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item], title:
     With 1,000 items or more, shows a progress bar on a terminal.
     """
     with ThreadPoolExecutor(num_cores()) as pool:
-        results = _in_order(pool, bounded(function), items, max(1, min(_MOST_AT_ONCE, len(items) // (16 * num_cores()))))
+        results = _in_order(
+            pool, bounded(function), items, max(1, min(_MOST_AT_ONCE, len(items) // (16 * num_cores())))
+        )
         if len(items) >= PROGRESS_FROM and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import track

@@ -16,8 +16,8 @@ from lit_splitmask.loading.samples import NUM_BUFFERS
 _MAX_WORKERS = 8
 
 MOST_BY_VALUE = 2**16
-"""Bytes up to which a worker sends a tensor by value. For one in shared memory it sends an open file: two messages and a thread on
-either side, which take longer than a step of a tiny network needs for anything but the network."""
+"""Bytes up to which a worker sends a tensor by value. For one in shared memory it sends an open file, with two messages and a
+thread on either side: beside a tiny network that takes longer than all else."""
 
 GRACE_SECONDS = 10
 """How long a process that reads images lives on after SIGTERM."""
@@ -58,7 +58,9 @@ class Loader(DataLoader):
             if name in names:
                 if len(buffers) < NUM_BUFFERS * self.num_workers * len(names):  # images of varying size use no buffer
                     buffers[value.data_ptr()] = value
-                received[name] = torch.from_numpy(value.numpy().copy(order="K"))  # torch's copy would wake all its threads
+                received[name] = torch.from_numpy(
+                    value.numpy().copy(order="K")
+                )  # torch's copy would wake all its threads
             else:  # each tensor in shared memory keeps a file open as long as it lives, and callers may collect these
                 received[name] = _unpacked(value, copied=not name.startswith(("image", "target")))
         return received
