@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from lit_splitmask.errors import UserError
@@ -156,7 +157,7 @@ def _decode(
 
 def _content(image: Image.Image) -> bytes:
     """All bytes of an opened file."""
-    assert image.fp is not None
+    assert isinstance(image, ImageFile) and image.fp is not None
     image.fp.seek(0)
     return image.fp.read()
 
