@@ -157,7 +157,8 @@ def _decode(
 
 def _content(image: Image.Image) -> bytes:
     """All bytes of an opened file."""
-    assert isinstance(image, ImageFile) and image.fp is not None
+    assert isinstance(image, ImageFile)
+    assert image.fp is not None
     image.fp.seek(0)
     return image.fp.read()
 
