@@ -5,6 +5,7 @@ from collections.abc import Callable
 from math import exp, log, sqrt
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -12,10 +13,31 @@ from PIL import Image
 from lit_splitmask.errors import UserError
 
 # What F.interpolate(mode="bicubic", antialias=True) calls: its checks take as long as a crop of a small image.
-_resize_antialiased = torch.ops.aten._upsample_bicubic2d_aa.default
+_resize_antialiased = torch.ops.aten._upsample_bicubic2d_aa.out
 
 Transform = Callable[[np.ndarray, int], np.ndarray]
 """``(image, seed) -> crop``: (H, W, 3) uint8 to (image_size, image_size, 3) uint8."""
+
+
+class CropTransform(ABC):
+    """A :data:`Transform` that can also make its crop in given memory, such as a row of a batch: a copy less per image.
+
+    Args:
+        image_size: Side of the crop, in pixels.
+    """
+
+    def __init__(self, image_size: int) -> None:
+        self.image_size = image_size
+
+    def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
+        """Makes the crop in memory of its own: (H, W, 3) uint8 to (image_size, image_size, 3) uint8."""
+        crop = np.empty((self.image_size, self.image_size, 3), dtype=np.uint8)
+        self.write(image, seed, crop)
+        return crop
+
+    @abstractmethod
+    def write(self, image: np.ndarray, seed: int, crop: np.ndarray) -> None:
+        """Makes the crop in ``crop``, (image_size, image_size, 3) uint8, contiguous."""
 
 
 class Augment(ABC):
@@ -80,22 +102,39 @@ def crop_box(
     return left, top, left + w, top + h
 
 
-def resize_box(image: np.ndarray, size: int, box: tuple[int, int, int, int]) -> np.ndarray:
+def resize_box(
+    image: np.ndarray,
+    size: int,
+    box: tuple[int, int, int, int],
+    *,
+    flipped: bool = False,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Resizes part of an image to a square, antialiased bicubic; within 3 of 255 of Pillow's result, in a sixth of its time.
 
     Args:
         image: (H, W, 3) uint8.
         size: Side of the square.
         box: Left, top, right and bottom, in whole pixels.
+        flipped: Whether the square is flipped horizontally.
+        out: Memory for the square, contiguous; None for new memory.
 
     Returns:
         (size, size, 3) uint8.
     """
     left, top, right, bottom = box
-    part = torch.from_numpy(np.array(image[top:bottom, left:right]))  # copied: a memory-mapped file is read-only
-    channels_last = part[None].permute(0, 3, 1, 2)  # torch is twice as fast in this memory format
-    square = _resize_antialiased(channels_last, (size, size), False)
-    return square.permute(0, 2, 3, 1).numpy()[0]
+    part = np.array(image[top:bottom, left:right])  # copied: a memory-mapped file is read-only
+    square = np.empty((size, size, 3), dtype=np.uint8) if out is None else out
+    resized = np.empty_like(square) if flipped else square
+    _resize_antialiased(_channels_first(part), (size, size), False, None, None, out=_channels_first(resized))
+    if flipped:
+        cv2.flip(resized, 1, square)
+    return square
+
+
+def _channels_first(image: np.ndarray) -> torch.Tensor:
+    """The same memory as (1, 3, H, W) in channels-last format, in which torch resizes twice as fast."""
+    return torch.from_numpy(image)[None].permute(0, 3, 1, 2)
 
 
 def flip(image: np.ndarray) -> np.ndarray:

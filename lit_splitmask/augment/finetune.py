@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from lit_splitmask.augment.base import Augment, Transform, check_fractions, crop_box, flip, resize_box
+from lit_splitmask.augment.base import Augment, CropTransform, Transform, check_fractions, crop_box, resize_box
 from lit_splitmask.errors import UserError
 from lit_splitmask.seeding import seeded_python_and_numpy
 
@@ -65,10 +65,10 @@ class FinetuneAugment(Augment):
         return _FinetuneTransform(self, image_size)
 
 
-class _FinetuneTransform:
+class _FinetuneTransform(CropTransform):
     def __init__(self, augment: FinetuneAugment, image_size: int) -> None:
+        super().__init__(image_size)
         self.augment = augment
-        self.image_size = image_size
         self.policy = None
         if augment.rand_augment is not None:
             from timm.data.auto_augment import rand_augment_transform
@@ -85,18 +85,15 @@ class _FinetuneTransform:
                 ) from error
             _limit_posterize(self.policy)
 
-    def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
+    def write(self, image: np.ndarray, seed: int, crop: np.ndarray) -> None:
         generator = np.random.default_rng(seed)
         box = crop_box(generator, image.shape[0], image.shape[1], min_scale=self.augment.min_scale)
-        crop = resize_box(image, self.image_size, box)
-        if generator.random() < self.augment.hflip:
-            crop = flip(crop)
+        resize_box(image, self.image_size, box, flipped=generator.random() < self.augment.hflip, out=crop)
         if self.policy is not None:
             with seeded_python_and_numpy(seed):  # timm's policies use these generators
-                crop = np.asarray(self.policy(Image.fromarray(crop)))
+                crop[...] = np.asarray(self.policy(Image.fromarray(crop)))
         if generator.random() < self.augment.erase:
-            crop = erase(generator, crop, mean=_IMAGENET_MEAN_PIXEL if self.augment.as_timm else None)
-        return crop
+            crop[...] = erase(generator, crop, mean=_IMAGENET_MEAN_PIXEL if self.augment.as_timm else None)
 
 
 def _limit_posterize(policy: Any) -> None:

@@ -2,12 +2,12 @@
 
 import random
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
-from lit_splitmask.augment.base import Augment, Transform, check_fractions, crop_box, flip, resize_box
+from lit_splitmask.augment.base import Augment, CropTransform, Transform, check_fractions, crop_box, flip, resize_box
 from lit_splitmask.errors import UserError
 
 
@@ -88,36 +88,41 @@ class _TokenCrop:
         return flip(crop) if generator.random() < self.augment.hflip else crop
 
 
-class _PretrainTransform:
+class _PretrainTransform(CropTransform):
     def __init__(self, augment: PretrainAugment, image_size: int) -> None:
-        import albumentations as A
+        super().__init__(image_size)
+        self.augment = augment
+        self.colour = None
+        if max(augment.color_jitter, augment.grayscale, augment.blur, augment.solarize) > 0:
+            self.colour = _colour(augment)
+            # All steps share one pair of generators. Compose.set_random_seed would seed a separate generator for each step with
+            # the same number: their first draws would be equal, and every greyscale image would also be solarised.
+            self.bits = np.random.PCG64(0)
+            self.python = random.Random(0)
+            self.colour.set_random_state(np.random.Generator(self.bits), self.python)
 
-        self.augment, self.image_size = augment, image_size
-        jitter = A.ColorJitter(
-            brightness=(0.6, 1.4), contrast=(0.6, 1.4), saturation=(0.8, 1.2), hue=(-0.1, 0.1), p=augment.color_jitter
-        )
-        steps = [
-            jitter,
-            A.ToGray(p=augment.grayscale),
-            A.GaussianBlur(blur_limit=0, sigma_limit=(0.1, 2.0), p=augment.blur),
-            A.Solarize(threshold_range=(0.5, 0.5), p=augment.solarize),
-        ]
-        self.colour = A.Compose([step for step in steps if step.p > 0])
-        # All steps share one pair of generators. Compose.set_random_seed would seed a separate generator for each step with
-        # the same number: their first draws would be equal, and every greyscale image would also be solarised.
-        self.bits = np.random.PCG64(0)
-        self.python = random.Random(0)
-        self.colour.set_random_state(np.random.Generator(self.bits), self.python)
-
-    def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
+    def write(self, image: np.ndarray, seed: int, crop: np.ndarray) -> None:
         generator = np.random.default_rng(seed)
         height, width = image.shape[:2]
         box = crop_box(generator, height, width, min_scale=self.augment.min_scale, max_scale=self.augment.max_scale)
-        crop = resize_box(image, self.image_size, box)
-        if generator.random() < self.augment.hflip:
-            crop = flip(crop)
-        if not self.colour.transforms:
-            return crop
-        self.bits.state = np.random.PCG64(seed).state
-        self.python.seed(seed)
-        return self.colour(image=crop)["image"]
+        resize_box(image, self.image_size, box, flipped=generator.random() < self.augment.hflip, out=crop)
+        if self.colour is not None:
+            self.bits.state = np.random.PCG64(seed).state
+            self.python.seed(seed)
+            crop[...] = self.colour(image=crop)["image"]
+
+
+def _colour(augment: PretrainAugment) -> Any:
+    """The colour steps that are on."""
+    import albumentations as A  # takes a third of a second
+
+    jitter = A.ColorJitter(
+        brightness=(0.6, 1.4), contrast=(0.6, 1.4), saturation=(0.8, 1.2), hue=(-0.1, 0.1), p=augment.color_jitter
+    )
+    steps = [
+        jitter,
+        A.ToGray(p=augment.grayscale),
+        A.GaussianBlur(blur_limit=0, sigma_limit=(0.1, 2.0), p=augment.blur),
+        A.Solarize(threshold_range=(0.5, 0.5), p=augment.solarize),
+    ]
+    return A.Compose([step for step in steps if step.p > 0])

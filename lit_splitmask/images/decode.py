@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from lit_splitmask.errors import UserError
@@ -133,7 +134,7 @@ def _decode(
             hold(memory_for(image))
             turn = orientation(image)  # loads a PNG
             if image.format in ("JPEG", "MPO"):
-                data = Path(path).read_bytes() if data is None else data
+                data = _content(image) if data is None else data
                 if data.count(b"\xff\xda") > _MOST_SCANS:
                     raise ValueError(f"a JPEG of more than {_MOST_SCANS} scans, which would take very long")
                 if image.format == "JPEG" and image.mode == "RGB" and image.size == size and turn == 1:
@@ -152,6 +153,14 @@ def _decode(
             f"The image {path} cannot be decoded: {why}. Replace it by a readable copy, or take it out of the folder.",
             why,
         ) from error
+
+
+def _content(image: Image.Image) -> bytes:
+    """All bytes of an opened file."""
+    assert isinstance(image, ImageFile)
+    assert image.fp is not None
+    image.fp.seek(0)
+    return image.fp.read()
 
 
 def memory_for(image: Image.Image) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_splitmask.augment.base import Transform
+from lit_splitmask.augment.base import CropTransform, Transform
 from lit_splitmask.loading.sampler import Key
 from lit_splitmask.loading.samples import Buffers, KeyedDataset, Read, Samples, parse_key
 
@@ -48,8 +48,15 @@ class IndexedImages(KeyedDataset):
         Raises:
             DecodeError: A file is missing or damaged.
         """
-        crops: list[Tensor | None] = [None] * len(self.transforms)
+        crops: dict[int, Tensor] = {}
         arrays: dict[int, np.ndarray] = {}  # the same memory: NumPy copies a small crop faster than torch
+
+        def rows(number: int, *shape: int) -> np.ndarray:
+            if number not in arrays:
+                crops[number] = self._buffers[number].next((len(keys), *shape))
+                arrays[number] = crops[number].numpy()
+            return arrays[number]
+
         indices = []
         for row, key in enumerate(keys):
             pass_number, index = parse_key(key)
@@ -57,15 +64,15 @@ class IndexedImages(KeyedDataset):
             for number, transform in enumerate(self.transforms):
                 own_seed = number and not getattr(transform, "follows_first", False)
                 seed = self.augment_seed(pass_number, index, *([number] if own_seed else []))
-                crop = self.to_channels(transform(image, seed))
-                batch = crops[number]
-                if batch is None:
-                    batch = crops[number] = self._buffers[number].next((len(keys), *crop.shape))
-                    arrays[number] = batch.numpy()
-                arrays[number][row] = crop
+                if isinstance(transform, CropTransform) and self.channels == 3:
+                    size = transform.image_size
+                    transform.write(image, seed, rows(number, size, size, 3)[row])
+                else:
+                    crop = self.to_channels(transform(image, seed))
+                    rows(number, *crop.shape)[row] = crop
             indices.append(index)
         index_tensor = torch.tensor(indices)
-        images = {crop_name(n): pixels.permute(0, 3, 1, 2) for n, pixels in enumerate(crops) if pixels is not None}
+        images = {crop_name(number): pixels.permute(0, 3, 1, 2) for number, pixels in sorted(crops.items())}
         return {**images, "label": torch.from_numpy(self.samples.targets(index_tensor.numpy())), "index": index_tensor}
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lit_splitmask.augment.base import Augment, crop_box, resize_box
+from lit_splitmask.augment.base import Augment, CropTransform, crop_box, resize_box
 from lit_splitmask.augment.finetune import FinetuneAugment
 from lit_splitmask.augment.pretrain import PretrainAugment
 
@@ -55,6 +55,23 @@ def test_a_box_is_resized_as_by_pillow(size: int) -> None:
         pillows = np.asarray(part.resize((size, size), Image.Resampling.BICUBIC)).astype(int)
         assert np.abs(ours - pillows).max() <= 3
         assert np.abs(ours - pillows).mean() < 0.6
+
+
+@pytest.mark.parametrize("augment", AUGMENTS, ids=["weak", "strong", "finetune", "plain"])
+def test_a_crop_in_given_memory_is_the_same_crop(augment: Augment) -> None:
+    transform = augment.build(24)
+    assert isinstance(transform, CropTransform)
+    for seed in range(10):
+        batch = np.zeros((3, 24, 24, 3), dtype=np.uint8)
+        transform.write(IMAGE, seed, batch[1])
+        np.testing.assert_array_equal(batch[1], transform(IMAGE, seed))
+        assert batch[1].any()
+        assert not batch[[0, 2]].any()
+
+
+@pytest.mark.parametrize("box", [(0, 0, 64, 48), (13, 20, 40, 41), (63, 47, 64, 48)])
+def test_a_flipped_box_is_the_mirrored_box(box: tuple[int, int, int, int]) -> None:
+    np.testing.assert_array_equal(resize_box(IMAGE, 20, box, flipped=True), resize_box(IMAGE, 20, box)[:, ::-1])
 
 
 @pytest.mark.parametrize("scales", [(0.08, 1.0), (0.05, 0.25), (0.3, 0.3)])

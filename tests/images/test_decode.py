@@ -270,3 +270,13 @@ def test_an_image_in_memory_is_decoded_as_its_file_is(tmp_path: Path) -> None:
     for data, why in ((b"<html>", "a web page"), (b"", "empty"), (path.read_bytes()[:40], "cannot be decoded")):
         with pytest.raises(DecodeError, match=rf"elsewhere\.jpg.*{why}"):
             decode("elsewhere.jpg", data=data)
+
+
+def test_a_jpeg_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.jpg", Image.fromarray(RAMP).convert("RGB").resize((96, 64)))
+    opened = []
+    real = open
+    monkeypatch.setattr("builtins.open", lambda file, *rest, **more: opened.append(file) or real(file, *rest, **more))
+    monkeypatch.setattr("io.open", lambda file, *rest, **more: opened.append(file) or real(file, *rest, **more))
+    decode(path)
+    assert len(opened) == 1  # on a network disk, opening takes longer than reading

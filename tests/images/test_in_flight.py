@@ -54,6 +54,29 @@ def test_an_error_gives_the_memory_back() -> None:
             work(in_flight.MOST_BYTES)
 
 
+@pytest.mark.parametrize("num_items", [0, 1, 7, 500, 1003])
+def test_results_come_in_order_however_many_a_thread_takes_at_a_time(
+    num_items: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scanning, "num_cores", lambda: 3)
+    assert list(in_threads(lambda item: -item, range(num_items), "Counting")) == [-item for item in range(num_items)]
+
+
+def test_every_thread_has_work_if_there_are_few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scanning, "num_cores", lambda: 4)
+    together = threading.Barrier(4)  # breaks unless four threads wait at the same time
+    assert len(list(in_threads(lambda _: together.wait(timeout=20), range(4), "Waiting"))) == 4
+
+
+def test_results_wait_in_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scanning, "num_cores", lambda: 2)
+    begun: list[int] = []
+    results = in_threads(begun.append, range(1000), "Counting")
+    next(results)
+    time.sleep(0.05)
+    assert len(begun) <= 72
+
+
 @pytest.mark.parametrize("num_threads", [2, 8, 24])
 def test_the_bound_does_not_grow_with_the_threads(
     num_threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
