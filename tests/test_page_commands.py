@@ -1,7 +1,6 @@
 """The commands on the pages: each is read by its real parser, and those of the README and the guide run."""
 
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ import torch
 import yaml
 from coco_sets import write_set
 from conftest import write_classes
-from pages import PAGES, README, RECIPES, ROOT, command_lines, name_of, ours, shell_lines, spans
-from PIL import Image
+from pages import PAGES, README, RECIPES, ROOT, command_lines, name_of, spans
 from scenes import write_scenes
 from tiny_runs import one_thread, pretrain_module  # noqa: F401
 
@@ -35,7 +33,7 @@ def value_of(arguments: list[str], name: str) -> str | None:
     return None
 
 
-class Parsed(Exception):
+class Read(Exception):  # noqa: N818
     """The options of a command have been read."""
 
 
@@ -44,7 +42,7 @@ def read(arguments: list[str], patch: pytest.MonkeyPatch) -> None:
     inside = []  # jsonargparse's parsers read nested settings by parsers of their own class
 
     def end(*_: Any) -> None:
-        raise Parsed("read")
+        raise Read("read")
 
     def wrapped(whole: Callable[..., Any]) -> Callable[..., Any]:
         def parse(*given: Any, **named: Any) -> Any:
@@ -60,7 +58,7 @@ def read(arguments: list[str], patch: pytest.MonkeyPatch) -> None:
     else:
         for kind in (OptionParser, Parser):
             patch.setattr(kind, "parse_args", wrapped(kind.parse_args))
-    with pytest.raises(Parsed):
+    with pytest.raises(Read):
         main(arguments)
 
 
@@ -104,8 +102,9 @@ def write_run(folder: Path) -> None:
 
 
 def filled_in(arguments: list[str]) -> list[str]:
-    """A command with a seed for S, and with its folders below the current one."""
-    return ["0" if word == "S" else word.replace("/shared/", "shared/") for word in arguments]
+    """A command with a seed for S and a file for FILE, and with its folders below the current one."""
+    stands_for = {"S": "0", "FILE": "runs/any/backbone.safetensors"}
+    return [stands_for.get(word, word.replace("/shared/", "shared/")) for word in arguments]
 
 
 def is_whole(span: str) -> bool:
@@ -127,17 +126,31 @@ def for_both_stages(arguments: list[str]) -> Iterator[list[str]]:
             yield [command, "--data.root", "photos", *yaml.safe_load(given)]
 
 
+FILES = {"--data.root", "--data.manifest", "--weights", "--config", "--name", "--out", "--runs_dir"}
+"""Options whose values are names of files and folders."""
+
+
+def kind_of(arguments: list[str]) -> tuple[str, ...]:
+    """A command without its names of files and folders."""
+    words = [part for word in arguments for part in word.split("=", 1)]
+    return tuple(word for before, word in zip(["", *words], words, strict=False) if before not in FILES)
+
+
 def to_read() -> Iterator[Any]:
-    """The commands of each page, and one with each set of options of the recipes' headers: other tests train the recipes."""
-    seen = {("pretrain", "--data.root", "--recipe"), ("finetune", "--data.root", "--recipe", "--weights")}
+    """The commands of each page, one of each kind; of the recipes, which other tests train, one with each set of options."""
+    seen: set[tuple[str, ...]] = {
+        ("--data.root", "--recipe", "pretrain"),
+        ("--data.root", "--recipe", "--weights", "finetune"),
+    }
     for page in [*PAGES, *RECIPES]:
         for arguments in commands_of(page):
-            for stage in for_both_stages(arguments):
-                yield pytest.param(stage, id=f"{page.stem}: {' '.join(stage)[:60]}")
-            kind = (arguments[0], *sorted({word for word in arguments if word.startswith("--")}))
-            if page.suffix == ".md" or kind not in seen:
+            for given in (arguments, *for_both_stages(arguments)):
+                kind = kind_of(given)
+                if page.suffix == ".yaml":
+                    kind = tuple(sorted({given[0], *(word for word in given if word.startswith("--"))}))
+                if kind not in seen:
+                    yield pytest.param(given, id=f"{page.stem}: {' '.join(given)[:60]}")
                 seen.add(kind)
-                yield pytest.param(arguments, id=f"{page.stem}: {' '.join(arguments)[:60]}")
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +167,7 @@ def test_a_command_on_a_page_is_read_by_its_parser(
     command, *options = filled_in(arguments)
     assert command in COMMANDS
     write_what_is_named(command, options)
-    if command in ("recipes", "completion") or options[-1] in ("--help_all", "--print_config"):  # they do nothing but read
+    if command in ("recipes", "completion") or {"--help_all", "--print_config"} & {*options}:  # nothing but read
         assert main([command, *options]) == 0
     else:
         read([command, *options], monkeypatch)
@@ -165,7 +178,12 @@ def test_the_guide_names_every_command() -> None:
     assert set(COMMANDS) - named <= {"validate"}  # beside fit, test and predict
 
 
-TINY = ["--data.batch_size=4", "--data.num_workers=0", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+TINY = [
+    "--data.batch_size=4",
+    "--data.num_workers=0",
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+]
 SMALL = ["--data.image_size=32", "--model.backbone.size=tiny", "--model.backbone.patch_size=8"]
 """For recipes of large networks."""
 
@@ -187,6 +205,8 @@ NOT_RUN = {
 def shortened(arguments: list[str]) -> list[str]:
     """A training of one step; other commands unchanged."""
     command, *rest = arguments
+    if command == "plan":
+        return [*arguments, "--no_timing"]
     if command in ("test", "predict"):
         return [*arguments, "--trainer.accelerator=cpu", "--data.num_workers=0", "--trainer.enable_progress_bar=false"]
     if command not in ("pretrain", "finetune", "fit") or "--print_config" in rest:
@@ -219,8 +239,13 @@ def run_all(page: Path) -> None:
         assert main(shortened(arguments)) == 0, arguments
 
 
+@pytest.mark.slow  # with the guide's commands about 45 trainings and exports: three minutes
 def test_the_commands_of_the_readme_run_in_their_order(trained: Path) -> None:
-    for name in ("pretrain-photos/backbone.safetensors", "finetune-photos/classifier-onnx/model.onnx", "finetune-photos/report.html"):
+    for name in (
+        "finetune-photos/classifier-onnx/model.onnx",
+        "finetune-photos/report.html",
+        "pretrain-photos/words.png",
+    ):
         assert (trained / "runs" / name).is_file()
 
 

@@ -18,7 +18,7 @@ from lit_splitmask.commands.training import ends_with_143, is_interrupt
 from lit_splitmask.config_files import settings_in
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
-from lit_splitmask.shell import copyable
+from lit_splitmask.shell import copyable, say
 
 
 class AnyCLI(LightningCLI):
@@ -104,7 +104,7 @@ class AnyCLI(LightningCLI):
         counts = dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
         value = float(accuracy)
         error = standard_error(value, len(labels))
-        print(
+        say(
             f"Accuracy: {with_error(value, error)}, ± one standard error over {len(labels):,} images. {chance_level(counts)}"
         )
 

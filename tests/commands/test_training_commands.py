@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from pages import printed_commands
 from tiny_runs import FINETUNE, recipe, same_tensors
 
 from lit_splitmask.callbacks import EstimateTime
@@ -335,6 +336,8 @@ def test_a_schedule_longer_than_a_day_is_not_started_without_a_budget(
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert "lit-splitmask pretrain --recipe long.yaml --data.root shapes --name long --data.budget.images" in error
+    for command in printed_commands(error):
+        assert main([*command, "--print_config"]) == 0
     assert not Path("runs/long").exists()
 
 
