@@ -11,6 +11,7 @@ import yaml
 from coco_sets import write_set
 from conftest import write_classes
 from pages import PAGES, README, RECIPES, ROOT, command_lines, name_of, spans
+from replicas import REPLICAS
 from scenes import write_scenes
 from tiny_runs import one_thread, pretrain_module  # noqa: F401
 
@@ -62,7 +63,11 @@ def read(arguments: list[str], patch: pytest.MonkeyPatch) -> None:
         main(arguments)
 
 
-WRITERS: dict[str, Callable[[Path], Any]] = {"streets": write_scenes, "facades": write_set}
+WRITERS: dict[str, Callable[[Path], Any]] = {
+    "streets": write_scenes,
+    "facades": write_set,
+    "stanford_cars": REPLICAS["StanfordCars"],
+}
 """Writes the images of a folder of this name; other folders are classes of shapes."""
 
 
@@ -103,7 +108,8 @@ def write_run(folder: Path) -> None:
 
 def filled_in(arguments: list[str]) -> list[str]:
     """A command with a seed for S and a file for FILE, and with its folders below the current one."""
-    stands_for = {"S": "0", "FILE": "runs/any/backbone.safetensors"}
+    weights = "runs/pretrain-photos/backbone.safetensors"
+    stands_for = {"S": "0", "FILE": weights, "runs/…/backbone.safetensors": weights}
     return [stands_for.get(word, word.replace("/shared/", "shared/")) for word in arguments]
 
 
@@ -219,38 +225,46 @@ def shortened(arguments: list[str]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the photos, the runs and the files after the commands of the README."""
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[frozenset[str]]]:
+    """A folder with the photos, a list of them, and what the commands of the README wrote; and these commands."""
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        run_all(README)
-    return folder
+        images = sorted(write_classes(Path("photos"), 8).rglob("*.png"))
+        Path("list.csv").write_text("\n".join(["path,label", *(f"{path},{path.parent.name}" for path in images)]))
+        done: set[frozenset[str]] = set()
+        run_all(README, done)
+    return folder, done
 
 
-def run_all(page: Path) -> None:
-    """Runs the commands of a page one after the other, apart from those that other tests run."""
+def run_all(page: Path, done: set[frozenset[str]]) -> None:
+    """Runs the commands of a page one after the other, apart from those that other tests run or that were run, ``done``."""
     for arguments in map(filled_in, command_lines(page)):
         if any(part in " ".join(arguments) for part in NOT_RUN):
             continue
         request = Request.read(arguments[0], arguments[1:])
         for root in filter(None, (request.root, *request.pool)):
             write_images(Path(root))
-        assert main(shortened(arguments)) == 0, arguments
+        if (command := frozenset([request.command, *map(str, request.options)])) not in done:
+            assert main(shortened(arguments)) == 0, arguments
+        done.add(command)
 
 
-@pytest.mark.slow  # with the guide's commands about 45 trainings and exports: three minutes
-def test_the_commands_of_the_readme_run_in_their_order(trained: Path) -> None:
+@pytest.mark.slow  # three trainings, an export, a probe: about 15 s
+def test_the_commands_of_the_readme_run_in_their_order(trained: tuple[Path, set[frozenset[str]]]) -> None:
     for name in (
         "finetune-photos/classifier-onnx/model.onnx",
         "finetune-photos/report.html",
         "pretrain-photos/words.png",
     ):
-        assert (trained / "runs" / name).is_file()
+        assert (trained[0] / "runs" / name).is_file()
 
 
-@pytest.mark.slow  # about 40 trainings: two minutes
+@pytest.mark.slow  # about 40 trainings: a minute on a free core
 @pytest.mark.parametrize("page", [page for page in GUIDE if page != README and command_lines(page)], ids=name_of)
-def test_the_commands_of_a_page_of_the_guide_run(page: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(trained)
-    run_all(page)
+def test_the_commands_of_a_page_of_the_guide_run(
+    page: Path, trained: tuple[Path, set[frozenset[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, done = trained
+    monkeypatch.chdir(folder)
+    run_all(page, done)

@@ -48,7 +48,7 @@ def write_report(
         limits = [text for text in (comparison.power(arms, confidence), unequal_times(arms)) if text]
         found = recommendations[share]
         for text in [*limits, *([f"Recommended: {found[0]}"] if found else [])]:
-            console.print(text, highlight=False, markup=False)
+            say(text)
         if found:
             print(copyable(shlex.split(found[1])))
         conclusions[share] = [*limits, *([f"Recommended: {found[0]}", f"```sh\n{found[1]}\n```"] if found else [])]
