@@ -225,7 +225,7 @@ def test_ctrl_c_ends_every_command_with_the_one_to_run_next(
 
 
 def test_a_long_sentence_is_broken_between_words_and_a_command_in_it_stays() -> None:
-    text = "Wrote backbone.safetensors, metrics.csv in runs/p. Next:\n  lit-splitmask finetune --weights runs/p/backbone.safetensors"
+    text = "Wrote backbone.safetensors, metrics.csv in runs/p. Next:\n  lit-splitmask finetune --weights runs/p/backbone.safe"
     lines = wrapped(text, width=40).splitlines()
     assert lines == ["Wrote backbone.safetensors, metrics.csv", "in runs/p. Next:", text.splitlines()[1]]
     assert wrapped(text) == text  # not on a terminal

@@ -114,7 +114,6 @@ def test_only_a_new_or_an_empty_folder_is_written_to(tmp_path: Path, capsys: pyt
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["c.safetensors", "empty", "file", "link"]
 
 
-@pytest.mark.parametrize("how", ["differs", "disk", "killed"])
 def test_several_formats_get_a_folder_each_or_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +129,7 @@ def test_several_formats_get_a_folder_each_or_nothing_is_written(
     assert "tflite is none of timm, onnx, torch-export" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("how", ["differs", "disk", "killed"])
 def test_nothing_stays_of_an_export_that_fails(
     how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
