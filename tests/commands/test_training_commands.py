@@ -68,7 +68,7 @@ def test_pretraining_says_which_checkpoint_it_keeps(work: Path, capsys: pytest.C
     printed = capsys.readouterr().out
     selection = json.loads((work / "runs" / "p" / "checkpoints" / "selection.json").read_text())
     assert f"Keep step {selection['best_step']}" in printed
-    assert f"{len(selection['history'])} evaluations" in printed
+    assert f"Evaluations: {len(selection['history'])}, " in printed
     assert load_weights(work / "runs" / "p" / "backbone.safetensors").info["step"] == selection["best_step"]
     assert (work / "runs" / "p" / "checkpoints" / "selection.png").exists()
 

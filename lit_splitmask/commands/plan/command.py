@@ -31,7 +31,7 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.files import local_folder
 from lit_splitmask.images import build_index
 from lit_splitmask.images.index import FolderIndex
-from lit_splitmask.shell import copyable
+from lit_splitmask.shell import copyable, wrapped
 from lit_splitmask.units import duration, size
 
 NIGHT = 36_000.0
@@ -280,10 +280,10 @@ def without_messages_on_the_scan() -> Iterator[None]:
 def show_folder(console: Console, folder: str, subject: Subject, images: ImageFindings) -> None:
     """Prints what the images are."""
     if subject.reading is not None:
-        console.print(f"{folder} is {subject.reading}.", soft_wrap=True)
+        console.print(wrapped(f"{folder} is {subject.reading}."), soft_wrap=True)
     show_images(console, images)
     for line in subject.left_out:
-        console.print(f"Not read: {line}", soft_wrap=True)
+        console.print(wrapped(f"Not read: {line}"), soft_wrap=True)
     show_duplicates(console, images)
 
 
