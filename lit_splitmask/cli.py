@@ -22,7 +22,7 @@ from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.terminal import outlive_the_terminal, use_utf8
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import check_temporary_folder, is_disk_error, is_remote, local_folder
-from lit_splitmask.shell import copyable
+from lit_splitmask.shell import copyable, say
 
 COMMANDS = {
     "plan": "plan.command:plan",
@@ -85,7 +85,7 @@ def _run(arguments: list[str]) -> int:
     if command not in COMMANDS:
         close = get_close_matches(command, COMMANDS, n=1)
         hint = f"did you mean {close[0]}? There are" if close else "give one of"
-        print(f"error: There is no command {command!r}: {hint} {', '.join(COMMANDS)}.", file=sys.stderr)
+        say(f"error: There is no command {command!r}: {hint} {', '.join(COMMANDS)}.", sys.stderr)
         return 2
     help_text = help_of(command) if any(a in ("-h", "--help") for a in rest) else None
     if help_text is not None:
@@ -97,39 +97,39 @@ def _run(arguments: list[str]) -> int:
         check_data(request)
         return _function(command)(request)
     except UserError as error:
-        print(f"{error_prefix()}: {error}", file=sys.stderr)
+        say(f"{error_prefix()}: {error}", sys.stderr)
         return 1
     except OSError as error:
         if not is_disk_error(error):
             raise
         place = f" ({error.filename})" if error.filename else ""
-        print(f"{error_prefix()}: The disk failed: {error.strerror}{place}. {DISK_ADVICE}", file=sys.stderr)
+        say(f"{error_prefix()}: The disk failed: {error.strerror}{place}. {DISK_ADVICE}", sys.stderr)
         return 1
     except RuntimeError as error:
         if (explanation := explain(error)) is None:
             raise
-        print(f"{error_prefix()}: {explanation}", file=sys.stderr)
+        say(f"{error_prefix()}: {explanation}", sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         if this_rank() == 0:
-            print(f"interrupted: {str(stop) or _to_repeat(arguments, before='checkpoint')}", file=sys.stderr)
+            say(f"interrupted: {str(stop) or _to_repeat(arguments, before='checkpoint')}", sys.stderr)
         return 130
     except Terminated as stop:
         if pass_on_sigterm():
-            print(f"stopped by SIGTERM (process {this_rank()}), so the first process stops as well.", file=sys.stderr)
+            say(f"stopped by SIGTERM (process {this_rank()}), so the first process stops as well.", sys.stderr)
         elif this_rank() == 0:
-            print(f"stopped by SIGTERM: {stop.kept or _to_repeat(arguments)}", file=sys.stderr)
+            say(f"stopped by SIGTERM: {stop.kept or _to_repeat(arguments)}", sys.stderr)
         return 143
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into exit(1)
-            print(f"interrupted: {_to_repeat(arguments, before='checkpoint')}", file=sys.stderr)
+            say(f"interrupted: {_to_repeat(arguments, before='checkpoint')}", sys.stderr)
             return 130
         if type(error).__name__ == "SIGTERMException":  # Lightning's, in a validation, test or prediction
-            print("stopped by SIGTERM", file=sys.stderr)
+            say("stopped by SIGTERM", sys.stderr)
             return 143
         if error.code is None or isinstance(error.code, int):
             return error.code or 0
-        print(error.code, file=sys.stderr)
+        say(str(error.code), sys.stderr)
         return 2
 
 

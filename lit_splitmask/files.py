@@ -88,6 +88,12 @@ def as_typed(path: str | Path) -> Path:
     return Path(os.path.abspath(Path(path).expanduser()))
 
 
+def from_here(path: str | Path) -> str:
+    """A path as a person names it: from the current directory, if it is below it."""
+    path = Path(path)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
 def is_file(path: str | Path) -> bool:
     """Whether a path leads to a regular file; False for texts that cannot be a path, such as too long ones."""
     return os.path.isfile(path)

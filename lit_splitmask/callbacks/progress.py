@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from lit_splitmask.contract import training_data
+from lit_splitmask.shell import say, wrapped
 from lit_splitmask.units import duration
 
 _BAR = 12
@@ -53,9 +54,10 @@ class RunProgress(ProgressBar):
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         if self._progress is not None:
-            self._progress.console.print(*args, markup=False, highlight=False, soft_wrap=True)
+            text = wrapped(" ".join(map(str, args)))
+            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
         elif self._enabled:
-            print(*args, file=sys.stderr, flush=True)
+            say(" ".join(map(str, args)), sys.stderr)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = self._last_line = time.monotonic()

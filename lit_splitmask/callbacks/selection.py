@@ -19,7 +19,7 @@ from lit_splitmask.callbacks.selection_checks import check_same_settings
 from lit_splitmask.callbacks.whole_checkpoints import newest_whole, write_whole_checkpoints
 from lit_splitmask.contract import training_data
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import remove_abandoned, write_json
+from lit_splitmask.files import from_here, remove_abandoned, write_json
 from lit_splitmask.optim import OptimConfig
 from lit_splitmask.selection.curves import draw_signals, signals_table
 from lit_splitmask.selection.earlier_bests import keep_earlier_best
@@ -305,7 +305,7 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         decision = self.decision(trainer, module)
         draw_signals(Path(str(self.dirpath)) / "selection.png", self.history, decision)
         console = Console()
-        console.print(signals_table(self.history, decision, title=f"{len(self.history)} evaluations, {self.cost}"))
+        console.print(signals_table(self.history, decision, title=f"Evaluations: {len(self.history)}, {self.cost}"))
         console.print(self.summary(trainer, decision), highlight=False)
 
     @property
@@ -320,7 +320,7 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
         passes = ""
         if data.images_per_step and data.num_train_images and decision.best_step is not None:
             passes = f" (pass {decision.best_step * data.images_per_step / data.num_train_images:,.0f})"
-        return f"Keep step {decision.best_step:,}{passes}, {self.best_model_path}: {decision.reason}."
+        return f"Keep step {decision.best_step:,}{passes}, {from_here(self.best_model_path)}: {decision.reason}."
 
     # Resuming
 

@@ -23,6 +23,7 @@ from lit_splitmask.images.index import has_index, load_index
 from lit_splitmask.loading.budget import resolve
 from lit_splitmask.modules.base import TrainModule
 from lit_splitmask.seeding import seeded_globals
+from lit_splitmask.shell import say
 from lit_splitmask.units import duration
 
 CPU_RECIPE = "splitmask_cpu"
@@ -74,10 +75,9 @@ def tell_time(
                 smaller=smaller_command(request, module),
             )
         )
-    print(
+    say(
         f"About {schedule.describe()}, about {duration(seconds)} (h:mm:ss) on this machine once the images are read. "
-        "--data.budget.passes N makes it shorter or longer.",
-        flush=True,
+        "--data.budget.passes N makes it shorter or longer."
     )
     return True
 

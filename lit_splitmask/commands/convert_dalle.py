@@ -8,6 +8,7 @@ from lit_splitmask.commands.parser import OptionParser
 from lit_splitmask.commands.request import Request
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import bounded_waiting
+from lit_splitmask.shell import say
 from lit_splitmask.tokenizers.dalle import URL, save_encoder
 from lit_splitmask.tokenizers.dalle_pickle import read_encoder
 
@@ -32,7 +33,7 @@ def convert_dalle(request: Request) -> int:
     else:
         state = read_encoder(given.weights)
     save_encoder(state, out)
-    print(
+    say(
         f"Wrote {out}. To pre-train with its words, add\n"
         f"  --model.objective.tokenizer=DallE --model.objective.tokenizer.weights={out}"
     )

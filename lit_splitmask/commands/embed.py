@@ -15,6 +15,7 @@ from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import quiet
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import partial_name
+from lit_splitmask.shell import say
 
 
 @dataclass
@@ -65,7 +66,7 @@ def embed(request: Request) -> int:
             written += f", and the map with thumbnails, {out.with_suffix('.html')}"
         else:
             written += ". For a map with thumbnails: pip install 'lit-splitmask[plots]'"
-    print(f"Wrote {written}.")
+    say(f"Wrote {written}.")
     return 0
 
 

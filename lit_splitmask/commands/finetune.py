@@ -11,6 +11,7 @@ from lit_splitmask.callbacks.early_stopping import better
 from lit_splitmask.callbacks.whole_checkpoints import read_checkpoint
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.commands import recipe_choice, recipes
+from lit_splitmask.commands.export.command import command_to_export
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import RunCLI, last_checkpoint, quiet
 from lit_splitmask.commands.run_folder import RunFolder
@@ -29,7 +30,7 @@ from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import write_atomically
 from lit_splitmask.modules.base import TrainModule
-from lit_splitmask.shell import copyable
+from lit_splitmask.shell import copyable, say
 
 SEVERAL_LABELS = ("val/map", "val/loss")
 """Scores of a classifier of images that may have several labels."""
@@ -126,10 +127,9 @@ def _report(
         *map(Path, reported),
     ]  # no metrics.csv with trainer.logger=false
     command = ["lit-splitmask", "predict", "--config", str(predict), "--data.root", "DIR"]
-    print(
+    say(
         f"Wrote {', '.join(file.name for file in files)} in {folder.path}. To {task.name} other images:\n{copyable(command)}"
     )
-    if task.export_format is not None:
-        command = ["lit-splitmask", "export", "--weights", str(weights), "--format", task.export_format]
-        print(f"To use it elsewhere:\n{copyable(command)}")
-    print(f"To read this run as a page:\n{copyable(['lit-splitmask', 'report', str(folder.path)])}")
+    if task.export_formats:
+        say(f"To use it elsewhere:\n{copyable(command_to_export(weights, task.export_formats))}")
+    say(f"To read this run as a page:\n{copyable(['lit-splitmask', 'report', str(folder.path)])}")

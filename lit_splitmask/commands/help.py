@@ -145,13 +145,14 @@ usage: lit-splitmask export --weights FILE --format timm|onnx|torch-export [opti
 
 Writes a trained network to a new folder, for use without this project, with its preprocessing and a model card (README.md): the
 code that reads an image, and the numbers of the run. Compares its outputs with those of the original, and writes nothing if they
-differ. Backbones and classifiers in every format, segmenters for onnx and torch-export; no detectors.
+differ. Several formats, as in --format timm,onnx, get a folder each. Backbones and classifiers in every format,
+segmenters for onnx and torch-export; no detectors.
 
   --weights FILE               backbone.safetensors, classifier.safetensors or segmenter.safetensors of a run
   --format timm                a folder for timm.create_model("local-dir:DIR", pretrained=True), transformers and the hub
   --format onnx                model.onnx, checked with onnxruntime (pip install 'lit-splitmask[export]')
   --format torch-export        model.pt2, for torch.export.load
-  --out DIR                    the folder, new or empty (default: the weights' name and the format)
+  --out DIR                    the folder, new or empty (default: the weights' name and the format); several: DIR-FORMAT
   --crop_ratio SHARE           centre crop of evaluation (default: the run's; 0.875 if the file does not say)
 """,
     "report": """\

@@ -22,7 +22,7 @@ from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
 from lit_splitmask.modules import Segment
 from lit_splitmask.modules.label_scores import bootstrap
-from lit_splitmask.shell import copyable
+from lit_splitmask.shell import copyable, say
 
 
 class AnyCLI(LightningCLI):
@@ -122,7 +122,7 @@ class AnyCLI(LightningCLI):
         counts = dict(zip(names, np.bincount(labels, minlength=len(names)).tolist(), strict=True))
         value = float(accuracy)
         ends = interval_text(interval(value, len(labels)))
-        print(f"Accuracy: {percent(value)} of {len(labels):,} images (95 % interval: {ends}). {chance_level(counts)}")
+        say(f"Accuracy: {percent(value)} of {len(labels):,} images (95 % interval: {ends}). {chance_level(counts)}")
 
     def before_predict(self) -> None:
         """Adds the callback that writes the predictions of the module's task; the images are neither split nor stored."""

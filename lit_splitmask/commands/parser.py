@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lit_splitmask.commands.processes import error_prefix
 from lit_splitmask.commands.suggestions import unknown_class, unknown_options, unknown_setting, wrong_value
 from lit_splitmask.config_files import check_yaml, up_to_date
+from lit_splitmask.shell import say
 
 CONFIG_MODE = "lit_splitmask"
 """The parser mode in which configuration files are read."""
@@ -36,7 +37,7 @@ class ShortErrors:
         unknown = re.match(r"unrecognized arguments: (.*)", str(message), re.DOTALL)
         known = getattr(self, "_option_string_actions", {})
         text = unknown_options(shlex.split(unknown.group(1)), known) if unknown else shorten(message)
-        print(f"{error_prefix()}: {text}", file=sys.stderr)
+        say(f"{error_prefix()}: {text}", sys.stderr)
         raise SystemExit(2)
 
 

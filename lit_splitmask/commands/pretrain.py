@@ -25,7 +25,7 @@ from lit_splitmask.commands.training import (
 )
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.glance import glance
-from lit_splitmask.shell import copyable
+from lit_splitmask.shell import copyable, say
 from lit_splitmask.tokenizers import Codebook
 
 
@@ -47,10 +47,10 @@ def pretrain(request: Request) -> int:
         weights = _train(request, settings, cli, folder)
     if weights is not None:
         written = ", ".join(_other_files(folder))
-        print(
+        say(
             f"Wrote {weights.name}, {written} in {weights.parent}. Next:\n{copyable(command_to_finetune(weights, request))}"
         )
-        print(f"To read this run as a page:\n{copyable(['lit-splitmask', 'report', str(folder.path)])}")
+        say(f"To read this run as a page:\n{copyable(['lit-splitmask', 'report', str(folder.path)])}")
     return 0
 
 

@@ -23,6 +23,7 @@ from lit_splitmask.files import write_json
 from lit_splitmask.loading.samples import Samples
 from lit_splitmask.probing import LinearProbe, accuracy, knn_predict, rankme
 from lit_splitmask.seeding import generator_for
+from lit_splitmask.shell import say
 from lit_splitmask.streamed_probing import FeatureFiles, StreamedLinearProbe, streamed_knn
 
 MOST_SOLVED = 2**30
@@ -73,7 +74,7 @@ def probe(request: Request) -> int:
     if report["blocks"]:
         draw_blocks(report["blocks"], report["held_out_images"], out / "probe.png")
         written += " and probe.png"
-    print(f"Wrote {written} in {out}.")
+    say(f"Wrote {written} in {out}.")
     return 0
 
 
@@ -194,8 +195,8 @@ def _print(report: dict[str, Any]) -> None:
     console = Console(markup=False, highlight=False)
     console.print(title, soft_wrap=True)  # as a title it would be broken to the table's width
     console.print(table)
-    print(
+    say(
         f"Frozen features, {report['train_images']:,} training and {report['held_out_images']:,} held-out images; "
         f"intervals over the held-out images; {report['linear_probe']} linear probe."
     )
-    print(chance_level(report["held_out"]))
+    say(chance_level(report["held_out"]))

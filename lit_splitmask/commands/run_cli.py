@@ -1,12 +1,14 @@
 """LightningCLI for one run: a fixed module, a folder for the run, and a recipe that every option overrides."""
 
+import logging
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 import yaml
@@ -29,6 +31,7 @@ from lit_splitmask.config_files import settings_in
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import write_atomically
+from lit_splitmask.shell import wrapped
 
 set_config_read_mode(fsspec_enabled=False)  # Lightning's would look up addresses that are given for files
 
@@ -49,17 +52,31 @@ IGNORED_WARNINGS = [  # advice by Lightning that does not apply here
 ]
 
 
+class _ToTerminal(logging.StreamHandler[TextIO]):
+    """Writes messages as :func:`~lit_splitmask.shell.say` does, and above a progress bar that is shown."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return wrapped(record.getMessage())
+
+    @property
+    def stream(self) -> TextIO:
+        """What ``sys.stderr`` is now: rich replaces it while a bar is shown."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: TextIO) -> None:
+        """Keeps nothing of the ``sys.stderr`` of the beginning."""
+
+
 def quiet() -> None:
     """Silences advice that does not concern the user; other warnings stay."""
-    import logging
-
     for pattern in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=pattern)
     for name in ("lightning.pytorch", "lightning.fabric", "litdata"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if not logging.getLogger().handlers:
         level = logging.INFO if is_process_zero() else logging.ERROR  # the others would say the same
-        logging.basicConfig(level=level, format="%(message)s")
+        logging.basicConfig(level=level, handlers=[_ToTerminal()])
         for name in ("faiss", "matplotlib", "PIL"):
             logging.getLogger(name).setLevel(logging.WARNING)
 

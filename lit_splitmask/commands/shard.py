@@ -3,9 +3,11 @@
 import shlex
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from lit_splitmask.commands.ahead import CPU_RECIPE
 from lit_splitmask.commands.parser import CONFIG_MODE, Parser
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import instantiate, quiet
@@ -14,7 +16,7 @@ from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import read_bytes
 from lit_splitmask.images.shards import litdata, write_shards
-from lit_splitmask.shell import copyable
+from lit_splitmask.shell import copyable, say
 from lit_splitmask.units import size
 
 
@@ -69,11 +71,10 @@ def shard(request: Request) -> int:
     count = sum(len(split.shards) for split in record.splits.values())
     num_bytes = sum(split.num_bytes for split in record.splits.values())
     out = shlex.quote(parsed.out)
-    print(
+    recipe = "splitmask" if torch.cuda.is_available() else CPU_RECIPE
+    say(
         f"Wrote {total:,} images in {count:,} shards ({size(num_bytes)}) to {parsed.out}. Copy them to a bucket if you like "
         f"(aws s3 sync {out} s3://BUCKET/FOLDER), and train:\n"
-        + copyable(
-            ["lit-splitmask", "pretrain", "--data", "Shards", "--data.root", parsed.out, "--recipe", "splitmask"]
-        )
+        + copyable(["lit-splitmask", "pretrain", "--data", "Shards", "--data.root", parsed.out, "--recipe", recipe])
     )
     return 0

@@ -20,7 +20,7 @@ from lit_splitmask.config_files import read_settings
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import as_typed
-from lit_splitmask.shell import copyable
+from lit_splitmask.shell import copyable, say
 
 
 def starting_settings(request: Request, choice: recipe_choice.Choice | None) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def starting_settings(request: Request, choice: recipe_choice.Choice | None) -> 
     elif choice is not None:
         settings, reason = choice.settings()
         if is_process_zero() and not request.has("--print_config"):
-            print(f"Recipe {choice.name}: {reason}.")
+            say(f"Recipe {choice.name}: {reason}.")
     settings["trainer"] = {**trainer_defaults(), **settings.get("trainer", {})}
     return settings
 
@@ -83,7 +83,7 @@ def with_run(request: Request) -> Request:
             f"Give --name NAME, or leave out --resume to start a run."
         )
     if is_process_zero():
-        print(f"Resuming {found[0].path}.")
+        say(f"Resuming {found[0].path}.")
     return Request(command, (*request.given, Option("--name", found[0].path.name)))
 
 
@@ -158,7 +158,7 @@ def fit(cli: RunCLI, folder: RunFolder, trainer: Trainer, module: LightningModul
         data.prepare_data()  # errors in the images appear before anything is written
         if cli.config.resume:
             if checkpoint is None:
-                print(f"The run {folder.path} has no whole checkpoint, so it starts from its beginning.")
+                say(f"The run {folder.path} has no whole checkpoint, so it starts from its beginning.")
             keep_metrics(folder, checkpoint)
         else:
             cli.save_resolved(folder)
@@ -189,5 +189,5 @@ def ends_with_143(trainer: Trainer, command: Sequence[str]) -> Iterator[None]:
         kept = f", after writing {saved}" if saved is not None else ""
         words = [*command, str(saved)] if command[-1] == "--ckpt_path" else command
         go_on = copyable(words) if len(words) > 1 else f"  {words[0]}"
-        print(f"stopped by SIGTERM at step {trainer.global_step:,}{kept}. To go on:\n{go_on}", file=sys.stderr)
+        say(f"stopped by SIGTERM at step {trainer.global_step:,}{kept}. To go on:\n{go_on}", sys.stderr)
     raise SystemExit(128 + signal.SIGTERM)

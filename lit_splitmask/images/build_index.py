@@ -28,6 +28,10 @@ from lit_splitmask.images.split import SPLIT_NAMES, Splits, check_shares, cut, d
 from lit_splitmask.images.tree import Tree
 
 log = logging.getLogger(__name__)
+
+IN_PLAN = {"in_plan": True}
+"""Marks messages that ``plan`` leaves out, since it says the same itself."""
+
 _reported: set[tuple[str, str]] = set()  # roots and lines
 
 
@@ -197,7 +201,7 @@ def _report_left_out(layout: Layout, tree: Tree) -> None:
     for level, line in lines:
         if (str(tree.root), line) not in _reported:
             _reported.add((str(tree.root), line))
-            log.log(level, "%s", line)
+            log.log(level, "%s", line, extra=IN_PLAN if level == logging.INFO else None)
 
 
 def _report_cut(index: FolderIndex, names: Iterable[str], num_images: int, kind: str) -> None:
@@ -215,4 +219,4 @@ def _report(index: FolderIndex) -> None:
         log.warning("%d image(s) were removed because another split holds the same pixels.", len(index.dropped))
     for group in index.conflicts:
         log.warning("These training images are identical but have different labels: %s.", ", ".join(group))
-    log.info("%s", index.describe())
+    log.info("%s", index.describe(), extra=IN_PLAN)

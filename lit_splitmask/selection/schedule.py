@@ -70,7 +70,7 @@ def plan(
     advice = (
         f"Training sees {steps * images_per_step:,} images ({steps:,} steps of {images_per_step:,}), and an evaluation on "
         f"{sizes.num_train:,} training and {sizes.num_held_out:,} held-out images would take about {cost:.2g} of its time, while "
-        f"most_cost={most_cost:g} is allowed for all. Train longer, lower most_images, or raise most_cost to "
-        f"{useful * cost * 1.01:.2g} for {useful} evaluations."
+        f"most_cost={most_cost:g} is allowed for all. Train longer or, in Python, lower most_images or "
+        f"raise most_cost to {useful * cost * 1.01:.2g} for {useful} evaluations."
     )
     return Schedule(number, max_images, advice)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from pages import printed_commands
 from tiny_runs import FINETUNE, recipe, same_tensors
 
 from lit_splitmask.callbacks import EstimateTime
@@ -67,7 +68,7 @@ def test_pretraining_says_which_checkpoint_it_keeps(work: Path, capsys: pytest.C
     printed = capsys.readouterr().out
     selection = json.loads((work / "runs" / "p" / "checkpoints" / "selection.json").read_text())
     assert f"Keep step {selection['best_step']}" in printed
-    assert f"{len(selection['history'])} evaluations" in printed
+    assert f"Evaluations: {len(selection['history'])}, " in printed
     assert load_weights(work / "runs" / "p" / "backbone.safetensors").info["step"] == selection["best_step"]
     assert (work / "runs" / "p" / "checkpoints" / "selection.png").exists()
 
@@ -335,6 +336,8 @@ def test_a_schedule_longer_than_a_day_is_not_started_without_a_budget(
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert "lit-splitmask pretrain --recipe long.yaml --data.root shapes --name long --data.budget.images" in error
+    for command in printed_commands(error):
+        assert main([*command, "--print_config"]) == 0
     assert not Path("runs/long").exists()
 
 

@@ -1,9 +1,12 @@
 """Help, version, recipes, and the forms of a command line."""
 
+import io
 import json
+import logging
 import shlex
 import subprocess
 import sys
+from contextlib import redirect_stderr
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,9 +16,9 @@ from tiny_runs import PRETRAIN
 
 from lit_splitmask import __version__, cli
 from lit_splitmask.cli import main
-from lit_splitmask.commands import recipes
+from lit_splitmask.commands import recipes, run_cli
 from lit_splitmask.commands.request import Request
-from lit_splitmask.shell import copyable
+from lit_splitmask.shell import copyable, wrapped
 
 COMMANDS = (
     "plan",
@@ -219,6 +222,20 @@ def test_ctrl_c_ends_every_command_with_the_one_to_run_next(
     said = capsys.readouterr().err
     assert said.startswith("interrupted: ")
     assert said.endswith(f"\n  lit-splitmask {command} --data.root shapes --seed 1\n")
+
+
+def test_a_long_sentence_is_broken_between_words_and_a_command_in_it_stays() -> None:
+    text = "Wrote backbone.safetensors, metrics.csv in runs/p. Next:\n  lit-splitmask finetune --weights runs/p/backbone.safe"
+    lines = wrapped(text, width=40).splitlines()
+    assert lines == ["Wrote backbone.safetensors, metrics.csv", "in runs/p. Next:", text.splitlines()[1]]
+    assert wrapped(text) == text  # not on a terminal
+
+
+def test_messages_are_written_to_what_standard_error_is_at_the_time() -> None:
+    handler = run_cli._ToTerminal()
+    with redirect_stderr(io.StringIO()) as bar:  # rich's, while a progress bar is shown
+        handler.handle(logging.makeLogRecord({"msg": "%d images", "args": (3,)}))
+    assert bar.getvalue() == "3 images\n"
 
 
 def test_a_long_command_is_printed_on_lines_that_a_shell_reads_as_one() -> None:

@@ -14,6 +14,7 @@ from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import quiet, trainer_defaults
 from lit_splitmask.files import as_typed
 from lit_splitmask.images.glance import glance
+from lit_splitmask.shell import say
 
 
 def compare(request: Request) -> int:
@@ -31,12 +32,12 @@ def compare(request: Request) -> int:
     if name is None:
         choice = recipe_choice.choose(found.num_images, found.median_side, torch.cuda.is_available())
         name = choice.name.replace("splitmask", "compare", 1)
-        print(f"Recipe {name}: {choice.reason}.")
+        say(f"Recipe {name}: {choice.reason}.")
     recipe = recipes.comparison(name)
     for part in [part for part in ("pretrain", "finetune", "joint", "self_training") if part in recipe]:
         changed = "" if choice is None else choice.fit(recipe[part])
         if changed:
-            print(f"Changed in the recipe's {part} part: {changed}.")
+            say(f"Changed in the recipe's {part} part: {changed}.")
         recipe[part]["trainer"] = {**trainer_defaults(), "devices": 1, **recipe[part].get("trainer", {})}
     out = Path(options.out or f"runs/compare-{as_typed(options.root).name}")
     comparison = Comparison(options, recipe, out)

@@ -75,7 +75,7 @@ def unequal_times(arms: Sequence[Arm]) -> str:
     apart = [arm for arm in others if abs(arm.minutes / long.minutes - 1) > TOLERANCE]
     if not apart:
         return ""
-    measured = ", ".join(f"{arm.label} {arm.minutes:.2g} minutes" for arm in (long, *apart))
+    measured = "; ".join(f"{arm.label}: {arm.minutes:.2g} min" for arm in (long, *apart))
     return (
         f"The measured times are more than {TOLERANCE:.0%} apart, although the steps were to take equal time: {measured}. Other "
         "programs, validation and writing checkpoints count in them."

@@ -14,7 +14,7 @@ from lit_splitmask.commands.compare.pictures import Groups, draw, draw_curves
 from lit_splitmask.commands.compare.recommendation import unequal_times
 from lit_splitmask.comparison import Arm, corrected, difference_of, share_verdict
 from lit_splitmask.files import as_typed, write_atomically, write_json
-from lit_splitmask.shell import copyable
+from lit_splitmask.shell import copyable, say
 
 
 def write_report(
@@ -48,11 +48,11 @@ def write_report(
         limits = [text for text in (comparison.power(arms, confidence), unequal_times(arms)) if text]
         found = recommendations[share]
         for text in [*limits, *([f"Recommended: {found[0]}"] if found else [])]:
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
+            say(text)
         if found:
             print(copyable(shlex.split(found[1])))
         conclusions[share] = [*limits, *([f"Recommended: {found[0]}", f"```sh\n{found[1]}\n```"] if found else [])]
-    print("± is the standard deviation over seeds.", *remarks)
+    say(" ".join(["± is the standard deviation over seeds.", *remarks]))
     notes = [*_notes(groups, options, recipe), *remarks]
     results = [
         _as_json(share, arms, conclusions[share], recommendations[share], confidence) for share, arms in groups.items()
@@ -62,7 +62,7 @@ def write_report(
     write_atomically(out / "comparison.md", text.encode())
     draw(groups, title, out / "comparison.png", confidence)
     draw_curves(groups, out, out / "curves.png")
-    print(f"Wrote comparison.json, comparison.md, comparison.png and curves.png in {out}. To read it as a page:")
+    say(f"Wrote comparison.json, comparison.md, comparison.png and curves.png in {out}. To read it as a page:")
     print(copyable(["lit-splitmask", "report", str(out)]))
 
 

@@ -11,6 +11,7 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.images.window import Window, parse_window
 from lit_splitmask.models.vit import ViT, ViTConfig
 from lit_splitmask.modules import Segment
+from lit_splitmask.shell import say
 from lit_splitmask.views import network_view
 
 USUAL_CROP_RATIO = 0.875
@@ -129,7 +130,7 @@ def read_trained(path: str, crop_ratio: float | None = None) -> Trained:
         raise UserError(f"{path} has {num_classes} classes, but names {len(names)}: give an unmodified file.")
     ratio = crop_ratio or info.get("crop_ratio")
     if ratio is None:
-        print(
+        say(
             f"note: {path} does not record its crop ratio; {USUAL_CROP_RATIO} is assumed. Give another with --crop_ratio."
         )
     kind: Literal["classifier", "backbone"] = "classifier" if num_classes else "backbone"

@@ -1,10 +1,12 @@
 """``lit-splitmask plan``: reports what a folder holds and what training on it would cost; trains nothing."""
 
 import json
+import logging
 import os
 import shlex
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -27,9 +29,10 @@ from lit_splitmask.commands.tasks.registry import classifier_recipe, task_for_fo
 from lit_splitmask.datamodules.recognise import WAYS_TO_LABEL, Reading
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import as_typed, local_folder
+from lit_splitmask.images import build_index
 from lit_splitmask.images.index import FolderIndex
 from lit_splitmask.images.label_sets import classes_of
-from lit_splitmask.shell import copyable
+from lit_splitmask.shell import copyable, wrapped
 from lit_splitmask.units import duration, size
 
 NIGHT = 36_000.0
@@ -257,7 +260,8 @@ def plan(request: Request) -> int:
             if timed:
                 console.print("Timing a few steps of training; Ctrl-C ends the plan here.")
 
-    result = make_plan(request, root, options.index_dir, options.recipe, timed=timed, found=found)
+    with without_messages_on_the_scan():
+        result = make_plan(request, root, options.index_dir, options.recipe, timed=timed, found=found)
     if options.json:
         print(json.dumps(asdict(result), indent=2, ensure_ascii=False))
     else:
@@ -265,13 +269,27 @@ def plan(request: Request) -> int:
     return 0
 
 
+@contextmanager
+def without_messages_on_the_scan() -> Iterator[None]:
+    """Leaves out messages that say what the report of the plan says."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return not hasattr(record, "in_plan")
+
+    build_index.log.addFilter(is_news)
+    try:
+        yield
+    finally:
+        build_index.log.removeFilter(is_news)
+
+
 def show_folder(console: Console, folder: str, subject: Subject, images: ImageFindings) -> None:
     """Prints what the images are."""
     if subject.reading is not None:
-        console.print(f"{folder} is {subject.reading}.", soft_wrap=True)
+        console.print(wrapped(f"{folder} is {subject.reading}."), soft_wrap=True)
     show_images(console, images)
     for line in subject.left_out:
-        console.print(f"Not read: {line}", soft_wrap=True)
+        console.print(wrapped(f"Not read: {line}"), soft_wrap=True)
     show_duplicates(console, images)
 
 

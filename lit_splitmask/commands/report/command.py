@@ -12,6 +12,7 @@ from lit_splitmask.commands.report.run import run_sections
 from lit_splitmask.commands.request import Request
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import as_typed, write_atomically
+from lit_splitmask.shell import say
 
 KINDS = {
     "comparison.json": ("A comparison of ways of training.", comparison_sections),
@@ -36,7 +37,7 @@ def report(request: Request) -> int:
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: give the file to write, such as {out / 'report.html'}.")
     write_atomically(out, page_of(folder))
-    print(f"Wrote {out}. Any browser opens it; it needs no network and no other file.")
+    say(f"Wrote {out}. Any browser opens it; it needs no network and no other file.")
     return 0
 
 

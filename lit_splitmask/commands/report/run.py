@@ -8,6 +8,7 @@ from typing import Any
 
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.commands.chance import interval_text, percent
+from lit_splitmask.commands.export.command import command_to_export
 from lit_splitmask.commands.export.run_numbers import run_numbers
 from lit_splitmask.commands.plots import draw_history
 from lit_splitmask.commands.pretrain import command_to_finetune
@@ -91,11 +92,16 @@ def _pretrained(folder: Path) -> Section:
     section.verdict = f"Keep {weights.name}, {kept}: {decision.reason}."
     if decision.overfits_from is not None:
         section.texts.append(f"From step {decision.overfits_from:,}, {decision.signal} stayed worse than at its best.")
-    section.texts.append(f"Its checkpoint, to go on from: {found['checkpoint']}")
+    section.texts.append(f"Its checkpoint, to go on from: {_within(folder, found['checkpoint'])}")
     if history:
         header, *rows = signal_cells(history, decision)
         section.tables.append(Table(header, rows, "± one standard error, of the images that were measured."))
     return section
+
+
+def _within(folder: Path, recorded: str) -> Path:
+    """A checkpoint of a run, wherever the run lay when its path was recorded."""
+    return folder / "checkpoints" / Path(recorded).name
 
 
 def _finetuned(folder: Path, task: Task) -> Section:
@@ -114,7 +120,8 @@ def _finetuned(folder: Path, task: Task) -> Section:
     report = read_json(path)
     section.verdict, tables = _scores(report, path.stem)
     section.tables += [*tables, *_numbers(weights)]
-    section.texts.append(f"Which checkpoint to keep: {weights.name} holds the weights of {report['checkpoint']}.")
+    best = _within(folder, report["checkpoint"])
+    section.texts.append(f"Which checkpoint to keep: {weights.name} holds the weights of {best}.")
     if path.stem == "val":
         section.texts.append(
             "There is no test split. The checkpoint was chosen on val, so these scores are slightly optimistic."
@@ -253,7 +260,6 @@ def _after_finetuning(folder: Path, task: Task) -> list[tuple[str, str]]:
     if is_file(predict):
         words = ["lit-splitmask", "predict", "--config", str(predict), "--data.root"]
         commands.append((f"To {task.name} other images:", f"{shlex.join(words)} DIR"))
-    if task.export_format is not None and is_file(weights):
-        words = ["lit-splitmask", "export", "--weights", str(weights), "--format", task.export_format]
-        commands.append(("To use it elsewhere:", shlex.join(words)))
+    if task.export_formats and is_file(weights):
+        commands.append(("To use it elsewhere:", shlex.join(command_to_export(weights, task.export_formats))))
     return commands

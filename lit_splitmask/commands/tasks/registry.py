@@ -40,7 +40,7 @@ class Task:
         predict_data: Settings of the datamodule for predicting other images.
         writer: Makes the callback that writes predictions to a path.
         predictions: Name of the file or folder of predictions.
-        export_format: The format of ``export`` to recommend; None if these networks cannot be exported.
+        export_formats: The formats of ``export`` to recommend; none if these networks cannot be exported.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Task:
     predict_data: Callable[[Any, Any], dict[str, Any]]
     writer: Callable[[str], Callback]
     predictions: str
-    export_format: str | None
+    export_formats: tuple[str, ...]
 
     @property
     def usual_datamodule(self) -> str:
@@ -112,7 +112,7 @@ TASKS = {
             predict_data=segment.predict_data,
             writer=callbacks.LabelMapWriter,
             predictions="predictions",
-            export_format="onnx",
+            export_formats=("onnx",),
         ),
         Task(
             name="detect",
@@ -128,7 +128,7 @@ TASKS = {
             predict_data=detect.predict_data,
             writer=callbacks.CocoResults,
             predictions="predictions.json",
-            export_format=None,
+            export_formats=(),
         ),
         Task(
             name="classify",
@@ -142,7 +142,7 @@ TASKS = {
             predict_data=classify.predict_data,
             writer=callbacks.PredictionWriter,
             predictions="predictions.csv",
-            export_format="timm",
+            export_formats=("timm", "onnx"),
         ),
     )
 }

@@ -12,6 +12,7 @@ from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.files import write_json
 from lit_splitmask.modules.base import TrainModule
+from lit_splitmask.shell import say
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ class TaskReport:
         )  # as a title it would be broken to the table's width
         console.print(table)
         for note in notes:
-            print(note)
+            say(note)
         if split == "val":
-            print("There is no test split. The checkpoint was chosen on val, so these scores are slightly optimistic.")
+            say("There is no test split. The checkpoint was chosen on val, so these scores are slightly optimistic.")
 
     def write(self, name: str, values: dict[str, Any]) -> str:
         """Writes JSON into the run's folder; returns its path."""

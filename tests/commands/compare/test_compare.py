@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from lightning import Trainer
+from pages import printed_commands
 from PIL import Image
 from tiny_runs import FINETUNE, PRETRAIN
 
@@ -102,7 +103,10 @@ def test_a_comparison_runs_once_and_reports(
         assert picture.width > picture.height
     with Image.open("c/comparison.png") as picture:
         assert picture.width > 300
-    assert result["verdict"].split(":")[0] in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert result["verdict"].split(":")[0] in out
+    assert main(printed_commands(out)[-1]) == 0
+    assert Path("c/report.html").is_file()
 
     before = {name: Path("c", name).read_bytes() for name in ("comparison.json", "comparison.md")}
     with monkeypatch.context() as patch:

@@ -73,5 +73,5 @@ def test_times_that_end_more_than_a_tenth_apart_are_reported() -> None:
     assert unequal_times([SCRATCH, LONG, own, joint]) == ""
     text = unequal_times([SCRATCH, LONG, own, replace(joint, seconds={0: 60 * 8.9})])
     assert "more than 10% apart" in text
-    assert "the scratch_long 10 minutes, the joint 8.9 minutes" in text
+    assert "the scratch_long: 10 min; the joint: 8.9 min" in text
     assert unequal_times([SCRATCH, own]) == ""

@@ -39,7 +39,7 @@ def test_a_fine_tuned_classifier_predicts_in_timm_what_predict_does(
     finetune = ["finetune", "--recipe", "finetune.yaml", "--data.root", "shapes", "--name", "f"]
     assert main([*finetune, "--data.crop_ratio=0.9"]) == 0
     said = capsys.readouterr().out
-    assert "lit-splitmask export --weights runs/f/classifier.safetensors --format timm" in said
+    assert "lit-splitmask export --weights runs/f/classifier.safetensors --format timm,onnx" in said
     about = load_weights("runs/f/classifier.safetensors").info
     assert (about["crop_ratio"], about["interpolation"]) == (0.9, "bicubic")
     larger_head(Path("runs/f/classifier.safetensors"))
@@ -112,6 +112,21 @@ def test_only_a_new_or_an_empty_folder_is_written_to(tmp_path: Path, capsys: pyt
     assert run(tmp_path / "c.safetensors", "timm", Path("..")) == 1
     assert "give a new folder" in capsys.readouterr().err
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["c.safetensors", "empty", "file", "link"]
+
+
+def test_several_formats_get_a_folder_each_or_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_classifier(tmp_path / "c.safetensors", crop_ratio=1.0)
+    monkeypatch.setitem(formats.WRITERS, "torch-export", formats.WRITERS["timm"])  # for speed
+    assert run(tmp_path / "c.safetensors", "timm,torch-export", tmp_path / "out") == 0
+    assert all((tmp_path / f"out-{name}" / "README.md").is_file() for name in ("timm", "torch-export"))
+    (tmp_path / "new-torch-export").touch()
+    assert run(tmp_path / "c.safetensors", "timm,torch-export", tmp_path / "new") == 1
+    assert "new-torch-export already exists" in capsys.readouterr().err
+    assert not (tmp_path / "new-timm").exists()
+    assert run(tmp_path / "c.safetensors", "timm,tflite", tmp_path / "other") == 2
+    assert "tflite is none of timm, onnx, torch-export" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("how", ["differs", "disk", "killed"])

@@ -142,12 +142,17 @@ def test_label_maps_are_not_taken_for_images(untimed: list[Job], capsys: pytest.
     assert not list(Path().glob("runs/*/*.csv"))
 
 
-def test_a_plan_says_what_the_folder_is_read_as_and_why(untimed: list[Job], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_says_what_the_folder_is_read_as_and_why(
+    untimed: list[Job], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     (Path("shapes") / "IMG_1.HEIC").write_bytes(b"")
     assert main(PLAN) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "shapes is read as: 3 classes, because its folders are disc, square, stripes." in text
     assert "Not read: 1 HEIC" in text
+    assert "were set aside as test" in caplog.text
+    assert "Evidence" not in caplog.text  # the report has said it
     assert main([*PLAN, "--json", "--layout", "flat", "--data.index_dir", "flat"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["reading"]["layout"] == "flat"
