@@ -16,7 +16,7 @@ FEW_ANNOTATED = 10_000
 """A folder with fewer annotated images gets a shorter schedule than that of ADE20K or COCO."""
 
 FEW_LABELS = 50
-"""With fewer labels a class, a classifier starts from a solved head and trains for more passes."""
+"""With fewer labels a class, a classifier has a recipe of its own, such as more passes."""
 
 
 CPU_IMAGES_SEEN = 20_000_000
