@@ -68,7 +68,7 @@ def _manifest(manifest: str, root: str | None, index_dir: str) -> Subject:
     index = data.load_or_make()
     name = Path(manifest).name
     meaning = f"{len(index.classes):,} classes" if index.classes else "images without labels"
-    way = "" if index.classes else f"give {name} a column label"
+    way = "" if index.classes else f"give {name} a column label, or finetune --data.target COLUMN for numbers"
     because = f"{name} lists {len(index.files) + len(index.unreadable):,} images"
     reading = Reading("manifest", "classify" if index.classes else None, f"{meaning} from a list", because, way)
     options = ["--data", "Manifest", "--data.manifest", manifest, *([] if root is None else ["--data.root", root])]

@@ -9,7 +9,7 @@ from rich.markup import escape
 from lit_splitmask.commands.chance import chance_level, standard_error, with_error
 from lit_splitmask.commands.tasks.report import TaskReport
 from lit_splitmask.datamodules.crop_data import CropData
-from lit_splitmask.modules import Classify
+from lit_splitmask.modules import Classify, Regress
 
 
 def report(found: TaskReport) -> list[str]:
@@ -63,6 +63,6 @@ def _show_accuracies(found: TaskReport, scores: Mapping[str, float], counts: lis
     found.show(table, "test", *notes, chance_level(dict(zip(names, counts, strict=True))))
 
 
-def predict_data(module: Classify, data: CropData) -> dict[str, Any]:
-    """Settings of the datamodule for classifying other images."""
+def predict_data(module: Classify | Regress, data: CropData) -> dict[str, Any]:
+    """Settings of the datamodule for predicting the classes, or the numbers, of other images."""
     return {"image_size": data.image_size, "channels": data.channels, "crop_ratio": data.crop_ratio}

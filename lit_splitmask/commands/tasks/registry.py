@@ -13,7 +13,7 @@ from lit_splitmask.annotations.coco_files import ROBOFLOW
 from lit_splitmask.commands import recipe_choice, recipes
 from lit_splitmask.commands.request import TASK_LAYOUTS, Request
 from lit_splitmask.commands.run_folder import RunFolder
-from lit_splitmask.commands.tasks import classify, detect, segment
+from lit_splitmask.commands.tasks import classify, detect, regress, segment
 from lit_splitmask.commands.tasks.report import TaskReport
 from lit_splitmask.config_files import read_settings, settings_in
 from lit_splitmask.datamodules.recognise import recognise
@@ -131,6 +131,20 @@ TASKS = {
             export_format=None,
         ),
         Task(
+            name="regress",
+            module=modules.Regress,
+            datamodules=("RegressionManifest",),
+            default_recipe=regress.default_recipe,
+            monitors=("val/mae", "val/rmse", "val/r2", "val/loss"),
+            weights="regressor.safetensors",
+            crops_follow_weights=True,
+            report=regress.report,
+            predict_data=classify.predict_data,
+            writer=callbacks.NumberWriter,
+            predictions="predictions.csv",
+            export_format="timm",
+        ),
+        Task(
             name="classify",
             module=modules.Classify,
             datamodules=(),
@@ -166,6 +180,8 @@ def choose_task(request: Request) -> Task:
         return task_for_datamodule(datamodule)
     if request.has("--data.annotations"):
         return TASKS["detect"]
+    if request.predicts_numbers:
+        return TASKS["regress"]
     return TASKS["classify"] if request.root is None else task_for_folder(request.root)
 
 
@@ -191,6 +207,22 @@ def task_for_datamodule(name: str) -> Task:
 def task_for_recipe(name: str) -> Task:
     """The task of a recipe."""
     return task_for_datamodule(_datamodule_of(recipes.read(name)) or "")
+
+
+def check_recipe(task: Task, request: Request) -> None:
+    """Checks that a built-in recipe for classes is not taken for numbers, or the other way round: their settings differ.
+
+    Raises:
+        UserError: It is.
+    """
+    if request.recipe not in recipes.available():
+        return
+    intended = task_for_recipe(str(request.recipe))
+    if intended is not task and "regress" in (task.name, intended.name):
+        raise UserError(
+            f"The recipe {request.recipe} is for --task {intended.name}, not for {task.name}: give another one (lit-splitmask "
+            "recipes lists them), or none, and one that fits is chosen."
+        )
 
 
 def _settings(request: Request) -> dict[str, Any]:
