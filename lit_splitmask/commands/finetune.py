@@ -130,7 +130,7 @@ def _report(
     ]  # no metrics.csv with trainer.logger=false
     command = ["lit-splitmask", "predict", "--config", str(predict), "--data.root", "DIR"]
     print(
-        f"Wrote {', '.join(file.name for file in files)} in {folder.path}. To {task.name} other images:\n{copyable(command)}"
+        f"Wrote {', '.join(file.name for file in files)} in {folder.path}. To {task.verb} other images:\n{copyable(command)}"
     )
     if task.export_format is not None:
         command = ["lit-splitmask", "export", "--weights", str(weights), "--format", task.export_format]

@@ -127,8 +127,8 @@ class Regress(DownstreamModule):
         self.target_mean.fill_(targets.mean())
         self.target_std.fill_(targets.std())
         self.print(
-            f"Training images: {len(targets):,} numbers from {targets.min():.4g} to {targets.max():.4g}, mean "
-            f"{targets.mean():.4g}, standard deviation {targets.std():.4g}."
+            f"Training images: {len(targets):,} numbers from {targets.min():.6g} to {targets.max():.6g}, mean "
+            f"{targets.mean():.6g}, standard deviation {targets.std():.4g}."
         )
 
     def check_images(self) -> None:

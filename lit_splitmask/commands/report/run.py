@@ -259,7 +259,7 @@ def _after_finetuning(folder: Path, task: Task) -> list[tuple[str, str]]:
     commands = []
     if is_file(predict):
         words = ["lit-splitmask", "predict", "--config", str(predict), "--data.root"]
-        commands.append((f"To {task.name} other images:", f"{shlex.join(words)} DIR"))
+        commands.append((f"To {task.verb} other images:", f"{shlex.join(words)} DIR"))
     if task.export_format is not None and is_file(weights):
         words = ["lit-splitmask", "export", "--weights", str(weights), "--format", task.export_format]
         commands.append(("To use it elsewhere:", shlex.join(words)))

@@ -57,6 +57,11 @@ class Task:
     export_format: str | None
 
     @property
+    def verb(self) -> str:
+        """What the network does with other images, in a sentence."""
+        return "predict the numbers of" if self.name == "regress" else self.name
+
+    @property
     def usual_datamodule(self) -> str:
         """Class of the datamodule if the settings name none."""
         return self.datamodules[0] if self.datamodules else "ImageFolder"
