@@ -14,7 +14,7 @@ from lit_splitmask.commands import recipe_choice, recipes
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import RunCLI, last_checkpoint, quiet
 from lit_splitmask.commands.run_folder import RunFolder
-from lit_splitmask.commands.tasks.registry import Task, check_recipe, choose_task
+from lit_splitmask.commands.tasks.registry import Task, check_numbers, choose_task
 from lit_splitmask.commands.tasks.report import TaskReport
 from lit_splitmask.commands.training import (
     after_requeue,
@@ -45,7 +45,7 @@ def finetune(request: Request) -> int:
     quiet()
     request = with_run(after_requeue(request))
     task = choose_task(request)
-    check_recipe(task, request)
+    check_numbers(task, request)
     chosen = (request.root is not None or task.name == "regress") and not request.names_settings
     if chosen:
         check_recipe_of_shards(request)

@@ -81,7 +81,7 @@ def test_pretraining_gets_the_images_without_numbers_in_the_same_splits(tmp_path
 
 def test_a_classifier_is_refused_and_the_same_list_still_has_classes(tmp_path: Path) -> None:
     path = write(tmp_path, [str(n % 4) for n in range(40)])
-    with pytest.raises(UserError, match="Classify learns classes, but RegressionManifest reads numbers: use Regress"):
+    with pytest.raises(UserError, match=r"Classify learns classes, but RegressionManifest reads numbers: use Regress"):
         tiny_trainer(tmp_path).fit(classifier(), datamodule=data(path))
     path.write_text(path.read_text().replace("wear", "label"))
     classes = Manifest(str(path), **(DATA | {"budget": None, "index_dir": str(tmp_path / "classes")}))
@@ -106,7 +106,7 @@ def test_settings_for_classes_are_refused(settings: dict[str, Any], why: str, tm
 
 def test_another_list_class_names_the_one_for_numbers(tmp_path: Path) -> None:
     path = write(tmp_path, [str(n) for n in range(4)])
-    with pytest.raises(UserError, match="give --data RegressionManifest --data.target COLUMN"):
+    with pytest.raises(UserError, match=r"give --data RegressionManifest --data.target COLUMN"):
         Manifest(str(path), splits=SplitOptions(labels="numbers"), index_dir=str(tmp_path / "i")).prepare_data()
 
 

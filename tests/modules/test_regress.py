@@ -13,6 +13,7 @@ from tiny_runs import BACKBONE, DATA, OPTIM, classifier, image_data, tiny_traine
 from lit_splitmask.callbacks import ExportWeights, NumberWriter
 from lit_splitmask.callbacks.early_stopping import better
 from lit_splitmask.checkpoints import load_weights
+from lit_splitmask.commands.export.card import model_card
 from lit_splitmask.commands.export.formats import difference, write_timm
 from lit_splitmask.commands.export.trained import read_trained
 from lit_splitmask.datamodules import Budget, RegressionManifest
@@ -72,7 +73,9 @@ def test_mean_and_deviation_are_those_of_the_training_images(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("loss", ["smooth_l1", "mse"])
-def test_the_loss_is_that_of_the_standardised_numbers(loss: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loss_is_that_of_the_standardised_numbers(
+    loss: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module, images, _ = fitted(write(tmp_path), loss=loss)
     monkeypatch.setattr(module, "log", lambda *_, **__: None)
     batch = next(iter(images.train_dataloader()))
@@ -102,6 +105,7 @@ def test_a_file_predicts_what_was_trained_here_and_in_timm(tmp_path: Path) -> No
     trained = read_trained(str(file))
     with torch.no_grad():
         assert trained.from_pixels()(batch["image"])[:, 0].tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+    assert 'print("wear", number[0, 0])' in model_card(trained, "onnx", tmp_path)
     (tmp_path / "timm").mkdir()
     assert difference(trained, write_timm(tmp_path / "timm", trained)) < 1e-4
     again = Regress(str(tmp_path / "timm" / "model.safetensors"), keep_head=True)
@@ -114,9 +118,13 @@ def test_a_classifier_and_a_regressor_do_not_pass_for_each_other(tmp_path: Path)
     numbers, classes = str(tmp_path / "regressor.safetensors"), str(tmp_path / "classifier.safetensors")
     ExportWeights(numbers).export(module, step=2)
     ExportWeights(classes).export(classifier(num_classes=2), step=0)
-    with pytest.raises(UserError, match="keep_head needs a trained classifier, but .*regressor.safetensors is not one"):
+    with pytest.raises(
+        UserError, match=r"keep_head needs a trained classifier, but .*regressor.safetensors is not one"
+    ):
         Classify(numbers, keep_head=True)
-    with pytest.raises(UserError, match="keep_head needs a trained regressor, but .*classifier.safetensors is not one"):
+    with pytest.raises(
+        UserError, match=r"keep_head needs a trained regressor, but .*classifier.safetensors is not one"
+    ):
         Regress(classes, keep_head=True)
     assert Classify(numbers, num_classes=2).vit.num_classes == 2  # its backbone is as good as any
     regressor(weights=classes, backbone=None).build(1)

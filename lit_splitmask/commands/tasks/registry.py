@@ -99,6 +99,13 @@ def _classification_recipe(request: Request) -> recipe_choice.Choice:
     return replace(choice, num_images=found.num_images)
 
 
+_FOR_CLASSES = tuple(
+    f"--model.{name}"
+    for name in ("mixup", "cutmix", "label_smoothing", "class_weights", "auxiliary", "probe_head", "num_classes")
+)
+"""Settings of a classifier that a regressor has not."""
+
+
 TASKS = {
     task.name: task
     for task in (
@@ -180,13 +187,13 @@ def choose_task(request: Request) -> Task:
         return TASKS[request.task]
     if request.layout is not None:
         return TASKS[TASK_LAYOUTS.get(request.layout, "classify")]
+    if request.predicts_numbers:
+        return TASKS["regress"]
     datamodule = request.datamodule or _datamodule_of(_settings(request))
     if datamodule is not None:
         return task_for_datamodule(datamodule)
     if request.has("--data.annotations"):
         return TASKS["detect"]
-    if request.predicts_numbers:
-        return TASKS["regress"]
     return TASKS["classify"] if request.root is None else task_for_folder(request.root)
 
 
@@ -214,12 +221,15 @@ def task_for_recipe(name: str) -> Task:
     return task_for_datamodule(_datamodule_of(recipes.read(name)) or "")
 
 
-def check_recipe(task: Task, request: Request) -> None:
-    """Checks that a built-in recipe for classes is not taken for numbers, or the other way round: their settings differ.
+def check_numbers(task: Task, request: Request) -> None:
+    """Checks that no setting and no built-in recipe for classes is given for numbers, and no recipe for numbers otherwise.
 
     Raises:
-        UserError: It is.
+        UserError: One is.
     """
+    wrong = [option for option in request.options if option.key.startswith(_FOR_CLASSES)]
+    if task.name == "regress" and wrong:
+        raise UserError(f"{wrong[0].name} is for classes, not for numbers: leave it out.")
     if request.recipe not in recipes.available():
         return
     intended = task_for_recipe(str(request.recipe))
