@@ -93,6 +93,8 @@ def write_what_is_named(command: str, arguments: list[str]) -> None:
         makers.get(Path(root).parts[0], _write_photos)(Path(Path(root).parts[0]))
     for folder in yaml.safe_load(value_of(arguments, "--data.pool") or "[]"):
         _write_photos(Path(folder))
+    if (target := value_of(arguments, "--data.target")) is not None:
+        Path(str(value_of(arguments, "--data.manifest"))).write_text(f"path,{target}\na.png,1\nb.png,2\n")
     if weights is not None:
         ExportWeights("weights.safetensors").export(pretrain_module(), step=0)
         Path(weights).parent.mkdir(parents=True, exist_ok=True)
