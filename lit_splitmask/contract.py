@@ -128,6 +128,17 @@ class ClassificationData(Protocol):
         """How often training draws images of each class, by label: shares or counts."""
 
 
+class RegressionData(Protocol):
+    """What a datamodule of images with a number each offers in addition to :class:`TrainingData`.
+
+    In batches ``label`` is (B,) float. ``class_names`` holds the name of what is measured, and ``num_classes`` is 1.
+    """
+
+    @property
+    def train_targets(self) -> Sequence[float]:
+        """The numbers of the training images."""
+
+
 class SegmentationData(Protocol):
     """What a datamodule of images with label maps offers in addition to :class:`TrainingData`."""
 
@@ -179,6 +190,11 @@ def has_several_labels(datamodule: Any) -> bool:
 def classification_data(datamodule: Any) -> ClassificationData | None:
     """A datamodule as :class:`ClassificationData`, or None if a part of that is missing."""
     return cast(ClassificationData, datamodule) if _meets(datamodule, ClassificationData) else None
+
+
+def regression_data(datamodule: Any) -> RegressionData | None:
+    """A datamodule as :class:`RegressionData`, or None if a part of that is missing."""
+    return cast(RegressionData, datamodule) if _meets(datamodule, RegressionData) else None
 
 
 def segmentation_data(datamodule: Any) -> SegmentationData | None:

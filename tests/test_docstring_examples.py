@@ -39,6 +39,8 @@ def images(class_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytes
     with (tmp_path / "list.csv").open("w", newline="") as file:
         rows = [(path.relative_to(tmp_path), path.parent.name) for path in sorted(photos.rglob("*.png"))]
         csv.writer(file).writerows([("path", "label"), *rows])
+    with (tmp_path / "wear.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "millimetres"), *((path, n / 4) for n, (path, _) in enumerate(rows))])
     write_scenes(tmp_path / "streets")
     write_set(tmp_path / "facades")
     monkeypatch.chdir(tmp_path)

@@ -84,6 +84,8 @@ def write_what_is_named(command: str, arguments: list[str]) -> None:
     for root in filter(None, (request.root, *request.pool)):
         write_images(Path(root))
     weights, config = (value_of(arguments, name) for name in ("--weights", "--config"))
+    if (target := value_of(arguments, "--data.target")) is not None:
+        Path(str(value_of(arguments, "--data.manifest"))).write_text(f"path,{target}\na.png,1\nb.png,2\n")
     if weights is not None and not Path(weights).exists():
         ExportWeights("stand-in.safetensors").export(pretrain_module(), step=0)
         Path(weights).parent.mkdir(parents=True, exist_ok=True)
@@ -204,6 +206,7 @@ NOT_RUN = {
     "--resume": "tests/commands/test_training_commands.py stops a run and resumes it",
     "--data ImageNet": "no folder of class folders",
     "splits.labels several": "tests/modules/test_several_labels.py",
+    "--data.target": "tests/commands/test_regression_commands.py",
 }
 """Commands that are only read here, by a part of theirs, with the reason."""
 

@@ -31,6 +31,7 @@ COMPARISONS = [name for name in ALL if name.startswith("compare")]
 PRETRAINING = recipes.pretraining_recipes()
 FINETUNING = [name for name in ALL if name.startswith(("finetune", "joint", "self_training"))]
 SEGMENTING = [name for name in ALL if name.startswith("segment")]
+REGRESSION = [name for name in ALL if name.startswith("regress")]  # trained in commands/test_regression_commands.py
 DETECTION = [name for name in ALL if name.startswith("detect")]  # trained in test_detection_recipes.py
 
 TINY = """--model.backbone.embed_dim 32 --model.backbone.depth 2 --model.backbone.num_heads 2 --model.backbone.patch_size 8
@@ -47,7 +48,7 @@ def root(class_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_there_are_recipes_for_every_command() -> None:
-    assert sorted(COMPARISONS + PRETRAINING + FINETUNING + SEGMENTING + DETECTION) == ALL
+    assert sorted(COMPARISONS + PRETRAINING + FINETUNING + SEGMENTING + DETECTION + REGRESSION) == ALL
     assert COMPARISONS
     assert PRETRAINING
     assert FINETUNING
@@ -64,7 +65,7 @@ def test_a_recipe_opens_with_what_it_is_and_how_to_launch_it(name: str) -> None:
     assert any(f"lit-splitmask {command}" in text for command in ("pretrain", "finetune", "compare")) or "make " in text
 
 
-@pytest.mark.parametrize("name", PRETRAINING + FINETUNING + SEGMENTING + DETECTION + COMPARISONS)
+@pytest.mark.parametrize("name", PRETRAINING + FINETUNING + SEGMENTING + DETECTION + REGRESSION + COMPARISONS)
 def test_the_command_in_a_recipe_names_the_recipe_itself(name: str) -> None:
     text = (files("lit_splitmask.recipes") / f"{name}.yaml").read_text()
     for line in text.splitlines():

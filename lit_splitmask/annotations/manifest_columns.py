@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from lit_splitmask.annotations.csv_table import Table
+from lit_splitmask.annotations.number_cells import are_numbers
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.decode import IMAGE_EXTENSIONS
 from lit_splitmask.images.folder_names import SPLITS, Role, split_of
@@ -36,7 +37,7 @@ class Columns:
 
     Attributes:
         path: The images.
-        label: Their classes; None without labels, or if ``one_hot`` has them.
+        label: Their classes, or the numbers to predict; None without labels, or if ``one_hot`` has them.
         one_hot: Columns that stand for a class each.
         split: Their splits; None without, or if ``flags`` has them.
         flags: Columns that say of each image whether it is in a split.
@@ -59,13 +60,17 @@ class Columns:
     warnings: list[str] = field(default_factory=list)
 
 
-def find_columns(table: Table) -> Columns:
+def find_columns(table: Table, target: str | None = None) -> Columns:
     """Finds out which column is which.
 
+    Args:
+        table: The list.
+        target: Name of the column of the numbers to predict, which is then the label; None for classes.
+
     Raises:
-        UserError: No column names images, or two columns may be meant.
+        UserError: No column names images, two columns may be meant, or there is no column of the target's name.
     """
-    return _Finder(table).find()
+    return _Finder(table).find(target)
 
 
 class _Finder:
@@ -76,9 +81,10 @@ class _Finder:
         self.warnings: list[str] = []
         self.used: set[int] = set()
 
-    def find(self) -> Columns:
+    def find(self, target: str | None) -> Columns:
+        label = None if target is None else self.find_target(target)
         path = self.find_path()
-        label = self.named(_LABEL, "label")
+        label = self.named(_LABEL, "label") if label is None else label
         split = self.find_split()
         group = self.named(("group",), "group")
         flags = {} if split is not None else self.find_flags()
@@ -108,6 +114,23 @@ class _Finder:
             return self.use(found[0], role)
         self.check_agree(found, role)
         return self.use(next((number for number in found if not self.is_numeric(number)), found[0]), role)
+
+    def find_target(self, name: str) -> int:
+        """The column of this name; without one of just these letters, the one in another case.
+
+        Raises:
+            UserError: There is none, or there are two.
+        """
+        header = self.table.header
+        found = [n for n, other in enumerate(header) if other == name and name]
+        found = found or [n for n, other in enumerate(header) if other.casefold() == name.casefold() and name]
+        if len(found) == 1:
+            self.used.add(found[0])
+            return found[0]
+        problem = f"has {len(found) or 'no'} columns {name!r}" if name else "needs to know which column to predict"
+        numeric = [number for number in range(len(header)) if are_numbers(self.table.cells(number))]
+        listed = f"its columns of numbers are {self.names(numeric)}" if numeric else "it has no column of numbers"
+        raise UserError(f"The manifest {self.table.path} {problem}: name one with --data.target COLUMN; {listed}.")
 
     def check_agree(self, columns: Sequence[int], role: str) -> None:
         """Checks that columns that may all have a role group the rows in the same way."""

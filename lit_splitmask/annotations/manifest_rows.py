@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from lit_splitmask.annotations.label_cells import (
     unknown_markers,
 )
 from lit_splitmask.annotations.manifest_columns import Columns, find_columns, is_true
+from lit_splitmask.annotations.number_cells import many_numbers, number_in
 from lit_splitmask.errors import UserError
 from lit_splitmask.images import label_sets
 from lit_splitmask.images.folder_names import SPLITS, Role, same_name, split_of
@@ -34,7 +36,8 @@ class Rows:
 
     Attributes:
         files: Paths as written, with forward slashes, in the order of the file.
-        labels: Class name by path, for the images that have one; with several labels, the set of them (``images.label_sets``).
+        labels: Class name by path, for the images that have one; with several labels, the set of them (``images.label_sets``);
+            with a target, its number as Python writes it.
         splits: ``train``, ``val`` or ``test`` by path; empty if no splits are given.
         groups: Group by path, for the images that have one.
         lines: The line of the file, by path.
@@ -82,7 +85,14 @@ class Rows:
             log.warning("%s", warning)
 
 
-def read_manifest(path: Path, *, use_labels: bool = True, use_splits: bool = True, several: bool = False) -> Rows:
+def read_manifest(
+    path: Path,
+    *,
+    use_labels: bool = True,
+    use_splits: bool = True,
+    several: bool = False,
+    target: str | None = None,
+) -> Rows:
     """Reads a manifest.
 
     Args:
@@ -90,20 +100,23 @@ def read_manifest(path: Path, *, use_labels: bool = True, use_splits: bool = Tru
         use_labels: Whether its labels are read.
         use_splits: Whether its splits and groups are read.
         several: Whether an image may have several labels: a cell with separators, or any number of columns of 1.
+        target: Name of the column of numbers that are the labels; None for classes.
 
     Raises:
-        UserError: The file is missing or no CSV, lacks paths or rows, lists an image twice, gives an image several labels, or has
-            values that name no split.
+        UserError: The file is missing or no CSV, lacks paths or rows, lists an image twice, gives an image several labels, has
+            values that name no split, or has no column of the target, or cells in it that are no numbers.
     """
     table = read_table(path)
-    columns = find_columns(table)
+    columns = find_columns(table, target)
     notes, warnings = [*table.notes, *columns.notes], list(columns.warnings)
     files = _files(table, columns.path)
-    if use_labels and several:
+    if target is not None:
+        labels = _numbers(table, columns, files)
+    elif use_labels and several:
         labels = _label_sets(table, columns, files, notes)
     else:
         labels = _labels(table, columns, files) if use_labels else {}
-    _check_twice(table, files, labels)
+    _check_twice(table, files, labels if target is None else {})
     splits = _splits(table, columns, files) if use_splits else {}
     withheld = [file for file, role in splits.items() if role == "unlabelled" and file in labels]
     if withheld:
@@ -115,7 +128,9 @@ def read_manifest(path: Path, *, use_labels: bool = True, use_splits: bool = Tru
     if use_labels and columns.perhaps_label:
         names = " or ".join(table.header[number] for number in columns.perhaps_label[:4])
         warnings.append(f"No column is read as the label: if {names} holds the classes, call that column label.")
-    warnings += _doubts(labels) if not several else []
+    if target is None and not several:
+        warnings += _doubts(labels)
+        notes += _perhaps_numbers(table, columns) if use_labels else []
     return Rows(
         files,
         labels,
@@ -162,6 +177,39 @@ def _labels(table: Table, columns: Columns, files: list[str]) -> dict[str, str]:
     else:
         return {}
     return {file: same_name(cell) for file, cell in zip(files, cells, strict=True) if cell}
+
+
+def _numbers(table: Table, columns: Columns, files: list[str]) -> dict[str, str]:
+    """The numbers to predict; an empty cell is none."""
+    assert columns.label is not None, "find_columns found the target"
+    found: dict[str, str] = {}
+    for number, (file, cell) in enumerate(zip(files, table.cells(columns.label), strict=True)):
+        try:
+            found |= {file: repr(number_in(cell))} if cell else {}
+        except ValueError as error:
+            name = table.header[columns.label]
+            raise UserError(f"{table.row(number)} gives {file} {cell!r} in the column {name}, {error}.") from None
+    if len(set(found.values())) < 2:
+        held = "holds no number" if not found else f"has {next(iter(found.values()))} for every image"
+        raise UserError(
+            f"The column {table.header[columns.label]} of {table.path} {held}, so there is nothing to predict: name another "
+            "with --data.target COLUMN."
+        )
+    return found
+
+
+def _perhaps_numbers(table: Table, columns: Columns) -> list[str]:
+    """A note if the classes may be meant as numbers to predict."""
+    count = 0 if columns.label is None else many_numbers(table.cells(columns.label))
+    if not count:
+        return []
+    assert columns.label is not None
+    name = table.header[columns.label]
+    command = ["finetune", "--task", "regress", "--data.manifest", str(table.path), "--data.target", name]
+    return [
+        f"The column {name} has {count:,} different numbers, each of which is read as a class of its own. If they are "
+        f"measurements to predict: lit-splitmask {shlex.join(command)}"
+    ]
 
 
 def _label_sets(table: Table, columns: Columns, files: list[str], notes: list[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from lit_splitmask.callbacks.estimate import EstimateTime
 from lit_splitmask.callbacks.export import ExportWeights
 from lit_splitmask.callbacks.export_along import ExportAlong
 from lit_splitmask.callbacks.moving_average import MovingAverage
-from lit_splitmask.callbacks.prediction_writers import CocoResults, LabelMapWriter, PredictionWriter
+from lit_splitmask.callbacks.prediction_writers import CocoResults, LabelMapWriter, NumberWriter, PredictionWriter
 from lit_splitmask.callbacks.pretraining_pictures import HalvesPicture
 from lit_splitmask.callbacks.progress import RunProgress
 from lit_splitmask.callbacks.segmentation_pictures import SegmentationPictures
@@ -29,6 +29,7 @@ __all__ = [
     "Linear",
     "LossGap",
     "MovingAverage",
+    "NumberWriter",
     "OverfitAwareCheckpoint",
     "OverfitAwareEarlyStopping",
     "PredictionWriter",

@@ -41,7 +41,7 @@ class ScoreEarlyStopping(EarlyStopping):
     Lightning's callback, with what a resumed run needs: one that had stopped does not go on, unless its patience has grown.
 
     Args:
-        monitor: Name of the score; a loss is better when it is lower, any other score when it is higher.
+        monitor: Name of the score; a loss, ``mae`` or ``rmse`` is better when it is lower, any other score when it is higher.
         patience: Number of validations without an improvement, at least 1.
 
     Raises:
@@ -86,5 +86,5 @@ class ScoreEarlyStopping(EarlyStopping):
 
 
 def better(monitor: str) -> str:
-    """Which values of a score are better, as Lightning says it: ``min`` for a loss, ``max`` for any other."""
-    return "min" if monitor.endswith("loss") else "max"
+    """Which values of a score are better, as Lightning says it: ``min`` for a loss or an error, ``max`` for any other."""
+    return "min" if monitor.endswith(("loss", "/mae", "/rmse")) else "max"

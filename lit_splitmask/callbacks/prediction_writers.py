@@ -1,4 +1,4 @@
-"""Write predictions: classes as CSV, label maps as PNG, detections as COCO results."""
+"""Write predictions: classes and numbers as CSV, label maps as PNG, detections as COCO results."""
 
 import csv
 import io
@@ -38,6 +38,8 @@ class PredictionWriter(BasePredictionWriter):
         'classes.csv'
     """
 
+    output = "probabilities"  # of predict_step
+
     def __init__(self, path: str = "predictions.csv") -> None:
         super().__init__(write_interval="epoch")
         self.path = Path(path)
@@ -54,25 +56,54 @@ class PredictionWriter(BasePredictionWriter):
     def write_on_epoch_end(
         self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
-        names: list[str] = pl_module.class_names  # type: ignore[assignment]
         data = training_data(trainer.datamodule)  # type: ignore[attr-defined]
         own_rows = [
             (index, row)
             for batch in predictions
-            for index, row in zip(batch["index"].tolist(), batch["probabilities"].tolist(), strict=True)
+            for index, row in zip(batch["index"].tolist(), batch[self.output].tolist(), strict=True)
         ]
         rows = sorted(gather_objects(own_rows))
         if not trainer.is_global_zero:
             return
         _check_complete(len(rows), data)
-        several = getattr(pl_module, "several_labels", False)
-        table = [
-            [data.predict_paths[index], _predicted(names, row, several), *(f"{p:.6f}" for p in row), ""]
-            for index, row in rows
-        ]
-        table += [[path, "", *("" for _ in names), problem] for path, problem in data.predict_problems.items()]
-        write_csv(self.path, [["path", "predicted", *names, "error"], *sorted(table, key=lambda cells: cells[0])])
+        header = self.header(pl_module)
+        table = [[data.predict_paths[index], *self.cells(pl_module, row), ""] for index, row in rows]
+        table += [[path, *("" for _ in header), problem] for path, problem in data.predict_problems.items()]
+        write_csv(self.path, [["path", *header, "error"], *sorted(table, key=lambda cells: cells[0])])
         pl_module.print(f"Wrote {self.path}: {_counted(len(rows), data)}.")
+
+    def header(self, module: Any) -> list[str]:
+        """The names of the columns of predictions."""
+        return ["predicted", *module.class_names]
+
+    def cells(self, module: Any, row: Any) -> list[str]:
+        """The cells of an image in these columns."""
+        several = getattr(module, "several_labels", False)
+        return [_predicted(module.class_names, row, several), *(f"{p:.6f}" for p in row)]
+
+
+class NumberWriter(PredictionWriter):
+    """Writes one CSV row per image: its path, the predicted number, and an error.
+
+    An image that cannot be read has a row too: no number, and the reason as its error.
+
+    Args:
+        path: The CSV file; it must not exist yet.
+
+    Example:
+        >>> NumberWriter("runs/mine/wear.csv").path.name
+        'wear.csv'
+    """
+
+    output = "numbers"
+
+    def header(self, module: Any) -> list[str]:
+        """The name of what is measured."""
+        return list(module.class_names)
+
+    def cells(self, module: Any, row: Any) -> list[str]:
+        """The number."""
+        return [f"{row:.6g}"]
 
 
 class LabelMapWriter(BasePredictionWriter):

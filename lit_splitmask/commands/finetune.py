@@ -15,7 +15,7 @@ from lit_splitmask.commands.export.command import command_to_export
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import RunCLI, last_checkpoint, quiet
 from lit_splitmask.commands.run_folder import RunFolder
-from lit_splitmask.commands.tasks.registry import Task, choose_task
+from lit_splitmask.commands.tasks.registry import Task, check_numbers, choose_task
 from lit_splitmask.commands.tasks.report import TaskReport
 from lit_splitmask.commands.training import (
     after_requeue,
@@ -26,6 +26,7 @@ from lit_splitmask.commands.training import (
     with_run,
 )
 from lit_splitmask.config_files import public_path
+from lit_splitmask.datamodules import ImageFolder, Manifest
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import write_atomically
@@ -45,7 +46,8 @@ def finetune(request: Request) -> int:
     quiet()
     request = with_run(after_requeue(request))
     task = choose_task(request)
-    chosen = request.root is not None and not request.names_settings
+    check_numbers(task, request)
+    chosen = (request.root is not None or task.name == "regress") and not request.names_settings
     if chosen:
         check_recipe_of_shards(request)
     choice = task.default_recipe(request) if chosen else None
@@ -116,9 +118,10 @@ def _report(
     if not trainer.is_global_zero:
         return
     predict = folder.path / "predict.yaml"
+    images = ImageFolder if isinstance(data, Manifest) else type(data)  # a list names the images that it was trained on
     settings = {
         "model": {"class_path": task.module.__name__, "init_args": {"weights": str(weights), "keep_head": True}},
-        "data": {"class_path": public_path(type(data)), "init_args": task.predict_data(module, data)},
+        "data": {"class_path": public_path(images), "init_args": task.predict_data(module, data)},
     }
     write_atomically(predict, yaml.safe_dump(settings, sort_keys=False).encode())
     files = [
@@ -128,7 +131,7 @@ def _report(
     ]  # no metrics.csv with trainer.logger=false
     command = ["lit-splitmask", "predict", "--config", str(predict), "--data.root", "DIR"]
     say(
-        f"Wrote {', '.join(file.name for file in files)} in {folder.path}. To {task.name} other images:\n{copyable(command)}"
+        f"Wrote {', '.join(file.name for file in files)} in {folder.path}. To {task.verb} other images:\n{copyable(command)}"
     )
     if task.export_formats:
         say(f"To use it elsewhere:\n{copyable(command_to_export(weights, task.export_formats))}")

@@ -47,6 +47,11 @@ class Frozen(Generic[Options]):
 
     def __init__(self, request: Request, options: type[Options]) -> None:
         path, command = request.weights, request.command
+        if request.predicts_numbers:
+            raise UserError(
+                f"{command} does not use numbers. For the images alone, give --data Manifest, without --data.target; "
+                "to measure how well frozen features predict the numbers: finetune --weights FILE --model.trained_blocks 0."
+            )
         weights = None if path is None else load_weights(path)
         config = config_of(weights)
         fitting = [] if config.in_chans == 3 else [f"--data.channels={config.in_chans}"]

@@ -80,14 +80,16 @@ Pre-trains a backbone on images without labels, and writes it as runs/NAME/backb
 usage: lit-splitmask finetune DIR [--weights FILE] [options]
 
 Trains for a task, from pre-trained weights or from scratch, evaluates the result, and writes it as classifier.safetensors,
-segmenter.safetensors or detector.safetensors in runs/NAME.
+regressor.safetensors, segmenter.safetensors or detector.safetensors in runs/NAME.
 
   --weights FILE               backbone.safetensors, a checkpoint, or a timm ViT, also hf-hub:NAME (default: random weights)
   --auxiliary CLASS            joint training: this loss beside the labels, also on images without: SelfTraining|{{classes}}
   --data.unlabelled_share SHARE, --data.pool '[DIR, …]', --model.auxiliary_weight FACTOR
                                joint training: share of each batch without labels, folders of more images without labels
-  --task classify|segment|detect
+  --task classify|regress|segment|detect
                                default: what the folder holds: classes, label maps, or COCO annotations
+  --data.manifest FILE.csv --data.target COLUMN
+                               regress: predict the numbers in a column of a list; --model.loss smooth_l1|mse
 {_RUN_OPTIONS}\
   --data.label_share SHARE     use this share of the training labels
   --data.balance SHARE, --model.class_weights balanced|'[1, 5, …]'
@@ -145,10 +147,10 @@ usage: lit-splitmask export --weights FILE --format timm|onnx|torch-export [opti
 
 Writes a trained network to a new folder, for use without this project, with its preprocessing and a model card (README.md): the
 code that reads an image, and the numbers of the run. Compares its outputs with those of the original, and writes nothing if they
-differ. Several formats, as in --format timm,onnx, get a folder each. Backbones and classifiers in every format,
-segmenters for onnx and torch-export; no detectors.
+differ. Several formats, as in --format timm,onnx, get a folder each. Backbones, classifiers and regressors in every
+format, segmenters for onnx and torch-export; no detectors.
 
-  --weights FILE               backbone.safetensors, classifier.safetensors or segmenter.safetensors of a run
+  --weights FILE               backbone, classifier, regressor or segmenter.safetensors of a run
   --format timm                a folder for timm.create_model("local-dir:DIR", pretrained=True), transformers and the hub
   --format onnx                model.onnx, checked with onnxruntime (pip install 'lit-splitmask[export]')
   --format torch-export        model.pt2, for torch.export.load

@@ -15,6 +15,8 @@ MAIN_SCORES = (
     "val/accuracy",
     "val/macro_accuracy",
     "val/map",
+    "val/mae",
+    "val/rmse",
     "val/miou",
     "val/pixel_accuracy",
     "val/box/AP",
@@ -61,6 +63,19 @@ def draw_blocks(blocks: Sequence[Mapping[str, float]], num_images: int, path: Pa
     axes[0].set_xticks(list(numbers))
     axes[0].set_xlabel("block")
     axes[0].set_ylabel("linear probe, %")
+    save_figure(figure, path)
+
+
+def draw_predicted(truth: np.ndarray, predicted: np.ndarray, name: str, path: Path) -> None:
+    """Writes a PNG: what was predicted of each image over its true number, (n,) each."""
+    figure, axes = panels(1)
+    low, high = float(min(truth.min(), predicted.min())), float(max(truth.max(), predicted.max()))
+    axes[0].plot([low, high], [low, high], color="0.6", linewidth=1, label="predicted = true")
+    axes[0].scatter(truth, predicted, s=9, alpha=0.6, label="an image")
+    axes[0].set_aspect("equal", adjustable="datalim")
+    axes[0].legend(fontsize=8)
+    axes[0].set_xlabel(f"true {name}", parse_math=False)
+    axes[0].set_ylabel(f"predicted {name}", parse_math=False)
     save_figure(figure, path)
 
 

@@ -14,7 +14,14 @@ from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import RunCLI, is_process_zero, quiet
 from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.commands.start import fit_to_weights, goes_on
-from lit_splitmask.commands.tasks.registry import TASKS, Task, root_for_finetuning, task_for_folder, task_for_recipe
+from lit_splitmask.commands.tasks.registry import (
+    TASKS,
+    Task,
+    root_for_finetuning,
+    task_for_datamodule,
+    task_for_folder,
+    task_for_recipe,
+)
 from lit_splitmask.commands.training import (
     after_requeue,
     check_recipe_of_shards,
@@ -105,7 +112,9 @@ def _choice(request: Request) -> recipe_choice.Choice | None:
 
 def _finetune_options(request: Request) -> list[str]:
     """Options of ``finetune`` for the same images, with their annotations if there are any, and for the matching recipe."""
-    images, task = request.data_options(), TASKS["classify"]
+    images, task = request.data_options(), task_for_datamodule(request.datamodule or "")
+    if task.name == "regress":
+        return images  # finetune chooses a recipe for them
     if request.root is not None and request.datamodule != "Shards" and Path(request.root).expanduser().is_dir():
         annotated = root_for_finetuning(request.root)
         task = _task_of(annotated)

@@ -146,6 +146,11 @@ class Request:
         return None if class_path is None else class_path.rpartition(".")[2]
 
     @property
+    def predicts_numbers(self) -> bool:
+        """Whether the images are a list of numbers to predict."""
+        return self.has("--data.target") or self.datamodule == "RegressionManifest"
+
+    @property
     def recipe(self) -> str | None:
         """The recipe by name or path, also if it was given as ``--config``."""
         return self.value("--recipe")
@@ -228,7 +233,7 @@ class Request:
     def data_options(self) -> list[str]:
         """The options that say which images and classes, for a shell."""
         last = {option.key: option for option in self.options}
-        names = ("--data", "--data.root", "--data.manifest", "--layout", "--data.splits.layout")
+        names = ("--data", "--data.root", "--data.manifest", "--data.target", "--layout", "--data.splits.layout")
         kept = [last[name] for name in names if name in last]
         labels = last.get("--data.splits.labels")
         kept += [labels] if labels is not None and labels.value == "several" else []

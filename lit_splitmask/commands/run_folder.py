@@ -75,7 +75,7 @@ class RunFolder:
         return folder
 
 
-WEIGHTS = ("backbone", "classifier", "segmenter", "detector")
+WEIGHTS = ("backbone", "classifier", "regressor", "segmenter", "detector")
 """Names of the files that a run writes when it has trained."""
 
 

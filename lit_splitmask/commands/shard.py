@@ -43,10 +43,8 @@ def shard(request: Request) -> int:
             "shard writes images with their classes from one folder: give --data.root DIR, or a list or published dataset with "
             "--data CLASS; label maps, boxes and data.pool are not written."
         )
-    if getattr(getattr(data, "split_options", None), "labels", None) == "several":
-        raise UserError(
-            "shard writes one label per image: leave --data.splits.labels several out, and train from the list."
-        )
+    if getattr(getattr(data, "split_options", None), "labels", None) in ("several", "numbers"):
+        raise UserError("shard writes one class per image, neither several nor a number: train from the list.")
     litdata()  # before the folder is scanned
     data.prepare_data()
     source, root = data.open_source(), data.root

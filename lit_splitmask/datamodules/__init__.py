@@ -21,6 +21,7 @@ from lit_splitmask.datamodules.published.food101 import Food101
 from lit_splitmask.datamodules.published.imagenet import ImageNet
 from lit_splitmask.datamodules.published.inaturalist import INaturalist2018, INaturalist2019
 from lit_splitmask.datamodules.published.stanford_cars import StanfordCars
+from lit_splitmask.datamodules.regression_manifest import RegressionManifest
 from lit_splitmask.datamodules.segmentation_folder import SegmentationFolder
 from lit_splitmask.datamodules.shards import Shards
 from lit_splitmask.images.glance import Glance, glance
@@ -45,6 +46,7 @@ __all__ = [
     "MultiCrop",
     "Painting",
     "PretrainAugment",
+    "RegressionManifest",
     "SegmentAugment",
     "SegmentationFolder",
     "Shards",

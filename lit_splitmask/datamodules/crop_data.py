@@ -99,14 +99,15 @@ class CropData(JointData):
     @property
     def several_labels(self) -> bool:
         """Whether an image may have several labels; ``label`` is then (B, K) float32 of 0 and 1."""
-        return any(samples.sets is not None for samples in self.source.splits.values())
+        return any(s.meanings is not None and s.meanings.ndim == 2 for s in self.source.splits.values())
 
     @property
     def class_shares(self) -> list[float]:
         """The share of each class among the images with labels that training draws; zeros if there are none."""
         labels = self._labels()
-        if self.train_samples.sets is not None:
-            shares: list[float] = self.train_samples.sets[labels[labels >= 0]].mean(axis=0).tolist()
+        meanings = self.train_samples.meanings
+        if meanings is not None and meanings.ndim == 2:
+            shares: list[float] = meanings[labels[labels >= 0]].mean(axis=0).tolist()
             return shares
         counts = np.bincount(labels[labels >= 0], minlength=self.num_classes)
         return class_shares(counts, self.balance).tolist() if counts.any() else counts.tolist()

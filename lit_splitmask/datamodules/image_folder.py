@@ -61,10 +61,10 @@ class ImageFolder(OwnData):
             UserError: It holds label maps or a published dataset, or the options are those of a list.
         """
         options, tree = self.split_options, Tree.read(self.root)
-        if options.labels == "several":
+        if options.labels in ("several", "numbers"):
             raise UserError(
-                "data.splits.labels=several is for lists: a folder gives each image one label. Write a CSV file and pass --data "
-                "Manifest --data.manifest FILE.csv, or leave it out."
+                f"data.splits.labels={options.labels} is for lists: a folder gives each image one label. Write a CSV "
+                "file and pass --data Manifest --data.manifest FILE.csv, or leave it out."
             )
         if options.layout == "auto":
             if looks_like_segmentation(self.root, tree):

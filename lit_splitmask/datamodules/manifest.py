@@ -100,6 +100,10 @@ class Manifest(OwnData):
 
     def _read(self) -> Rows:
         labels = self.split_options.labels
+        if labels == "numbers":
+            raise UserError(
+                "data.splits.labels=numbers is set by RegressionManifest: give --data RegressionManifest --data.target COLUMN."
+            )
         return read_manifest(self.manifest, use_labels=labels != "none", several=labels == "several")
 
     def _make(self, rows: Rows, found: ListedFiles, storing: Storing | None) -> FolderIndex:
@@ -116,14 +120,9 @@ class Manifest(OwnData):
                 else "",
             )
         digest, rows = rows.digest, rows.renamed(found.names)
-        classes = sorted(set(rows.labels.values()))
+        classes = self.classes_of(rows)
         number = {name: label for label, name in enumerate(classes)}
         labels = {file: number[rows.labels[file]] if file in rows.labels else -1 for file in rows.files}
-        strata = None
-        if self.split_options.labels == "several":
-            named = label_sets.rarest(rows.labels)
-            order = {name: stratum for stratum, name in enumerate(sorted(set(named.values())))}
-            strata = {file: order[named[file]] if file in named else -1 for file in rows.files}
         given: dict[str, list[str]] = {}
         for file, split in rows.splits.items():
             given.setdefault(split, []).append(file)
@@ -138,9 +137,21 @@ class Manifest(OwnData):
             given=given,
             groups=rows.groups,
             list_digest=digest,
-            strata=strata,
+            strata=self.strata_of(rows),
             storing=storing,
         )
+
+    def classes_of(self, rows: Rows) -> list[str]:
+        """The names that labels stand for, in the order of the labels."""
+        return sorted(set(rows.labels.values()))
+
+    def strata_of(self, rows: Rows) -> dict[str, int] | None:
+        """What missing splits are cut by, by image, -1 for one without a label; None for the label."""
+        if self.split_options.labels != "several":
+            return None
+        named = label_sets.rarest(rows.labels)
+        order = {name: stratum for stratum, name in enumerate(sorted(set(named.values())))}
+        return {file: order[named[file]] if file in named else -1 for file in rows.files}
 
     def _report(self, found: ListedFiles) -> None:
         """Logs where images are found, if that is not where the manifest and its folder suggest."""
@@ -199,7 +210,7 @@ class Manifest(OwnData):
             splits = {name: samples.relabelled([-1] * len(samples)) for name, samples in source.splits.items()}
             return replace(source, splits=splits, class_names=[])
         sets = label_sets.table(classes)
-        splits = {name: samples.with_sets(sets) for name, samples in source.splits.items()}
+        splits = {name: samples.with_meanings(sets) for name, samples in source.splits.items()}
         return replace(source, splits=splits, class_names=label_sets.classes_of(classes))
 
     def _check_has_labels(self, source: Source) -> None:
@@ -209,8 +220,8 @@ class Manifest(OwnData):
             rows = self._read()
             others = f", and its other columns are {', '.join(rows.other_columns)}" if rows.other_columns else ""
             raise UserError(
-                f"The manifest {self.manifest} gives no image a label{others}: name the column of the classes label, or use its "
-                "images for pre-training."
+                f"The manifest {self.manifest} gives no image a label{others}: name the column of the classes label, pass --task "
+                "regress --data.target COLUMN if a column holds numbers to predict, or use its images for pre-training."
             )
         for name in ("train", "val"):
             samples = source.splits.get(name)

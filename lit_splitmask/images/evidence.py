@@ -11,7 +11,7 @@ from typing import Literal
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.folder_names import SPLITS, Role, means_date, numbered_parts, same_name, split_in, split_of
 
-LabelsMode = Literal["auto", "folders", "none", "several"]
+LabelsMode = Literal["auto", "folders", "none", "several", "numbers"]
 LayoutName = Literal["auto", "splits", "classes", "subfolders", "flat"]
 
 _YEAR = re.compile("(?:19|20)[0-9][0-9]")

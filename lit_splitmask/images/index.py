@@ -38,7 +38,7 @@ class SplitOptions:
 
     Args:
         labels: ``folders`` requires class folders, ``none`` ignores them, ``auto`` uses them if there are any. In a list,
-            ``several`` gives an image any number of labels.
+            ``several`` gives an image any number of labels; ``numbers`` is how ``RegressionManifest`` reads one.
         layout: What the folder is: ``splits`` (split folders), ``classes`` (class folders), ``subfolders`` (classes named by the
             folders one level down) or ``flat`` (no labels); ``auto`` looks, and stops where two readings are about as likely.
         val_share: Share of the images for validation, if there is no folder for it.
@@ -150,6 +150,8 @@ class FolderIndex:
         labelled = f"{len(self.classes)} classes" if self.classes else "no labels"
         if self.several_labels:
             labelled = f"{len(classes_of(self.classes))} classes, any number of them an image"
+        if self.options.get("labels") == "numbers":
+            labelled = f"numbers from {float(self.classes[0]):g} to {float(self.classes[-1]):g}"
         height, width = self.median_size
         return f"{self.root.name}: {counts} images; {labelled}; median {height} x {width} px ({self.layout})"
 

@@ -157,6 +157,15 @@ def _counts(num_groups: int, shares: Mapping[str, float]) -> dict[str, int]:
     return counts
 
 
+def quantiles(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """The part of the range that each number lies in, by which numbers are cut class by class: (n,) int64 from 0.
+
+    There are up to ten parts of about equal size, of at least ten numbers each if there are as many. Equal numbers share one.
+    """
+    parts = max(1, min(10, len(values) // 10))
+    return np.searchsorted(np.sort(values), values, side="left") * parts // max(1, len(values))
+
+
 def nested_share(labels: Sequence[int], share: float, seed: int) -> list[int]:
     """A stratified subset of the images, at least one per class; a smaller share gives a subset of a larger one.
 

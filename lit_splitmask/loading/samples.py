@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from lit_splitmask.images.names import Names, Selection
-from lit_splitmask.images.split import nested_share
+from lit_splitmask.images.split import nested_share, quantiles
 from lit_splitmask.loading.sampler import Key
 from lit_splitmask.seeding import derive_seed
 
@@ -28,7 +28,8 @@ class Samples:
         files: Names of the images, as the reader expects them.
         labels: Label of each image; -1 without a label.
         numbers: (n,) integers, the number of each image by which the reader finds it at once; None to read by name.
-        sets: (M, K) bool, the classes that each label stands for, if an image may have several; None for one class each.
+        meanings: What each label stands for: (M, K) bool, the classes, if an image may have several; (M,) float64, a number,
+            in ascending order; None for one class each.
 
     Raises:
         ValueError: The numbers of files and labels differ.
@@ -40,11 +41,11 @@ class Samples:
         labels: Sequence[int] | np.ndarray,
         *,
         numbers: np.ndarray | None = None,
-        sets: np.ndarray | None = None,
+        meanings: np.ndarray | None = None,
     ) -> None:
         self.files: Names | Selection = files if isinstance(files, Names | Selection) else Names(files)
         self.labels = np.asarray(labels, dtype=np.int64)
-        self.numbers, self.sets = numbers, sets
+        self.numbers, self.meanings = numbers, meanings
         if self.labels.shape != (len(self.files),):
             raise ValueError(f"There are {len(self.files)} files, but labels of shape {self.labels.shape}.")
 
@@ -60,7 +61,7 @@ class Samples:
             else (self.files, chosen)
         )
         numbers = None if self.numbers is None else self.numbers[chosen]
-        return Samples(Selection(files, place), self.labels[chosen], numbers=numbers, sets=self.sets)
+        return Samples(Selection(files, place), self.labels[chosen], numbers=numbers, meanings=self.meanings)
 
     def share(self, share: float, seed: int) -> "Samples":
         """A stratified part of the images; see :func:`nested_share`.
@@ -68,22 +69,33 @@ class Samples:
         Raises:
             UserError: The share is not in (0, 1].
         """
-        return self if share == 1 else self.subset(nested_share(self.labels.tolist(), share, seed))
+        if share == 1:
+            return self
+        are_numbers = self.meanings is not None and self.meanings.ndim == 1
+        strata = (
+            quantiles(self.labels) if are_numbers else self.labels
+        )  # these labels are in the order of their numbers
+        return self.subset(nested_share(strata.tolist(), share, seed))
 
     def relabelled(self, labels: Sequence[int]) -> "Samples":
         """The same images with other labels."""
-        return Samples(self.files, labels, numbers=self.numbers, sets=self.sets)
+        return Samples(self.files, labels, numbers=self.numbers, meanings=self.meanings)
 
-    def with_sets(self, sets: np.ndarray | None) -> "Samples":
-        """The same images, whose labels stand for these sets of classes."""
-        return Samples(self.files, self.labels, numbers=self.numbers, sets=sets)
+    def with_meanings(self, meanings: np.ndarray) -> "Samples":
+        """The same images, whose labels stand for these sets of classes, or these numbers."""
+        return Samples(self.files, self.labels, numbers=self.numbers, meanings=meanings)
 
     def targets(self, indices: np.ndarray) -> np.ndarray:
-        """What a batch has as ``label``: (B,) int64; or (B, K) float32 of 0 and 1 with several labels, NaN without a label."""
+        """What a batch has as ``label``: (B,) int64; (B, K) float32 of 0 and 1 with several labels, or (B,) float32 of numbers.
+
+        Floats are NaN without a label.
+        """
         labels = self.labels[indices]
-        if self.sets is None:
+        if self.meanings is None:
             return labels
-        return np.where(labels[:, None] < 0, np.float32("nan"), self.sets[labels].astype(np.float32))
+        found: np.ndarray = self.meanings[labels].astype(np.float32)
+        found[labels < 0] = np.nan
+        return found
 
     def key(self, index: int) -> str | int:
         """What the reader takes for an image: its number, or its name if there are no numbers."""

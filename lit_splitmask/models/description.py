@@ -61,6 +61,11 @@ def wrong_entry(info: Mapping[str, Any], channels: int) -> str | None:
     names = info.get("class_names", [])
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         return f"class_names is {_short(names)}, but must be a list of names"
+    units = info.get("regressor", {"mean": 0.0, "std": 1.0})
+    if not (
+        isinstance(units, dict) and all(_is_number(units.get(name)) for name in ("mean", "std")) and units["std"] > 0
+    ):
+        return f"regressor is {_short(units)}, but must be a mean and a std above 0"
     return None
 
 

@@ -41,7 +41,10 @@ class TrainModule(LightningModule):
     Attributes:
         pixel_window: The values of images of more than 8 bits that became black and white, of the training images or of weights
             that were loaded; None if none is known. A datamodule of this project reads images by it.
+        takes_numbers: Whether ``label`` may be (B,) float; a datamodule of numbers gives others its images without labels.
     """
+
+    takes_numbers = False
 
     pixel_mean: Tensor
     pixel_std: Tensor

@@ -187,7 +187,7 @@ class Classify(TrainsObjective, DownstreamModule):
             )
 
     def holds_head(self, weights: Weights) -> bool:
-        return "class_names" in weights.info and "head.weight" in weights.state
+        return "class_names" in weights.info and "head.weight" in weights.state and "regressor" not in weights.info
 
     def exported_settings(self) -> dict[str, Any]:
         return {"several_labels": True} if self.several_labels else {}

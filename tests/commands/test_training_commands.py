@@ -82,6 +82,7 @@ def test_images_of_a_manifest_are_trained_on(work: Path, capsys: pytest.CaptureF
     assert f"lit-splitmask finetune --weights {weights} {' '.join(given)}" in capsys.readouterr().out
     assert main(["finetune", "--recipe", "finetune.yaml", "--weights", weights, *given]) == 0
     assert Path("runs/finetune-parts/classifier.safetensors").is_file()
+    assert main(["predict", "--config", "runs/finetune-parts/predict.yaml", "--data.root", "shapes"]) == 0
 
 
 def test_one_channel_images_from_pretraining_to_predictions(work: Path) -> None:

@@ -159,7 +159,7 @@ def test_several_labels_an_image_are_not_written(tmp_path: Path, capsys: pytest.
     (tmp_path / "list.csv").write_text("path,label\n1.png,a|b\n")
     given = ["--data", "Manifest", "--data.manifest", str(tmp_path / "list.csv"), "--data.splits.labels", "several"]
     assert main(["shard", *given, "--out", str(tmp_path / "shards")]) == 1
-    assert "shard writes one label per image" in capsys.readouterr().err
+    assert "shard writes one class per image" in capsys.readouterr().err
 
 
 def test_without_litdata_the_way_to_install_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

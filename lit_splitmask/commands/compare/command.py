@@ -12,6 +12,7 @@ from lit_splitmask.commands.compare.options import Options
 from lit_splitmask.commands.compare.report import write_report
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import quiet, trainer_defaults
+from lit_splitmask.errors import UserError
 from lit_splitmask.files import as_typed
 from lit_splitmask.images.glance import glance
 from lit_splitmask.shell import say
@@ -24,6 +25,11 @@ def compare(request: Request) -> int:
         UserError: An option, the recipe or the images cannot be used, or the output folder has results of other settings.
     """
     quiet()
+    if request.predicts_numbers:
+        raise UserError(
+            "compare compares accuracies, which numbers have not. To find out whether pre-training is worth it for them, run "
+            "finetune with --weights FILE and without, with several seeds (--model.seed), and compare the errors in test.json."
+        )
     options = Options.parse(request.settings())
     if options.weights is not None:
         load_weights(options.weights)  # an error appears before anything is scanned or built

@@ -13,12 +13,14 @@ from lit_splitmask.views import INTERPOLATION
 _PIPELINES = {
     "backbone": "image-feature-extraction",
     "classifier": "image-classification",
+    "regressor": "other",
     "segmenter": "image-segmentation",
 }
 
 _OUTPUTS = {
     "backbone": "a feature vector per image, the mean of its patches",
     "classifier": "logits of the classes",
+    "regressor": "a number per image, in the unit of the training list",
     "segmenter": "logits of the classes for every pixel of a window",
 }
 
@@ -55,7 +57,9 @@ def model_card(trained: Trained, format_name: str, folder: Path) -> str:
     if numbers:
         rows = "".join(f"| {_plain(name)} | {value:.4g} |\n" for name, value in numbers)
         parts.append(f"## Numbers of its run\n\n| score | value |\n|---|---|\n{rows}".rstrip())
-    if trained.num_classes:
+    if trained.target is not None:
+        parts.append(f"## Number\n\n{_plain(trained.target)}")
+    elif trained.num_classes:
         names = trained.class_names or [str(number) for number in range(trained.num_classes)]
         parts.append("## Classes\n\n" + "\n".join(f"{number}. {_plain(name)}" for number, name in enumerate(names)))
     return "\n\n".join(parts) + "\n"

@@ -23,6 +23,9 @@ ONNX_LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
 _MOST_ONNX_BYTES = 2**31 - 2**24
 """Of the weights in one ONNX file; the rest is for the graph."""
 
+OUTPUTS = {"backbone": "features", "regressor": "number"}
+"""What an output is called, by the kind of network; logits for the others."""
+
 _SEED = 0
 
 Run = Callable[[Tensor], Tensor]
@@ -104,7 +107,7 @@ def write_onnx(folder: Path, trained: Trained) -> Run:
         raise UserError(
             f"The weights take {num_bytes / 2**30:.1f} GiB, and an ONNX file holds 2 GiB at most: give --format torch-export."
         )
-    output = "features" if trained.kind == "backbone" else "logits"
+    output = OUTPUTS.get(trained.kind, "logits")
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -139,6 +142,7 @@ def plain_config(trained: Trained) -> dict[str, Any]:
         "std": trained.std,
         "pixel_window": trained.window,
         "class_names": trained.class_names,
+        **({} if trained.target is None else {"target": trained.target}),
     }
 
 
@@ -154,12 +158,12 @@ def random_pixels(trained: Trained, images: int) -> Tensor:
 
 
 def difference(trained: Trained, run: Run) -> float:
-    """The largest difference of an output for one and for three images, as a share of the largest output or of 1."""
+    """The largest difference of an output for one and for three images, as a share of the largest output or of their scale."""
     original, found = trained.from_pixels(), []
     with torch.inference_mode():
         for images in (random_pixels(trained, 1), random_pixels(trained, 3)):
             expected = original(images)
-            found.append(float((run(images) - expected).abs().max() / expected.abs().max().clamp(min=1)))
+            found.append(float((run(images) - expected).abs().max() / expected.abs().max().clamp(min=trained.scale)))
     return max(found) if all(map(math.isfinite, found)) else math.nan
 
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from lit_splitmask.commands.export.formats import OUTPUTS
 from lit_splitmask.commands.export.trained import Trained
 
 _LIBRARY = {"timm": "timm", "onnx": "onnxruntime", "torch-export": "torch"}
@@ -76,7 +77,7 @@ classes = logits.argmax(axis=0)  # (H, W), numbers of the classes
 
 
 def snippet(trained: Trained, format_name: str, folder: Path) -> str:
-    """Python code that loads the folder and computes ``features``, ``logits`` or ``classes`` of the image ``photo.jpg``."""
+    """Python code that loads the folder and computes the network's output for the image ``photo.jpg``."""
     has_names, of_timm = bool(trained.class_names), format_name == "timm"
     libraries = ["import numpy as np", f"import {_LIBRARY[format_name]}"]
     libraries += ["import torch"] if of_timm else []
@@ -94,12 +95,14 @@ def snippet(trained: Trained, format_name: str, folder: Path) -> str:
 
 def _classify(trained: Trained, format_name: str) -> str:
     channels, size, _ = trained.input_size
-    output = "features" if trained.kind == "backbone" else "logits"
+    output = OUTPUTS.get(trained.kind, "logits")
     grey = '.convert("L")' if channels == 1 else ""
     code = _CROP.format(ratio=trained.crop_ratio, size=size, grey=grey, channels=channels)
     code += _RUN[format_name].format(output=output, pixels="pixels")
     if trained.class_names:
         code += "print(names[logits[0].argmax()])\n"
+    if trained.target is not None:
+        code += f"print({json.dumps(trained.target)}, {output}[0, 0])\n"
     return code
 
 

@@ -1,6 +1,6 @@
 """The network in a file of weights, as it is evaluated, and what its input is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ from lit_splitmask.checkpoints import Weights, config_of, load_weights
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.window import Window, parse_window
 from lit_splitmask.models.vit import ViT, ViTConfig
-from lit_splitmask.modules import Segment
+from lit_splitmask.modules import Regress, Segment
 from lit_splitmask.shell import say
 from lit_splitmask.views import network_view
 
@@ -27,20 +27,22 @@ class Trained:
 
     Attributes:
         kind: What it is.
-        network: Maps normalised images (B, C, S, S) float32 to features (B, D), to logits (B, K), or to logits of all pixels
-            (B, K, S, S).
+        network: Maps normalised images (B, C, S, S) float32 to features (B, D), to logits (B, K), to a number in its unit (B, 1),
+            or to logits of all pixels (B, K, S, S).
         config: Shape of the ViT.
         weights: The file's content.
         crop_ratio: Share of the short side that the centre crop of evaluation covers; None for a segmenter, which takes windows.
         short_side: Short side to which a segmenter's images are scaled, in pixels; None for their own size.
+        scale: Of the outputs: a difference that is small beside it does not matter.
     """
 
-    kind: Literal["backbone", "classifier", "segmenter"]
+    kind: Literal["backbone", "classifier", "regressor", "segmenter"]
     network: nn.Module
     config: ViTConfig
     weights: Weights
     crop_ratio: float | None = None
     short_side: int | None = None
+    scale: float = 1.0
 
     @property
     def mean(self) -> list[float]:
@@ -59,12 +61,17 @@ class Trained:
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes; empty for a backbone, and if the file has none."""
-        return [] if self.kind == "backbone" else list(self.weights.info.get("class_names", []))
+        """Names of the classes; empty without classes, and if the file has none."""
+        return [] if self.kind in ("backbone", "regressor") else list(self.weights.info.get("class_names", []))
+
+    @property
+    def target(self) -> str | None:
+        """Name of the number that a regressor predicts; None for other networks."""
+        return self.weights.info["class_names"][0] if self.kind == "regressor" else None
 
     @property
     def num_classes(self) -> int:
-        """K; 0 for a backbone."""
+        """K; 1 for a regressor, 0 for a backbone."""
         return int(getattr(self.network, "num_classes", 0))
 
     @property
@@ -111,8 +118,8 @@ def read_trained(path: str, crop_ratio: float | None = None) -> Trained:
         )
     if not {"timm", "pixel_mean", "pixel_std"} <= info.keys():
         raise UserError(
-            f"{path} does not say its shape, pixel mean and std, which an export must state: give the backbone, classifier or "
-            "segmenter.safetensors of a run."
+            f"{path} does not say its shape, pixel mean and std, which an export must state: give the backbone, classifier, "
+            "regressor or segmenter.safetensors of a run."
         )
     config = config_of(weights).resolved()
     try:
@@ -125,16 +132,33 @@ def read_trained(path: str, crop_ratio: float | None = None) -> Trained:
         raise UserError(
             f"{path} does not fit the network that it describes ({error}): give an unmodified file."
         ) from None
+    ratio = _crop_ratio(crop_ratio, weights)
+    if "regressor" in info:
+        return _regressor(weights, config, ratio)
     names = info.get("class_names", [])
     if num_classes and names and len(names) != num_classes:
         raise UserError(f"{path} has {num_classes} classes, but names {len(names)}: give an unmodified file.")
-    ratio = crop_ratio or info.get("crop_ratio")
+    kind: Literal["classifier", "backbone"] = "classifier" if num_classes else "backbone"
+    return Trained(kind, vit.eval(), config, weights, crop_ratio=ratio)
+
+
+def _crop_ratio(given: float | None, weights: Weights) -> float:
+    """The crop that is given, else that of the file, else the usual one, which is said."""
+    ratio: float | None = given or weights.info.get("crop_ratio")
     if ratio is None:
         say(
-            f"note: {path} does not record its crop ratio; {USUAL_CROP_RATIO} is assumed. Give another with --crop_ratio."
+            f"note: {weights.source} does not record its crop ratio; {USUAL_CROP_RATIO} is assumed. Give another with "
+            "--crop_ratio."
         )
-    kind: Literal["classifier", "backbone"] = "classifier" if num_classes else "backbone"
-    return Trained(kind, vit.eval(), config, weights, crop_ratio=ratio or USUAL_CROP_RATIO)
+    return ratio or USUAL_CROP_RATIO
+
+
+def _regressor(weights: Weights, config: ViTConfig, crop_ratio: float) -> Trained:
+    """A regressor whose head gives numbers in their unit, as its new file then says."""
+    network = Regress(weights.source, keep_head=True).in_units().eval()
+    scale = float(weights.info["regressor"]["std"])
+    weights = replace(weights, info={**weights.info, "regressor": {"mean": 0.0, "std": 1.0}})
+    return Trained("regressor", network, config, weights, crop_ratio=crop_ratio, scale=scale)
 
 
 def _segmenter(weights: Weights, config: ViTConfig, crop_ratio: float | None) -> Trained:

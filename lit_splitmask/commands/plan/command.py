@@ -227,6 +227,11 @@ def plan(request: Request) -> int:
         UserError: The images or the recipe cannot be used, or this machine has too little memory.
     """
     quiet()
+    if request.predicts_numbers:
+        raise UserError(
+            "plan looks at the images of a list, and at its classes, not at numbers: leave --data.target and --data out. "
+            "finetune --data.target COLUMN says how long it will take when it starts."
+        )
     parser = OptionParser(prog="lit-splitmask plan", allow_abbrev=False)
     parser.add_argument("folder", nargs="?")
     parser.add_argument("--data.root", dest="root")

@@ -71,7 +71,7 @@ def _manifest(manifest: str, root: str | None, index_dir: str, *, several: bool)
     name, classes = Path(manifest).name, classes_of(index.classes)
     more = ", any number of them an image," if several else ""
     meaning = f"{len(classes):,} classes{more}" if index.classes else "images without labels"
-    way = "" if index.classes else f"give {name} a column label"
+    way = "" if index.classes else f"give {name} a column label, or finetune --data.target COLUMN for numbers"
     because = f"{name} lists {len(index.files) + len(index.unreadable):,} images"
     reading = Reading("manifest", "classify" if index.classes else None, f"{meaning} from a list", because, way)
     options = ["--data", "Manifest", "--data.manifest", manifest, *([] if root is None else ["--data.root", root])]

@@ -15,6 +15,7 @@ CAPTIONS = {
     "halves.png": "What each half sees, the true words, and its guesses.",
     "masked.png": "What the network sees, and what it predicts of the rest.",
     "words.png": "The most used visual words, with their shares.",
+    "predicted.png": "What is predicted of the images that were held out, over their true numbers.",
     "predictions.png": "Predictions on images that were held out.",
     "probe.png": "A linear probe of the output of each block.",
     "selection.png": "The signals by which the checkpoint was chosen.",

@@ -16,6 +16,7 @@ from lit_splitmask.commands.report.page import Section, Table, embed
 from lit_splitmask.commands.report.records import in_words, number, of_images, pictures_in, read_json
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.tasks.registry import Task, task_for_datamodule
+from lit_splitmask.commands.tasks.regress import baseline
 from lit_splitmask.commands.tasks.segment import note_on_intervals
 from lit_splitmask.config_files import read_settings
 from lit_splitmask.files import as_typed, is_file, read_text
@@ -25,6 +26,7 @@ from lit_splitmask.selection.rule import Decision, Reading
 SETTINGS = {
     "images": ("data.init_args.root", "data.init_args.manifest"),
     "more images without labels": ("data.init_args.pool",),
+    "column of numbers": ("data.init_args.target",),
     "read by": ("data.class_path",),
     "image size, pixels": ("data.init_args.image_size",),
     "images per step": ("data.init_args.batch_size",),
@@ -131,6 +133,8 @@ def _finetuned(folder: Path, task: Task) -> Section:
 
 def _scores(report: Mapping[str, Any], split: str) -> tuple[str, list[Table]]:
     """The main score in a sentence, and the score of each class."""
+    if "mae_of_median" in report:
+        return _measured(report, split)
     scores, names = report["scores"], report["classes"]
     counts = report.get("confusion")
     if "test/accuracy" in scores and counts:
@@ -159,6 +163,21 @@ def _segmented(report: Mapping[str, Any], split: str) -> tuple[str, list[Table]]
         row.append("—" if found is None else interval_text(found))
     sentence += f" (95 % interval: {interval_text(ends['miou'])})."
     return sentence, [Table(["class", "IoU", "95 % interval"], rows, note_on_intervals(report["images"]))]
+
+
+def _measured(report: Mapping[str, Any], split: str) -> tuple[str, list[Table]]:
+    """The errors of predicted numbers, beside that of always predicting the same."""
+    scores, target = report["scores"], report["target"]
+    mae = number(scores["test/mae"], report["standard_error"])
+    sentence = f"Predictions of {target} are off by {mae} on average, on {report['images']:,} {split} images. {baseline(report)}"
+    rows = [
+        ["mean absolute error (MAE)", mae],
+        ["root mean squared error (RMSE)", number(scores["test/rmse"])],
+        ["R²", number(scores["test/r2"])],
+        ["MAE of always predicting the median", number(report["mae_of_median"])],
+    ]
+    note = "± one standard error over these images. R² is 1 if all are right, and 0 for always predicting their mean."
+    return sentence, [Table(["score", target], rows, note)]
 
 
 def _average_precision(value: float | None) -> str:
@@ -238,7 +257,7 @@ def _after_pretraining(folder: Path, settings: dict[str, Any]) -> list[tuple[str
     weights, data = folder / "backbone.safetensors", settings["data"]["init_args"]
     if not is_file(weights):
         return []
-    given = [f"--data.{name}={data[name]}" for name in ("root", "manifest") if data.get(name)]
+    given = [f"--data.{name}={data[name]}" for name in ("root", "manifest", "target") if data.get(name)]
     layout = (data.get("splits") or {}).get("layout", "auto")
     kind = settings["data"]["class_path"].rpartition(".")[2]
     given += [] if kind == "ImageFolder" else [f"--data={kind}"]
@@ -259,7 +278,7 @@ def _after_finetuning(folder: Path, task: Task) -> list[tuple[str, str]]:
     commands = []
     if is_file(predict):
         words = ["lit-splitmask", "predict", "--config", str(predict), "--data.root"]
-        commands.append((f"To {task.name} other images:", f"{shlex.join(words)} DIR"))
+        commands.append((f"To {task.verb} other images:", f"{shlex.join(words)} DIR"))
     if task.export_formats and is_file(weights):
         commands.append(("To use it elsewhere:", shlex.join(command_to_export(weights, task.export_formats))))
     return commands

@@ -16,7 +16,7 @@ from lit_splitmask.commands.chance import (
 )
 from lit_splitmask.commands.tasks.report import TaskReport
 from lit_splitmask.datamodules.crop_data import CropData
-from lit_splitmask.modules import Classify
+from lit_splitmask.modules import Classify, Regress
 
 
 def report(found: TaskReport) -> list[str]:
@@ -69,8 +69,8 @@ def _show_accuracies(found: TaskReport, scores: Mapping[str, float], counts: lis
 def _show_precisions(found: TaskReport, scores: Mapping[str, float], names: Sequence[str]) -> None:
     """Prints average precisions, of all labels and of each, and those of guessing."""
     samples = found.data.source.splits["test"].labelled()
-    assert samples.sets is not None
-    with_label = np.bincount(samples.labels, minlength=len(samples.sets)) @ samples.sets
+    assert samples.meanings is not None
+    with_label = np.bincount(samples.labels, minlength=len(samples.meanings)) @ samples.meanings
     counts = dict(zip(names, with_label.tolist(), strict=True))
     table = found.table("test", "average precision", "images")
     for key, value in scores.items():
@@ -79,6 +79,6 @@ def _show_precisions(found: TaskReport, scores: Mapping[str, float], names: Sequ
     found.show(table, "test", chance_of_labels(counts, len(samples)))
 
 
-def predict_data(module: Classify, data: CropData) -> dict[str, Any]:
-    """Settings of the datamodule for classifying other images."""
+def predict_data(module: Classify | Regress, data: CropData) -> dict[str, Any]:
+    """Settings of the datamodule for predicting the classes, or the numbers, of other images."""
     return {"image_size": data.image_size, "channels": data.channels, "crop_ratio": data.crop_ratio}

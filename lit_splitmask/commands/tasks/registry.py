@@ -13,7 +13,7 @@ from lit_splitmask.annotations.coco_files import ROBOFLOW
 from lit_splitmask.commands import recipe_choice, recipes
 from lit_splitmask.commands.request import TASK_LAYOUTS, Request
 from lit_splitmask.commands.run_folder import RunFolder
-from lit_splitmask.commands.tasks import classify, detect, segment
+from lit_splitmask.commands.tasks import classify, detect, regress, segment
 from lit_splitmask.commands.tasks.report import TaskReport
 from lit_splitmask.config_files import read_settings, settings_in
 from lit_splitmask.datamodules.recognise import recognise
@@ -57,6 +57,11 @@ class Task:
     export_formats: tuple[str, ...]
 
     @property
+    def verb(self) -> str:
+        """What the network does with other images, in a sentence."""
+        return "predict the numbers of" if self.name == "regress" else self.name
+
+    @property
     def usual_datamodule(self) -> str:
         """Class of the datamodule if the settings name none."""
         return self.datamodules[0] if self.datamodules else "ImageFolder"
@@ -92,6 +97,13 @@ def _classification_recipe(request: Request) -> recipe_choice.Choice:
     else:
         choice = classifier_recipe(pretraining.name, root, request)
     return replace(choice, num_images=found.num_images)
+
+
+_FOR_CLASSES = tuple(
+    f"--model.{name}"
+    for name in ("mixup", "cutmix", "label_smoothing", "class_weights", "auxiliary", "probe_head", "num_classes")
+)
+"""Settings of a classifier that a regressor has not."""
 
 
 TASKS = {
@@ -131,6 +143,20 @@ TASKS = {
             export_formats=(),
         ),
         Task(
+            name="regress",
+            module=modules.Regress,
+            datamodules=("RegressionManifest",),
+            default_recipe=regress.default_recipe,
+            monitors=("val/mae", "val/rmse", "val/r2", "val/loss"),
+            weights="regressor.safetensors",
+            crops_follow_weights=True,
+            report=regress.report,
+            predict_data=classify.predict_data,
+            writer=callbacks.NumberWriter,
+            predictions="predictions.csv",
+            export_formats=("timm", "onnx"),
+        ),
+        Task(
             name="classify",
             module=modules.Classify,
             datamodules=(),
@@ -161,6 +187,8 @@ def choose_task(request: Request) -> Task:
         return TASKS[request.task]
     if request.layout is not None:
         return TASKS[TASK_LAYOUTS.get(request.layout, "classify")]
+    if request.predicts_numbers:
+        return TASKS["regress"]
     datamodule = request.datamodule or _datamodule_of(_settings(request))
     if datamodule is not None:
         return task_for_datamodule(datamodule)
@@ -191,6 +219,25 @@ def task_for_datamodule(name: str) -> Task:
 def task_for_recipe(name: str) -> Task:
     """The task of a recipe."""
     return task_for_datamodule(_datamodule_of(recipes.read(name)) or "")
+
+
+def check_numbers(task: Task, request: Request) -> None:
+    """Checks that no setting and no built-in recipe for classes is given for numbers, and no recipe for numbers otherwise.
+
+    Raises:
+        UserError: One is.
+    """
+    wrong = [option for option in request.options if option.key.startswith(_FOR_CLASSES)]
+    if task.name == "regress" and wrong:
+        raise UserError(f"{wrong[0].name} is for classes, not for numbers: leave it out.")
+    if request.recipe not in recipes.available():
+        return
+    intended = task_for_recipe(str(request.recipe))
+    if intended is not task and "regress" in (task.name, intended.name):
+        raise UserError(
+            f"The recipe {request.recipe} is for --task {intended.name}, not for {task.name}: give another one (lit-splitmask "
+            "recipes lists them), or none, and one that fits is chosen."
+        )
 
 
 def _settings(request: Request) -> dict[str, Any]:

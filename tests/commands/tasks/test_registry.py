@@ -89,7 +89,7 @@ def test_a_resumed_run_keeps_its_task(work: Path) -> None:
 
 
 def test_a_task_that_does_not_exist(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match="classify, detect, segment"):
+    with pytest.raises(UserError, match="classify, detect, regress, segment"):
         choose_task(Request.read("finetune", ["--task", "paint"]))
     assert main(["finetune", "--recipe", "finetune.yaml", "--data.root", "shapes", "--task", "paint"]) == 1
     assert "no task 'paint'" in capsys.readouterr().err
@@ -105,10 +105,11 @@ def test_a_task_has_a_module_and_datamodules_that_exist(task: Task) -> None:
 def test_other_modules_and_recipes_are_for_classification() -> None:
     assert task_of(object()).name == "classify"
     assert TASKS["classify"].module is modules.Classify
-    assert [task_for_recipe(name).name for name in ("mae_cpu", "segment_own", "detect_cpu")] == [
+    assert [task_for_recipe(name).name for name in ("mae_cpu", "segment_own", "detect_cpu", "regress")] == [
         "classify",
         "segment",
         "detect",
+        "regress",
     ]
 
 
