@@ -87,6 +87,7 @@ class Comparison:
 
     Attributes:
         test_counts: Number of test images of each class, once :meth:`check` has read them.
+        all_labelled: Whether all training images have labels, once :meth:`check` has read them.
         notes: What else to know of how the arms differ, once :meth:`check` has seen it.
 
     Raises:
@@ -108,6 +109,7 @@ class Comparison:
         self.tune_seeds: int | None = recipe.get("tune_seeds")
         self.seeds = range(options.looks[0])
         self.test_counts: dict[str, int] = {}
+        self.all_labelled = False
         self.notes: list[str] = []
         self._tuned: dict[float, dict[str, Tuned]] = {}
 
@@ -153,6 +155,10 @@ class Comparison:
             counts = np.bincount(data.source.splits["test"].labelled().labels, minlength=data.num_classes).tolist()
             self.test_counts = dict(zip(data.class_names, counts, strict=True))
         check_splits(data, self.options.root)
+        self.all_labelled = bool((data.source.splits["train"].labels >= 0).all())
+        if self.all_labelled and 1.0 in self.options.label_shares and "self_training" in self.beside:
+            self.notes.append("With all labels there are no images without labels for self-training, so it is left out.")
+            print(self.notes[-1], flush=True)
         self.notes += window_notes(self.options.weights, data)
 
     def _check_pretrainings(self) -> modules.Pretrain:
@@ -210,7 +216,8 @@ class Comparison:
             "scratch_long": step_times.finetuning(arguments, recipe, share),
         }
         for name, beside in self.beside.items():
-            trainings[name] = step_times.finetuning(arguments, beside, share)
+            if not (name == "self_training" and share == 1 and self.all_labelled):
+                trainings[name] = step_times.finetuning(arguments, beside, share)
         known = self.out / "step_times.json"
         times: dict[str, dict[str, float]] = json.loads(known.read_text()) if known.is_file() else {}
         if times.get(f"{share:g}", {}).keys() < trainings.keys():

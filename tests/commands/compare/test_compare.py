@@ -69,7 +69,8 @@ def test_a_comparison_runs_once_and_reports(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained = count_training(monkeypatch)
-    assert main([*command, "--label_shares", "[1.0]"]) == 0
+    command += ["--label_shares", "[0.5]"]
+    assert main(command) == 0
     # one pre-training per seed, two points and two seeds per arm; three turns to time steps of four trainings
     assert trained.count("Pretrain") == 2 + 3
     assert trained.count("Classify") == 5 * 2 * 2 + 3 * 3
@@ -87,7 +88,8 @@ def test_a_comparison_runs_once_and_reports(
             assert arms[name]["setting"].endswith("× the steps")
             assert correct.count("1") / len(correct) == pytest.approx(accuracy)
             found = [
-                json.loads((run / "result.json").read_text()) for run in Path("c/labels1").glob(f"{name}-*-seed{seed}")
+                json.loads((run / "result.json").read_text())
+                for run in Path("c/labels0.5").glob(f"{name}-*-seed{seed}")
             ]
             assert len(found) == len(GRID)  # tuned at this length
             assert any(run.get("correct") == correct for run in found)
