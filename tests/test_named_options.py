@@ -27,7 +27,7 @@ SETTING = re.compile(
 )
 
 OF_OTHER_PROGRAMS = {
-    *("node-rank", "nnodes", "nproc-per-node", "master-addr", "master-port", "no-python"),  # torchrun
+    *("node-rank", "nnodes", "nproc-per-node", "master-addr", "master-port", "no-python", "standalone"),  # torchrun
     *("requeue", "signal", "job-name", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "time"),  # sbatch
     *("max-restarts", "shm-size", "recursive"),  # torchrun, docker, gcloud
     *("dist", "index-url", "index_url", "strict", "version"),  # pytest, pip, mkdocs

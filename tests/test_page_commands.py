@@ -9,10 +9,10 @@ import pytest
 import torch
 import yaml
 from coco_sets import write_set
-from conftest import write_classes
 from pages import PAGES, README, RECIPES, ROOT, command_lines, name_of, spans
 from replicas import REPLICAS
 from scenes import write_scenes
+from shapes import write_classes
 from tiny_runs import one_thread, pretrain_module  # noqa: F401
 
 from lit_splitmask.callbacks import ExportWeights

@@ -337,5 +337,5 @@ def test_an_interrupted_training_reports_the_best_so_far(
         train(root, choosing(tmp_path / "c", 0.1, 0.5, 0.2, 0.2), Interrupt())
     printed = capsys.readouterr().out
     assert "Keep step 2" in printed
-    assert "4 evaluations" in printed
+    assert "Evaluations: 4" in printed
     assert (tmp_path / "c" / "selection.png").exists()

@@ -49,7 +49,7 @@ def test_every_command_is_completed(script: str, tmp_path: Path) -> None:
             {"--data.batch_size", "--data.budget.passes", "--data.budget.images", "--data.budget.steps"},
         ),
         ("pretrain --recipe simmim", {"simmim", "simmim_cpu"}),
-        ("finetune --task ", {"classify", "segment", "detect"}),
+        ("finetune --task ", {"classify", "regress", "segment", "detect"}),
         ("export --format ", {"timm", "onnx", "torch-export"}),
         ("fit --data.image", {"--data.image_size"}),
         ("probe --weights back", {"backbone.safetensors"}),

@@ -14,7 +14,7 @@ from PIL import Image
 from records import as_json
 
 from lit_splitmask import datamodules
-from lit_splitmask.datamodules import Budget, ImageData, ImageFolder, Manifest
+from lit_splitmask.datamodules import Budget, ImageData, ImageFolder, Manifest, RegressionManifest
 from lit_splitmask.datamodules.own_data import OwnData
 
 MakeFolder = Callable[..., Path]
@@ -110,5 +110,5 @@ def takes_a_pool(cls: type) -> bool:
 def test_only_the_users_own_images_take_a_pool() -> None:
     exported = [getattr(datamodules, name) for name in datamodules.__all__]
     concrete = [one for one in exported if inspect.isclass(one) and issubclass(one, ImageData) and one is not ImageData]
-    assert {one for one in concrete if takes_a_pool(one)} == {ImageFolder, Manifest}
-    assert all(issubclass(one, OwnData) for one in (ImageFolder, Manifest))
+    assert {one for one in concrete if takes_a_pool(one)} == {ImageFolder, Manifest, RegressionManifest}
+    assert all(issubclass(one, OwnData) for one in (ImageFolder, Manifest, RegressionManifest))

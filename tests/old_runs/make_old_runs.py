@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 from coco_sets import write_set
-from conftest import write_classes
 from scenes import write_scenes
+from shapes import write_classes
 
 from lit_splitmask.cli import main
 from lit_splitmask.modules import Classify, Pretrain

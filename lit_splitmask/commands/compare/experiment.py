@@ -157,7 +157,9 @@ class Comparison:
         check_splits(data, self.options.root)
         self.all_labelled = bool((data.source.splits["train"].labels >= 0).all())
         if self.all_labelled and 1.0 in self.options.label_shares and "self_training" in self.beside:
-            self.notes.append("With all labels there are no images without labels for self-training, so it is left out.")
+            self.notes.append(
+                "With all labels there are no images without labels for self-training, so it is left out."
+            )
             print(self.notes[-1], flush=True)
         self.notes += window_notes(self.options.weights, data)
 
