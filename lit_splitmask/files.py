@@ -51,15 +51,19 @@ def bounded_waiting() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def check_regular(path: str | Path) -> None:
+def check_regular(path: str | Path) -> os.stat_result:
     """Checks that a path does not lead to a pipe, a socket or a device, also by links: reading one may never end.
+
+    Returns:
+        The status of what it leads to.
 
     Raises:
         OSError: It does, or leads nowhere.
     """
-    mode = os.stat(path).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a folder fails by itself
+    status = os.stat(path)
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # reading a folder fails by itself
         raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, and only files are read", str(path))
+    return status
 
 
 def is_remote(path: str) -> bool:

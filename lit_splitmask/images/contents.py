@@ -1,7 +1,39 @@
-"""What a file is that is no image."""
+"""The bytes of a file, and what it is if it is no image."""
 
 from io import BytesIO
 from pathlib import Path
+
+from lit_splitmask.files import check_regular
+
+_SMALL = 2**22
+_HEADER = 2**12
+
+
+def read_small(path: str | Path) -> bytes | None:
+    """All bytes of a file of up to 4 MiB, read at once; None of a larger one, which need not be in memory as a whole.
+
+    Each call that waits for a file also waits for the other threads' Python, so one call is faster than a decoder's several.
+
+    Raises:
+        OSError: The file cannot be read, or is a pipe, a socket or a device.
+    """
+    size = check_regular(path).st_size
+    if size > _SMALL:
+        return None
+    with open(path, "rb", buffering=0) as stream:
+        data = stream.read(size)
+        return data if len(data) == size else data + stream.readall()
+
+
+def read_header(path: str | Path) -> bytes:
+    """The first 4 KiB of a file.
+
+    Raises:
+        OSError: As :func:`read_small`.
+    """
+    check_regular(path)
+    with open(path, "rb", buffering=0) as stream:
+        return stream.read(_HEADER)
 
 
 def describe_content(path: str | Path, data: bytes | None) -> str:

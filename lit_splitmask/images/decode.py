@@ -16,8 +16,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import check_regular
 from lit_splitmask.images import dicom
-from lit_splitmask.images.contents import describe_content
+from lit_splitmask.images.contents import describe_content, read_header, read_small
 from lit_splitmask.images.in_flight import hold
+from lit_splitmask.images.jpeg import MOST_SCANS, decode_jpeg, has_many_scans, plain_shape
 from lit_splitmask.images.window import CHUNK, Window, is_deep, to_rgb
 
 IMAGE_EXTENSIONS = frozenset(
@@ -39,9 +40,6 @@ _STRIP_PIXELS = 2**23
 _HUNGRY = ("JPEG2000", "WEBP", "AVIF", dicom.FORMAT)
 _MOST_PIXELS_OF_HUNGRY = 2**26
 """Pixels of formats whose decoders take up to 20 bytes for each: a JPEG 2000 of 6 kB would take 3.4 GB."""
-
-_MOST_SCANS = 200
-"""Scans of a JPEG; programs write up to about ten, and a small file with thousands takes minutes to decode."""
 
 
 class DecodeError(UserError):
@@ -122,6 +120,10 @@ def _decode(
 ) -> np.ndarray:
     """Reads an image file; ``convert`` gets the values of one of more than 8 bits."""
     try:
+        data = read_small(path) if data is None else data
+        pixels = None if data is None else _decode_plain(data, draft_size)
+        if pixels is not None:
+            return pixels
         with open_image(path, data) as image:
             size = image.size
             if draft_size is not None:
@@ -135,10 +137,10 @@ def _decode(
             turn = orientation(image)  # loads a PNG
             if image.format in ("JPEG", "MPO"):
                 data = _content(image) if data is None else data
-                if data.count(b"\xff\xda") > _MOST_SCANS:
-                    raise ValueError(f"a JPEG of more than {_MOST_SCANS} scans, which would take very long")
+                if has_many_scans(data):
+                    raise ValueError(f"a JPEG of more than {MOST_SCANS} scans, which would take very long")
                 if image.format == "JPEG" and image.mode == "RGB" and image.size == size and turn == 1:
-                    pixels = _decode_jpeg(data)
+                    pixels = decode_jpeg(data)
                     if pixels is not None:
                         return pixels
             image.load()
@@ -153,6 +155,15 @@ def _decode(
             f"The image {path} cannot be decoded: {why}. Replace it by a readable copy, or take it out of the folder.",
             why,
         ) from error
+
+
+def _decode_plain(data: bytes, draft_size: int | None) -> np.ndarray | None:
+    """The pixels of a plain JPEG at its full size, which Pillow need not open; None of any other file."""
+    shape = plain_shape(data)
+    if shape is None or has_many_scans(data) or (draft_size is not None and min(shape) >= 2 * draft_size):
+        return None
+    hold(_memory_for_rgb(*shape))
+    return decode_jpeg(data)
 
 
 def _content(image: Image.Image) -> bytes:
@@ -171,7 +182,12 @@ def memory_for(image: Image.Image) -> int:
         return 20 * pixels + 20 * strip
     if is_deep(image):
         return 12 * pixels + 34 * min(pixels, CHUNK)
-    return 7 * pixels + (20 if image.has_transparency_data else 8) * strip
+    return 7 * pixels + 20 * strip if image.has_transparency_data else _memory_for_rgb(image.height, image.width)
+
+
+def _memory_for_rgb(height: int, width: int) -> int:
+    pixels = height * width
+    return 7 * pixels + 8 * min(pixels, _STRIP_PIXELS)
 
 
 def _no_memory(path: str | Path, data: bytes | None) -> UserError:
@@ -227,18 +243,6 @@ def reason(error: BaseException, path: str | Path, data: bytes | None = None) ->
     return f"{type(error).__name__}: {error}"
 
 
-def _decode_jpeg(data: bytes) -> np.ndarray | None:
-    """The same pixels as Pillow's, faster; None where Pillow should try."""
-    import torch
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    try:
-        encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        return decode_jpeg(encoded, mode=ImageReadMode.RGB).permute(1, 2, 0).contiguous().numpy()
-    except RuntimeError:
-        return None
-
-
 def read_shape(path: str | Path, data: bytes | None = None) -> tuple[int, int]:
     """The height and width of an image, upright; only its header is read.
 
@@ -246,6 +250,9 @@ def read_shape(path: str | Path, data: bytes | None = None) -> tuple[int, int]:
         DecodeError: The file is missing or no image.
     """
     try:
+        shape = plain_shape(read_header(path) if data is None else data)
+        if shape is not None:
+            return shape
         with open_image(path, data) as image:
             return _upright_shape(image)
     except FileNotFoundError:

@@ -4,7 +4,6 @@ import hashlib
 import logging
 import os
 import sys
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
+from zlib_ng import zlib_ng
 
 from lit_splitmask.errors import UserError
 from lit_splitmask.images.decode import DecodeError, read_pixels
@@ -74,7 +74,7 @@ def hash_pixels(image: np.ndarray) -> str:
     if image.ndim == 2:
         values = image.astype("<f4", copy=False)
         return DEEP + hash_pixels(values[..., None])
-    checksum = zlib.crc32(np.ascontiguousarray(image).data)
+    checksum = zlib_ng.crc32(np.ascontiguousarray(image).data)
     digest = hashlib.blake2b(f"{image.shape} {checksum}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(image[::8]).data)
     return digest.hexdigest()
