@@ -18,7 +18,7 @@ from lit_splitmask.files import check_regular
 from lit_splitmask.images import dicom
 from lit_splitmask.images.contents import describe_content, read_header, read_small
 from lit_splitmask.images.in_flight import hold
-from lit_splitmask.images.jpeg import MOST_SCANS, decode_jpeg, has_many_scans, plain_shape
+from lit_splitmask.images.jpeg import decode_jpeg, plain_shape
 from lit_splitmask.images.window import CHUNK, Window, is_deep, to_rgb
 
 IMAGE_EXTENSIONS = frozenset(
@@ -40,6 +40,9 @@ _STRIP_PIXELS = 2**23
 _HUNGRY = ("JPEG2000", "WEBP", "AVIF", dicom.FORMAT)
 _MOST_PIXELS_OF_HUNGRY = 2**26
 """Pixels of formats whose decoders take up to 20 bytes for each: a JPEG 2000 of 6 kB would take 3.4 GB."""
+
+_MOST_SCANS = 200
+"""Scans of a JPEG; programs write up to about ten, and a small file with thousands takes minutes to decode."""
 
 
 class DecodeError(UserError):
@@ -137,8 +140,8 @@ def _decode(
             turn = orientation(image)  # loads a PNG
             if image.format in ("JPEG", "MPO"):
                 data = _content(image) if data is None else data
-                if has_many_scans(data):
-                    raise ValueError(f"a JPEG of more than {MOST_SCANS} scans, which would take very long")
+                if data.count(b"\xff\xda") > _MOST_SCANS:
+                    raise ValueError(f"a JPEG of more than {_MOST_SCANS} scans, which would take very long")
                 if image.format == "JPEG" and image.mode == "RGB" and image.size == size and turn == 1:
                     pixels = decode_jpeg(data)
                     if pixels is not None:
@@ -160,7 +163,7 @@ def _decode(
 def _decode_plain(data: bytes, draft_size: int | None) -> np.ndarray | None:
     """The pixels of a plain JPEG at its full size, which Pillow need not open; None of any other file."""
     shape = plain_shape(data)
-    if shape is None or has_many_scans(data) or (draft_size is not None and min(shape) >= 2 * draft_size):
+    if shape is None or (draft_size is not None and min(shape) >= 2 * draft_size):
         return None
     hold(_memory_for_rgb(*shape))
     return decode_jpeg(data)
