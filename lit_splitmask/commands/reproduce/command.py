@@ -1,14 +1,17 @@
 """``lit-splitmask reproduce``: lists the rows of the paper's tables and figures, and runs one of them."""
 
+from pathlib import Path
+
 from lit_splitmask.commands.reproduce.checks import checked
 from lit_splitmask.commands.reproduce.options import Options
-from lit_splitmask.commands.reproduce.report import as_json, show, show_results, write_results
+from lit_splitmask.commands.reproduce.report import as_json, read_results, show, show_results, write_results
 from lit_splitmask.commands.reproduce.running import run_row
 from lit_splitmask.commands.reproduce.stages import stages_of
 from lit_splitmask.commands.reproduce.timing import StepClock
 from lit_splitmask.commands.request import Request
 from lit_splitmask.datamodules.paper_rows import PaperTable, Row
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import cannot_write
 
 
 def reproduce(request: Request) -> int:
@@ -52,6 +55,12 @@ def _print_commands(row: Row, options: Options) -> None:
 
 def _run(row: Row, table: PaperTable, options: Options) -> None:
     setting = checked(row, options)
+    out = Path(setting.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    read_results(out)  # whether it can be read is better known before the trainings
     if setting.scale < 1:
         print(
             f"Every training has {setting.scale:g} times the steps of the paper's: the numbers cannot be compared with it."

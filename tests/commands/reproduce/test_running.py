@@ -172,6 +172,7 @@ def test_given_weights_take_the_place_of_the_pre_training(
         ("table6 --row deit-s-cars --data.root images", "is pre-trained on ImageNet: give --pretrain_root DIR"),
         ("table6 --row deit-s-cars --data.root images --pretrain_root none", "of --pretrain_root does not exist"),
         ("table6 --row deit-s-cars --data.root images --pretrain_root images", "so it is not ImageNet"),
+        ("table6 --row deit-s-cars --data.root images --pretrain_root s3://b/x", "error: s3://b/x is an address"),
         ("table6 --row deit-s-cars --data.root images --weights none", "--weights none does not exist"),
         ("table6 --row scratch-s-cars --data.root images --weights none", "starts from random weights"),
         ("figure6 --row splitmask --data.root images --weights none", "several parts of one pre-training"),
@@ -192,6 +193,52 @@ def test_wrong_input_is_answered_with_what_to_do(
     imagenet(Path("others"))
     assert main(["reproduce", *arguments.split()]) == 1
     assert expected in capsys.readouterr().err
+    assert not commands.calls
+
+
+@pytest.mark.parametrize("content", ["", '{"a": ', "[1]"])
+@pytest.mark.parametrize("file", ["results.json", f"{PRETRAINED}.json", f"{FINETUNED}/test.json"])
+def test_a_damaged_file_is_named_with_what_to_do(
+    file: str, content: str, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(ROW) == 0
+    path = Path("runs/reproduce-scale0.01") / file
+    path.write_text(content)
+    commands.calls.clear()
+    assert main(ROW) == 1
+    assert f"{path} is damaged" in capsys.readouterr().err
+    assert not commands.calls
+
+
+def test_a_damaged_list_of_results_is_noticed_before_the_trainings(commands: Commands) -> None:
+    out = Path("runs/reproduce-scale0.01")
+    out.mkdir(parents=True)
+    (out / "results.json").write_text("{")
+    assert main(ROW) == 1
+    assert not commands.calls
+
+
+def test_a_part_whose_folder_was_deleted_is_run_again(
+    commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(ROW) == 0
+    commands.calls.clear()
+    folder = Path("runs/reproduce-scale0.01") / FINETUNED
+    (folder / "test.json").unlink()
+    assert main(ROW) == 1
+    assert f"delete {folder}, and the same command runs this part again" in " ".join(capsys.readouterr().err.split())
+    folder.rmdir()
+    assert main(ROW) == 0
+    assert commands.names == [FINETUNED]
+    assert entry()["top-1"]["mean"] == pytest.approx(70)
+
+
+def test_a_file_in_place_of_the_folder_of_results_is_named(
+    commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("notes").touch()
+    assert main([*ROW, "--out=notes"]) == 1
+    assert "notes cannot be written" in capsys.readouterr().err
     assert not commands.calls
 
 
