@@ -76,7 +76,7 @@ end_together()
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """``list.csv`` with a number for each image, far from zero; two processes cannot share its 5 val and 7 test images equally."""
+    """``list.csv`` with a number for each image, far from zero; two processes cannot share 5 val and 7 test images equally."""
     rows = []
     for number in range(28):
         draw(tmp_path / f"{number}.png", number)

@@ -218,9 +218,7 @@ def test_a_damaged_list_of_results_is_noticed_before_the_trainings(commands: Com
     assert not commands.calls
 
 
-def test_a_part_whose_folder_was_deleted_is_run_again(
-    commands: Commands, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_part_whose_folder_was_deleted_is_run_again(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(ROW) == 0
     commands.calls.clear()
     folder = Path("runs/reproduce-scale0.01") / FINETUNED
