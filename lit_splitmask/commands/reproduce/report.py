@@ -176,7 +176,9 @@ def _interval(found: Mapping[str, Any]) -> str:
 def show_results(row: Row, entry: Mapping[str, Any], note: str, setting: Setting) -> None:
     """Prints what a row measured beside the paper's numbers."""
     console: Console = new_console()
-    table = Table("score", "paper, %", "measured, %", "95 % interval", "difference", "seeds")
+    score_column = Column("score", no_wrap=True, min_width=max(map(len, entry["scores"])))
+    difference = Column("difference", no_wrap=True, min_width=len("difference"))
+    table = Table(score_column, "paper, %", "measured, %", "95 % interval", difference, "seeds")
     console.print(f"{row.table} {row.name}", soft_wrap=True)  # as a title it would be broken to the table's width
     for score, found in entry["scores"].items():
         paper, sd = found["paper"], found["sd"]

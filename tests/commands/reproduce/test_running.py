@@ -79,6 +79,16 @@ def test_the_measured_number_stands_beside_the_papers(commands: Commands, capsys
     assert "Trained for 0.01 times the paper's length, so the numbers cannot be compared." in printed
 
 
+def test_long_names_of_scores_stay_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    row, setting = paper_tables()["figure6"].rows["splitmask"], Setting(out=str(tmp_path))
+    found = report.write_results(row, {score: {0: Score(50.0, (15.0, 85.0))} for score in row.paper}, [], setting)
+    report.show_results(row, found, "", setting)
+    assert "│ top-1 after 45,000 │" in capsys.readouterr().out
+
+
 def test_seeds_have_trainings_of_their_own_and_are_averaged(
     commands: Commands, capsys: pytest.CaptureFixture[str]
 ) -> None:
