@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from lit_splitmask.commands.processes import launched
 from lit_splitmask.commands.reproduce.checks import checked
 from lit_splitmask.commands.reproduce.options import Options
 from lit_splitmask.commands.reproduce.report import as_json, read_results, show, show_results, write_results
@@ -18,7 +19,8 @@ def reproduce(request: Request) -> int:
     """Lists rows, or runs one: pre-training, fine-tuning and evaluation of each seed.
 
     Raises:
-        UserError: There is no such table or row, an option is out of range, or the row's files are missing.
+        UserError: There is no such table or row, an option is out of range, the row's files are missing, or a launcher started
+            several of these processes.
         SystemExit: A command of the row failed, or was stopped by a signal.
     """
     options = Options.parse(request.settings())
@@ -54,6 +56,12 @@ def _print_commands(row: Row, options: Options) -> None:
 
 
 def _run(row: Row, table: PaperTable, options: Options) -> None:
+    started = launched()
+    if started is not None and started.per_node * started.nodes > 1:
+        raise UserError(
+            "reproduce starts one command after the other, and the processes of torchrun or srun cannot share them: print the "
+            "commands with --dry_run, run each with the launcher, and then this one without it, which takes what is finished."
+        )
     setting = checked(row, options)
     out = Path(setting.out)
     try:

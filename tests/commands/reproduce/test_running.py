@@ -250,6 +250,27 @@ def test_a_file_in_place_of_the_folder_of_results_is_named(
     assert not commands.calls
 
 
+def test_several_processes_of_a_launcher_are_told_to_run_the_commands(
+    commands: Commands, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(ROW) == 1
+    assert "print the commands with --dry_run" in " ".join(capsys.readouterr().err.split())
+    assert not commands.calls
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert main(ROW) == 0
+
+
+def test_a_training_that_was_run_by_hand_is_gone_on_with(commands: Commands) -> None:
+    checkpoints = Path("runs/reproduce-scale0.01") / PRETRAINED / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "last.ckpt").touch()
+    assert main(ROW) == 0
+    assert commands.calls[0][-1] == "--resume"
+
+
 @pytest.mark.parametrize("seeds", ["1,1", "-1", "a", "[]"])
 def test_wrong_seeds_are_refused(seeds: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", f"--seeds={seeds}"]) == 2
