@@ -210,8 +210,8 @@ class FileData(CropData):
         digest = hashlib.blake2b(repr([settings, crops]).encode(), digest_size=8)
         for index in self.indexes():
             digest.update(f"{self.store_size(index)}\0".encode())
-            for file, record in index.files.as_dict().items():
-                digest.update(f"{file}\0{record.hash}\n".encode("utf-8", "surrogatepass"))
+            for file, pixels in zip(index.files.names, index.files.hashes, strict=True):
+                digest.update(f"{file}\0{pixels.decode()}\n".encode("utf-8", "surrogatepass"))
         for file in self.train_samples.files:
             digest.update(f"{file}\n".encode("utf-8", "surrogatepass"))
         return self.record.parent / f"words-{digest.hexdigest()}.safetensors"

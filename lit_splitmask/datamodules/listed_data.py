@@ -206,7 +206,7 @@ def _index(
 
 
 def _read_headers(root: Path, files: Sequence[str], known: Mapping[str, FileRecord]) -> dict[str, FileRecord]:
-    headers = in_threads(lambda file: _header(root / file, known.get(file)), files, f"Reading {root.name}")
+    headers = in_threads(lambda file: _header(f"{root}/{file}", known.get(file)), files, f"Reading {root.name}")
     records = dict(zip(files, headers, strict=True))
     absent = [file for file, record in records.items() if record.size < 0]
     if absent:
@@ -222,7 +222,7 @@ def _read_headers(root: Path, files: Sequence[str], known: Mapping[str, FileReco
     return records
 
 
-def _header(path: Path, known: FileRecord | None) -> FileRecord:
+def _header(path: str, known: FileRecord | None) -> FileRecord:
     """The record of an image from its header alone; its size and modification time stand for its content.
 
     A file that has not changed since it was ``known`` is not opened. A size of -1 means that the file does not exist.

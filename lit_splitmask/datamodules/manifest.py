@@ -13,10 +13,10 @@ from lit_splitmask.datamodules.settings import OwnSettings, Settings
 from lit_splitmask.errors import UserError
 from lit_splitmask.images import label_sets
 from lit_splitmask.images.build_index import make_from_lists
+from lit_splitmask.images.changes import check_unchanged
 from lit_splitmask.images.index import (
     FolderIndex,
     check_options,
-    check_unchanged,
     folder_in,
     has_index,
     load_index,

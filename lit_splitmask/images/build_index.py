@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from lit_splitmask.errors import UserError
+from lit_splitmask.images.changes import check_unchanged
 from lit_splitmask.images.folder_names import same_name
 from lit_splitmask.images.index import (
     FolderIndex,
     SplitOptions,
     check_options,
-    check_unchanged,
     folder_in,
     has_index,
     load_index,

@@ -3,10 +3,9 @@
 import hashlib
 import json
 import logging
-import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,7 +19,6 @@ from lit_splitmask.images.label_sets import classes_of
 from lit_splitmask.images.layout import LabelsMode, LayoutName
 from lit_splitmask.images.names import Selection
 from lit_splitmask.images.records import Records
-from lit_splitmask.images.scan import FileRecord, examine, in_threads
 from lit_splitmask.images.split import SPLIT_NAMES, Dropped
 from lit_splitmask.images.window import DEEP
 
@@ -291,58 +289,3 @@ def check_options(index: FolderIndex, options: SplitOptions) -> None:
             f"{stored_at(index.path)} to make a new split; weights and scores from the old split can't be compared with those "
             "from the new one."
         )
-
-
-def check_unchanged(index: FolderIndex, present: set[str]) -> FolderIndex:
-    """Compares the images of a folder with its index, by names, sizes and modification times.
-
-    An image with a new time but the same pixels, as in a copied folder, is unchanged; the index is saved with the new time.
-
-    Args:
-        index: The index.
-        present: The images in the folder now.
-
-    Returns:
-        The index, with current modification times.
-
-    Raises:
-        UserError: Images were added, removed or changed.
-    """
-    known = index.files.as_dict() | index.unreadable.as_dict()
-    touched = [file for file in sorted(present & known.keys()) if _is_touched(index.root / file, known[file])]
-    examined = in_threads(lambda file: examine(index.root / file)[0], touched, f"Reading {index.root.name} again")
-    current = dict(zip(touched, examined, strict=True))
-    changes = {
-        "added": sorted(present - known.keys()),
-        "missing": sorted(known.keys() - present),
-        "changed": [file for file in touched if current[file].hash != known[file].hash],
-    }
-    if not any(changes.values()):
-        if touched:
-            files, unreadable = (
-                Records.of({file: current.get(file, known[file]) for file in records})
-                for records in (index.files, index.unreadable)
-            )
-            index = replace(index, files=files, unreadable=unreadable)
-        if touched or not index.path.exists():  # an index of an earlier version is written anew
-            save_index(index)
-        return index
-    listed = "; ".join(
-        f"{len(files)} {kind} ({', '.join(files[:3])}{', …' if len(files) > 3 else ''})"
-        for kind, files in changes.items()
-        if files
-    )
-    raise UserError(
-        f"The images in {index.root} have changed since they were split: {listed}. Restore them, or delete "
-        f"{stored_at(index.path)} to make a new split; weights and scores from the old split can't be compared with those from "
-        "the new one."
-    )
-
-
-def _is_touched(path: Path, record: FileRecord) -> bool:
-    """Whether a file's size or modification time differs from its record."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return record.size != 0
-    return (status.st_size, status.st_mtime_ns) != (record.size, record.mtime_ns)

@@ -72,7 +72,11 @@ class Records(Mapping[str, FileRecord]):
 
     def as_dict(self) -> dict[str, FileRecord]:
         """The records as an ordinary dictionary, to look up most of them: one takes ten times the memory."""
-        return {name: self._record(number) for number, name in enumerate(self.names)}
+        columns = (self.sizes.tolist(), self.mtimes.tolist(), self.hashes.tolist(), self.shapes.tolist())
+        return {
+            name: FileRecord(size, mtime, hash_.decode(), (height, width))
+            for name, size, mtime, hash_, (height, width) in zip(self.names, *columns, strict=True)
+        }
 
     def columns(self) -> dict[str, np.ndarray]:
         """The columns by name, to be stored."""

@@ -282,5 +282,6 @@ def test_shards_keep_the_window_of_the_folder(root: Path, tmp_path: Path) -> Non
         data = Shards(str(tmp_path / "shards"), 32, index_dir=str(tmp_path / "copies"), window=window, num_workers=0)
         data.setup("test")
         assert data.pixel_window == (folder.pixel_window if window is None else (0, 4095))
-        file = data.source.splits["train"].files[0]
-        np.testing.assert_array_equal(data.source.read(file), decode(root / file, window=data.pixel_window))
+        train = data.source.splits["train"]
+        expected = decode(root / train.files[0], window=data.pixel_window)
+        np.testing.assert_array_equal(data.source.read(train.key(0)), expected)

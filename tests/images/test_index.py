@@ -266,7 +266,7 @@ def test_a_copied_folder_with_new_modification_times_is_unchanged(
     after = make(root, index_dir)
     assert after.splits == before.splits
     assert {record.mtime_ns for record in after.files.values()} == {1}
-    monkeypatch.setattr("lit_splitmask.images.index.examine", None)  # the new times are saved: nothing is read again
+    monkeypatch.setattr("lit_splitmask.images.changes.examine", None)  # the new times are saved: nothing is read again
     assert make(root, index_dir) == after
 
 
