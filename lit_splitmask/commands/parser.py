@@ -46,7 +46,7 @@ class ShortErrors:
 class Parser(ShortErrors, LightningArgumentParser):
     """LightningCLI's parser, for options that are arguments of classes."""
 
-    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **settings: Any) -> Any:
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **settings: Any) -> Any:  # type: ignore[override]
         """Parses options; null stays null in those of parts of a class, such as ``--data.budget.passes``."""
         if args is not None and not self.exit_on_error:  # a parser that jsonargparse makes for such a part
             args = [_with_null(argument) for argument in args]

@@ -1,0 +1,74 @@
+"""Names of outputs that are written after long work: a process holds one from the start, so that no other takes it."""
+
+import os
+import re
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from lit_splitmask.files import cannot_write, lock
+
+
+@dataclass
+class Reserved:
+    """A free name that this process alone may give to an output.
+
+    Args:
+        path: The file or folder to write.
+        held: The lock, a hidden file beside it. It ends with the process, however that ends.
+        made: The folders that were made for it, the innermost first.
+    """
+
+    path: Path
+    held: BinaryIO
+    made: list[Path] = field(default_factory=list)
+
+    def release(self) -> None:
+        """Lets others take the name, unless the output has it now; removes the lock, and folders that stayed empty."""
+        _lock_of(self.path).unlink(missing_ok=True)
+        self.held.close()
+        for folder in self.made:
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
+
+
+def reserve(path: Path) -> Reserved | None:
+    """Reserves a name; makes missing folders. What a killed process left of a folder of this name is removed.
+
+    Args:
+        path: The file or folder to write.
+
+    Returns:
+        The reservation; None if the path exists and is no empty folder, or another process holds it.
+
+    Raises:
+        UserError: The folder cannot be written to.
+    """
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = lock(_lock_of(path))
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    if held is None:
+        return None
+    reserved = Reserved(path, held, made)
+    if is_taken(path):
+        reserved.release()
+        return None
+    partial = re.compile(re.escape(path.name) + r"\.[0-9a-f]{12}\.tmp")
+    for entry in path.parent.iterdir():
+        if partial.fullmatch(entry.name) and entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+    return reserved
+
+
+def is_taken(path: Path) -> bool:
+    """Whether a path leads to anything but an empty folder."""
+    return os.path.lexists(path) and not (path.is_dir() and not path.is_symlink() and not any(path.iterdir()))
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
