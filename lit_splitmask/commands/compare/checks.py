@@ -1,5 +1,9 @@
 """Checks of a comparison before its long trainings."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from lightning import Trainer
 
 from lit_splitmask.checkpoints import load_weights
@@ -48,6 +52,24 @@ def check_splits(data: ImageData, root: str) -> None:
             f"{root} has {classes} and the splits {', '.join(splits)}: put each class's images into a folder of its own, and "
             "keep data.splits.val_share and data.splits.test_share above 0."
         )
+
+
+@contextmanager
+def says_if_gone(out: Path) -> Iterator[None]:
+    """Says that the folder of a comparison was deleted, if that is why a file is missing.
+
+    Raises:
+        UserError: It was.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        if (out / "data").exists():  # where its first step writes
+            raise
+        raise UserError(
+            f"The folder {out} is gone: it was deleted or moved while the comparison wrote to it, and its results are lost. "
+            "Put it back, or leave it, and give the same command again: it runs what is not finished."
+        ) from error
 
 
 def window_notes(weights: str | None, data: ImageData) -> list[str]:
