@@ -3,11 +3,13 @@
 import os
 import re
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from lit_splitmask.errors import UserError
 from lit_splitmask.files import cannot_write, lock
 
 
@@ -34,11 +36,35 @@ class Reserved:
                 folder.rmdir()
 
 
-def reserve(path: Path) -> Reserved | None:
+@contextmanager
+def reserved(path: Path, advice: str, *, may_exist: bool = False) -> Iterator[None]:
+    """Holds a name for what is written in the block; see :func:`reserve`.
+
+    Args:
+        path: The file or folder to write.
+        advice: What to do if the name is not free, as the end of a sentence.
+        may_exist: Whether to go on with what has the name.
+
+    Raises:
+        UserError: The path exists or another process is writing it, or the folder cannot be written to.
+    """
+    held = reserve(path, may_exist=may_exist)
+    if held is None:
+        is_written = may_exist or not is_taken(path)
+        problem = "is being written by another command: wait for that, or" if is_written else "already exists:"
+        raise UserError(f"{path} {problem} {advice}.")
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def reserve(path: Path, *, may_exist: bool = False) -> Reserved | None:
     """Reserves a name; makes missing folders. What a killed process left of a folder of this name is removed.
 
     Args:
         path: The file or folder to write.
+        may_exist: Whether a name that something has is free too.
 
     Returns:
         The reservation; None if the path exists and is no empty folder, or another process holds it.
@@ -54,15 +80,15 @@ def reserve(path: Path) -> Reserved | None:
         raise cannot_write(path, error) from error
     if held is None:
         return None
-    reserved = Reserved(path, held, made)
-    if is_taken(path):
-        reserved.release()
+    mine = Reserved(path, held, made)
+    if is_taken(path) and not may_exist:
+        mine.release()
         return None
     partial = re.compile(re.escape(path.name) + r"\.[0-9a-f]{12}\.tmp")
     for entry in path.parent.iterdir():
         if partial.fullmatch(entry.name) and entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
-    return reserved
+    return mine
 
 
 def is_taken(path: Path) -> bool:

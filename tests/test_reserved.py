@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lit_splitmask.errors import UserError
-from lit_splitmask.reserved import reserve
+from lit_splitmask.reserved import reserve, reserved
 
 HOLDS = """
 import sys
@@ -28,6 +28,12 @@ def test_a_name_that_another_process_holds_is_not_free_until_that_ends(tmp_path:
         assert other.stdout.readline() == "True\n"
         assert reserve(path) is None
         assert not path.exists()  # nothing has the name before it is complete
+        for may_exist in (False, True):
+            with (
+                pytest.raises(UserError, match=r"out\.csv is being written by another command: wait for that, or give"),
+                reserved(path, "give another", may_exist=may_exist),
+            ):
+                pytest.fail("the name was free")
         other.kill()
     mine = reserve(path)
     assert mine is not None
@@ -68,3 +74,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/out.csv cannot be written \(.*\), and nothing of it was"):
         reserve(tmp_path / "file" / "out.csv")
+
+
+def test_a_reserved_name_that_exists_is_refused_unless_it_may_exist(tmp_path: Path) -> None:
+    (tmp_path / "out.npz").touch()
+    with (
+        pytest.raises(UserError, match=r"out\.npz already exists: give another"),
+        reserved(tmp_path / "out.npz", "give another"),
+    ):
+        pytest.fail("the name was free")
+    with reserved(tmp_path / "out.npz", "give another", may_exist=True):
+        assert (tmp_path / ".out.npz.lock").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.npz"]

@@ -16,6 +16,7 @@ from lit_splitmask.commands.run_cli import quiet, trainer_defaults
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import as_typed
 from lit_splitmask.images.glance import glance
+from lit_splitmask.reserved import reserved
 from lit_splitmask.shell import say
 
 
@@ -48,7 +49,7 @@ def compare(request: Request) -> int:
         recipe[part]["trainer"] = {**trainer_defaults(), "devices": 1, **recipe[part].get("trainer", {})}
     out = Path(options.out or f"runs/compare-{as_typed(options.root).name}")
     comparison = Comparison(options, recipe, out)
-    with says_if_gone(out):
+    with reserved(out, "give another --out", may_exist=True), says_if_gone(out):
         groups = comparison.run()
     remarks = [chance_level(comparison.test_counts), *comparison.notes]
     write_report(groups, comparison.recommendations(groups), options, out, name, remarks)
