@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import cannot_write, lock
+from lit_splitmask.files import as_typed, cannot_write, lock
 
 
 @dataclass
@@ -97,4 +97,5 @@ def is_taken(path: Path) -> bool:
 
 
 def _lock_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}.lock")
+    path = as_typed(path)  # the current folder has a name too
+    return path.parent / f".{path.name}.lock"

@@ -86,3 +86,11 @@ def test_a_reserved_name_that_exists_is_refused_unless_it_may_exist(tmp_path: Pa
     with reserved(tmp_path / "out.npz", "give another", may_exist=True):
         assert (tmp_path / ".out.npz.lock").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out.npz"]
+
+
+def test_the_current_folder_can_be_reserved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with reserved(Path(), "give another"):
+        assert (tmp_path / ".here.lock").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]

@@ -9,7 +9,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import cannot_write, partial_name
+from lit_splitmask.files import as_typed, cannot_write, partial_name
 from lit_splitmask.reserved import Reserved, is_taken, reserve
 
 
@@ -34,7 +34,8 @@ class PredictionOutput(BasePredictionWriter):
 
     def __init__(self, path: str, write_interval: Literal["batch", "epoch"], *, numbered: bool) -> None:
         super().__init__(write_interval=write_interval)
-        self.path = self._asked = Path(path)
+        named = Path(path).name not in ("", "..")  # the current folder and its parents are not
+        self.path = self._asked = Path(path) if named else as_typed(path)
         self.partial = partial_name(self.path)
         self.numbered = numbered
         self._reserved: Reserved | None = None

@@ -110,3 +110,16 @@ def test_label_maps_of_a_prediction_that_fails_are_removed(tmp_path: Path) -> No
     with pytest.raises(RuntimeError, match="the first batch"):
         tiny_trainer(tmp_path, callbacks=[writer, Fails()]).predict(module, datamodule=data)
     assert not (tmp_path / "new").exists()
+
+
+def test_label_maps_can_go_to_the_current_folder_if_it_is_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    writer = alone(LabelMapWriter("."))
+    writer.partial.mkdir()
+    (writer.partial / "a.png").touch()
+    writer.name_folder()
+    writer.on_exception(None, None, KeyboardInterrupt())  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.rglob("*")] == ["here", "a.png"]
