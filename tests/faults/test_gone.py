@@ -91,13 +91,13 @@ def test_another_error_stays_what_it_is(at_step: Callable[..., None]) -> None:
         main(RUN)
 
 
-@pytest.mark.parametrize("there", [False, True])
-def test_a_comparison_whose_folder_is_deleted_says_so(there: bool, tmp_path: Path) -> None:
-    if there:
-        (tmp_path / "c" / "data").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError if there else UserError) as raised, says_if_gone(tmp_path / "c"):
-        raise FileNotFoundError("metrics.csv")
-    assert there or f"The folder {tmp_path}/c is gone" in str(raised.value)
+def test_a_comparison_whose_folder_is_deleted_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^c/p/events.out is gone: c, or a part"), says_if_gone(Path("c")):
+        Path("c/p/events.out").write_bytes(b"")
+    for other in ("images/1.png", "."):
+        with pytest.raises(FileNotFoundError), says_if_gone(Path("c")):
+            raise FileNotFoundError(2, "No such file", other if other != "." else None)
 
 
 def test_an_error_that_tensorboards_thread_raises_again_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Checks of a comparison before its long trainings."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from lightning import Trainer
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import as_typed, from_here
 from lit_splitmask.images.window import parse_window, show
 
 
@@ -56,7 +58,7 @@ def check_splits(data: ImageData, root: str) -> None:
 
 @contextmanager
 def says_if_gone(out: Path) -> Iterator[None]:
-    """Says that the folder of a comparison was deleted, if that is why a file is missing.
+    """Says that the folder of a comparison was deleted, if a file in it is missing.
 
     Raises:
         UserError: It was.
@@ -64,11 +66,12 @@ def says_if_gone(out: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        if (out / "data").exists():  # where its first step writes
+        missing = as_typed(os.fsdecode(error.filename or ""))
+        if not missing.is_relative_to(as_typed(out)):
             raise
         raise UserError(
-            f"The folder {out} is gone: it was deleted or moved while the comparison wrote to it, and its results are lost. "
-            "Put it back, or leave it, and give the same command again: it runs what is not finished."
+            f"{from_here(missing)} is gone: {out}, or a part of it, was deleted or moved while the comparison wrote to it. The "
+            "results in it are lost. Give the same command again: it runs what is not finished."
         ) from error
 
 
