@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "lit_splitmask"
 FLOORS = [
     {"errors", "units", "shell", "allocator", "seeding", "distributed", "contract"},
     {"files", "pickles", "views", "masking", "losses"},
-    {"images", "models", "optim", "weight_names", "weight_values"},
+    {"images", "models", "optim", "weight_names", "weight_values", "reserved"},
     {"annotations", "checkpoints", "mixing", "probing", "config_files"},
     {"augment", "tokenizers", "selection", "streamed_probing"},
     {"loading", "objectives"},

@@ -327,6 +327,15 @@ def test_a_chosen_fine_tuning_has_no_image_twice_in_a_batch_either(class_folder:
     assert "more than the training images" in reason
 
 
+def test_the_settings_of_a_method_take_reading_its_recipe_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, usual, seen = recipes.read("splitmask_cpu"), recipes.read_settings, []
+    monkeypatch.setattr(recipes, "read_settings", lambda path: (seen.append(Path(path).stem), usual(path))[1])
+    recipes.with_method(ours, "mae", "cpu")
+    assert seen == ["mae_cpu", "splitmask_cpu"]  # from which it starts
+    with pytest.raises(UserError, match="no method 'finetune' to compare with: choose among beit, dino"):
+        recipes.with_method(ours, "finetune", "cpu")
+
+
 @pytest.mark.parametrize("name", COMPARISONS)
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "splitmask"])
 def test_compared_methods_share_what_the_comparison_is_not_about(name: str, method: str) -> None:

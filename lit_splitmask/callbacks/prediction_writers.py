@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
 
 from lit_splitmask.annotations import rle
 from lit_splitmask.annotations.label_maps import BINARY
 from lit_splitmask.callbacks.drawing import class_colours
+from lit_splitmask.callbacks.prediction_output import PredictionOutput
 from lit_splitmask.contract import TrainingData, training_data
 from lit_splitmask.distributed import gather_objects, sum_over_processes
 from lit_splitmask.errors import UserError
@@ -25,13 +25,14 @@ from lit_splitmask.modules.average_precision import xywh
 from lit_splitmask.modules.segment import Segment
 
 
-class PredictionWriter(BasePredictionWriter):
+class PredictionWriter(PredictionOutput):
     """Writes one CSV row per image: its path, the predicted class, the probability of every class, and an error.
 
     An image that cannot be read has a row too: empty probabilities, and the reason as its error.
 
     Args:
         path: The CSV file; it must not exist yet.
+        numbered: Whether a path that is taken gets a number, instead of being refused.
 
     Example:
         >>> PredictionWriter("runs/mine/classes.csv").path.name
@@ -40,18 +41,8 @@ class PredictionWriter(BasePredictionWriter):
 
     output = "probabilities"  # of predict_step
 
-    def __init__(self, path: str = "predictions.csv") -> None:
-        super().__init__(write_interval="epoch")
-        self.path = Path(path)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Checks, before predicting, that no file would be overwritten.
-
-        Raises:
-            UserError: The file exists.
-        """
-        if stage == "predict":
-            _refuse_to_overwrite(self.path)
+    def __init__(self, path: str = "predictions.csv", *, numbered: bool = False) -> None:
+        super().__init__(path, "epoch", numbered=numbered)
 
     def write_on_epoch_end(
         self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
@@ -70,7 +61,7 @@ class PredictionWriter(BasePredictionWriter):
         table = [[data.predict_paths[index], *self.cells(pl_module, row), ""] for index, row in rows]
         table += [[path, *("" for _ in header), problem] for path, problem in data.predict_problems.items()]
         write_csv(self.path, [["path", *header, "error"], *sorted(table, key=lambda cells: cells[0])])
-        pl_module.print(f"Wrote {self.path}: {_counted(len(rows), data)}.")
+        self.say_at_the_end(f"Wrote {self.path}: {_counted(len(rows), data)}.")
 
     def header(self, module: Any) -> list[str]:
         """The names of the columns of predictions."""
@@ -89,6 +80,7 @@ class NumberWriter(PredictionWriter):
 
     Args:
         path: The CSV file; it must not exist yet.
+        numbered: Whether a path that is taken gets a number, instead of being refused.
 
     Example:
         >>> NumberWriter("runs/mine/wear.csv").path.name
@@ -106,39 +98,27 @@ class NumberWriter(PredictionWriter):
         return [f"{row:.6g}"]
 
 
-class LabelMapWriter(BasePredictionWriter):
+class LabelMapWriter(PredictionOutput):
     """Writes one PNG per image, with the size of the image on disk and the values of the training maps.
 
     The PNG has a palette, so that its classes can be seen in a viewer, or 16 bits if the values exceed 255. The folder mirrors
     that of the images.
 
     Args:
-        path: A folder that is empty or does not exist yet.
+        path: A folder that is empty or does not exist yet. It appears when all maps are in it.
+        numbered: Whether a path that is taken gets a number, instead of being refused.
 
     Example:
         >>> LabelMapWriter("runs/mine/maps").path.name
         'maps'
     """
 
-    def __init__(self, path: str = "predictions") -> None:
-        super().__init__(write_interval="batch")
-        self.path = Path(path)
+    kind = "folder"
+
+    def __init__(self, path: str = "predictions", *, numbered: bool = False) -> None:
+        super().__init__(path, "batch", numbered=numbered)
         self._num_written = 0
         self._names: list[str] = []
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Checks, before predicting, that no file would be overwritten.
-
-        Raises:
-            UserError: The path is a file, or a folder that is not empty.
-        """
-        if stage != "predict":
-            return
-        if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
-            raise UserError(
-                f"{self.path} already exists: move it away, or choose another folder with --predictions.path DIR."
-            )
-        trainer.strategy.barrier("predictions")  # all processes check before any of them writes
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._num_written = 0
@@ -157,7 +137,7 @@ class LabelMapWriter(BasePredictionWriter):
         assert isinstance(pl_module, Segment)
         for classes, index in zip(prediction["map"].cpu().numpy(), prediction["index"].tolist(), strict=True):
             data = encode_map(classes, pl_module.map_values, pl_module.colours)
-            write_atomically(self.path / self._names[index], data)
+            write_atomically(self.partial / self._names[index], data)
             self._num_written += 1
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -167,11 +147,12 @@ class LabelMapWriter(BasePredictionWriter):
         if trainer.is_global_zero:
             _check_complete(int(written), data)
             if data.predict_problems:
-                write_csv(self.path / "errors.csv", [["path", "error"], *data.predict_problems.items()])
-        pl_module.print(f"Wrote {self.path}/: {_counted(int(written), data)}.")
+                write_csv(self.partial / "errors.csv", [["path", "error"], *data.predict_problems.items()])
+            self.name_folder()
+        self.say_at_the_end(f"Wrote {self.path}/: {_counted(int(written), data)}.")
 
 
-class CocoResults(BasePredictionWriter):
+class CocoResults(PredictionOutput):
     """Writes detections as COCO results: the original ids of images and categories, boxes, scores, and masks as run lengths.
 
     A result holds both box and mask, as detectors usually write them. pycocotools then uses the area of the box, not of the mask,
@@ -181,24 +162,18 @@ class CocoResults(BasePredictionWriter):
 
     Args:
         path: The JSON file; it must not exist yet.
+        numbered: Whether a path that is taken gets a number, instead of being refused.
 
     Example:
         >>> CocoResults("runs/mine/results.json").path.name
         'results.json'
     """
 
-    def __init__(self, path: str = "results.json") -> None:
-        super().__init__(write_interval="epoch")
-        self.path = Path(path)
+    def __init__(self, path: str = "results.json", *, numbered: bool = False) -> None:
+        super().__init__(path, "epoch", numbered=numbered)
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Checks, before predicting, that no file would be overwritten.
-
-        Raises:
-            UserError: The file exists.
-        """
-        if stage == "predict":
-            _refuse_to_overwrite(self.path)
+    def files(self, path: Path) -> list[Path]:
+        return [path, path.with_name(f"{path.stem}_images.json")]
 
     def write_on_epoch_end(
         self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
@@ -215,8 +190,8 @@ class CocoResults(BasePredictionWriter):
         images = [{"id": number, "file_name": name} for number, name in zip(image_ids, data.predict_paths, strict=True)]
         images += [{"file_name": name, "error": problem} for name, problem in data.predict_problems.items()]
         write_atomically(self.path, json.dumps(results).encode())
-        write_json(self.path.with_name(f"{self.path.stem}_images.json"), images)
-        pl_module.print(f"Wrote {self.path}: {len(results):,} detections; {_counted(len(indices), data)}.")
+        write_json(self.files(self.path)[1], images)
+        self.say_at_the_end(f"Wrote {self.path}: {len(results):,} detections; {_counted(len(indices), data)}.")
 
 
 def _predicted(names: Sequence[str], probabilities: Sequence[float], several: bool) -> str:
@@ -224,11 +199,6 @@ def _predicted(names: Sequence[str], probabilities: Sequence[float], several: bo
     if several:
         return "|".join(name for name, p in zip(names, probabilities, strict=True) if p >= 0.5)
     return names[probabilities.index(max(probabilities))]
-
-
-def _refuse_to_overwrite(path: Path) -> None:
-    if path.exists():
-        raise UserError(f"{path} already exists: move it away, or choose another file with --predictions.path FILE.")
 
 
 def _check_complete(num_predicted: int, data: TrainingData) -> None:

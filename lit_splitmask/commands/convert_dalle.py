@@ -8,6 +8,7 @@ from lit_splitmask.commands.parser import OptionParser
 from lit_splitmask.commands.request import Request
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import bounded_waiting
+from lit_splitmask.reserved import reserved
 from lit_splitmask.shell import say
 from lit_splitmask.tokenizers.dalle import URL, save_encoder
 from lit_splitmask.tokenizers.dalle_pickle import read_encoder
@@ -27,12 +28,13 @@ def convert_dalle(request: Request) -> int:
     if out.suffix != ".safetensors" or out.exists():
         problem = "already exists" if out.exists() else "does not end in .safetensors"
         raise UserError(f"{out} {problem}: give another file with --out FILE.safetensors.")
-    if given.weights.startswith("https://"):
-        with tempfile.TemporaryDirectory() as directory:
-            state = read_encoder(_download(given.weights, Path(directory) / "encoder.pkl"))
-    else:
-        state = read_encoder(given.weights)
-    save_encoder(state, out)
+    with reserved(out, "give another file with --out FILE.safetensors"):
+        if given.weights.startswith("https://"):
+            with tempfile.TemporaryDirectory() as directory:
+                state = read_encoder(_download(given.weights, Path(directory) / "encoder.pkl"))
+        else:
+            state = read_encoder(given.weights)
+        save_encoder(state, out)
     say(
         f"Wrote {out}. To pre-train with its words, add\n"
         f"  --model.objective.tokenizer=DallE --model.objective.tokenizer.weights={out}"

@@ -15,6 +15,7 @@ from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import quiet
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import partial_name
+from lit_splitmask.reserved import reserved
 from lit_splitmask.shell import say
 
 
@@ -44,17 +45,19 @@ def embed(request: Request) -> int:
     if out.suffix != ".npz" or out.exists():
         problem = "already exists" if out.exists() else "does not end in .npz"
         raise UserError(f"{out} {problem}: give another file with --out FILE.npz.")
-    frozen.open()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_name(out)
-    try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-            on_map, labels = _write(archive, frozen)
-        os.replace(partial, out)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written ({error}): free some disk space, or give another --out.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with reserved(out, "give another file with --out FILE.npz"):
+        frozen.open()
+        partial = partial_name(out)
+        try:
+            with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+                on_map, labels = _write(archive, frozen)
+            os.replace(partial, out)
+        except OSError as error:
+            raise UserError(
+                f"{out} cannot be written ({error}): free some disk space, or give another --out."
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
     written = f"{out} (numpy.load reads it)"
     if len(on_map) > 2:
         picture = out.with_suffix(".png")

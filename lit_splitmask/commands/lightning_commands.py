@@ -130,18 +130,9 @@ class AnyCLI(LightningCLI):
             self.datamodule.only_predict()
         task = task_of(self.model)
         path = self._get(self.config, "predictions.path")
-        writer = task.writer(path or str(self._free_path(self._folder_of_weights() / task.predictions)))
+        usual = str(self._folder_of_weights() / task.predictions)
+        writer = task.writer(path or usual, numbered=path is None)
         self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]
-
-    def _free_path(self, path: Path) -> Path:
-        """The path, with a number if earlier predictions have it, which are kept."""
-        number, free = 1, path
-        while free.exists():
-            number += 1
-            free = path.with_name(f"{path.stem}-{number}{path.suffix}")
-        if free != path and self.trainer.is_global_zero:
-            print(f"{path} holds earlier predictions, which are kept: these go to {free}.", flush=True)
-        return free
 
     def _folder_of_weights(self) -> Path:
         """The folder of the weights that predict, which is their run's; the current one for a module without a file of them."""

@@ -1,9 +1,11 @@
 """The parsers of the commands, with short errors; LightningCLI's also reads configuration files of earlier versions."""
 
 import argparse
+import ast
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import yaml
@@ -43,6 +45,23 @@ class ShortErrors:
 
 class Parser(ShortErrors, LightningArgumentParser):
     """LightningCLI's parser, for options that are arguments of classes."""
+
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **settings: Any) -> Any:  # type: ignore[override]
+        """Parses options; null stays null in those of parts of a class, such as ``--data.budget.passes``."""
+        if args is not None and not self.exit_on_error:  # a parser that jsonargparse makes for such a part
+            args = [_with_null(argument) for argument in args]
+        return super().parse_args(args, *rest, **settings)
+
+
+def _with_null(argument: str) -> str:
+    """An option with its value as YAML: jsonargparse hands values that it has read to a part's parser as Python prints them."""
+    name, _, value = argument.partition("=")
+    if "None" not in value:
+        return argument
+    try:
+        return f"{name}={yaml.safe_dump(ast.literal_eval(value), default_flow_style=True)}"
+    except (ValueError, SyntaxError, TypeError):
+        return argument  # another text, with None in it
 
 
 class OptionParser(ShortErrors, argparse.ArgumentParser):

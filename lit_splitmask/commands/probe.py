@@ -21,6 +21,7 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.files import write_json
 from lit_splitmask.loading.samples import Samples
 from lit_splitmask.probing import LinearProbe, accuracy, knn_predict, rankme
+from lit_splitmask.reserved import reserved
 from lit_splitmask.seeding import generator_for
 from lit_splitmask.shell import say
 from lit_splitmask.streamed_probing import FeatureFiles, StreamedLinearProbe, scratch_folder, streamed_knn
@@ -64,10 +65,10 @@ def probe(request: Request) -> int:
     out = Path(frozen.options.out or f"runs/probe-{frozen.name}")
     if (out / "probe.json").exists():
         raise UserError(f"{out} already holds a probe: give another --out, or delete it.")
-    frozen.open()
-    report = {"weights": frozen.weights_path, "images": frozen.images, **_probe(frozen, out)}
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "probe.json", report)
+    with reserved(out / "probe.json", "give another --out"):
+        frozen.open()
+        report = {"weights": frozen.weights_path, "images": frozen.images, **_probe(frozen, out)}
+        write_json(out / "probe.json", report)
     _print(report)
     written = "probe.json"
     if report["blocks"]:

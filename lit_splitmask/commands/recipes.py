@@ -130,11 +130,11 @@ def with_method(pretraining: dict[str, Any], method: str, suffix: str | None) ->
     """
     ending = f"_{suffix}" if suffix else ""
     name = method + ending
-    if name not in pretraining_recipes():
+    theirs = read(name) if name in available() else {}
+    if "objective" not in theirs.get("model", {}):
         known = [recipe.removesuffix(ending) for recipe in pretraining_recipes() if recipe.endswith(ending)]
         choices = [other for other in known if "_" not in other]
         raise UserError(f"There is no method {method!r} to compare with: choose among {', '.join(choices)}.")
-    theirs = read(name)
     images = {**pretraining["data"]["init_args"], "augment": theirs["data"]["init_args"]["augment"]}
     settings = images["augment"].setdefault("init_args", {})
     flip = pretraining["data"]["init_args"].get("augment", {}).get("init_args", {}).get("hflip")

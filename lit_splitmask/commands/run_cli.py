@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -68,10 +69,17 @@ class _ToTerminal(logging.StreamHandler[TextIO]):
         """Keeps nothing of the ``sys.stderr`` of the beginning."""
 
 
+def _say_unless_raised_again(error: threading.ExceptHookArgs) -> None:
+    """Prints the error of a thread, but not of TensorBoard's, which raises it again where the training writes next."""
+    if type(error.thread).__name__ != "_AsyncWriterThread":
+        threading.__excepthook__(error)
+
+
 def quiet() -> None:
     """Silences advice that does not concern the user; other warnings stay."""
     for pattern in IGNORED_WARNINGS:
         warnings.filterwarnings("ignore", message=pattern)
+    threading.excepthook = _say_unless_raised_again
     for name in ("lightning.pytorch", "lightning.fabric", "litdata"):
         logging.getLogger(name).setLevel(logging.WARNING)
     if not logging.getLogger().handlers:

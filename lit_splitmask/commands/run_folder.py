@@ -51,6 +51,10 @@ class RunFolder:
         """The checkpoint that is written after every epoch."""
         return self.checkpoints / "last.ckpt"
 
+    def is_gone(self) -> bool:
+        """Whether the folder was deleted or moved while its process held it; it may have been made again by a checkpoint."""
+        return not (self.path / LOCK).exists() and not self.config.exists()
+
     def newest_checkpoint(self) -> Path | None:
         """The checkpoint to go on from: the last, or the newest whole one if that is damaged; None if there is none."""
         # SLURM's requeueing writes hpc_ckpt_1.ckpt, … into the run's folder.

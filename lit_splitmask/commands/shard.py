@@ -16,6 +16,7 @@ from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import read_bytes
 from lit_splitmask.images.shards import litdata, write_shards
+from lit_splitmask.reserved import reserved
 from lit_splitmask.shell import copyable, say
 from lit_splitmask.units import size
 
@@ -49,7 +50,10 @@ def shard(request: Request) -> int:
     data.prepare_data()
     source, root = data.open_source(), data.root
     total = sum(map(len, source.splits.values()))
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    name = reserved(
+        Path(parsed.out), "give another folder with --out DIR", may_exist=True
+    )  # checked when it is written
+    with name, Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("Writing shards", total=total)
 
         def read(file: str) -> bytes:

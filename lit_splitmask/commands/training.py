@@ -113,14 +113,24 @@ def run_folder(cli: RunCLI, command: str) -> Iterator[RunFolder]:
 
 @contextmanager
 def _says_what_is_kept(cli: RunCLI, folder: RunFolder) -> Iterator[None]:
-    """Adds to Ctrl-C, and to a SIGTERM before the first step or after the last, what is saved and how to go on."""
+    """Adds to Ctrl-C, and to a SIGTERM before the first step or after the last, what is saved and how to go on.
+
+    Raises:
+        UserError: The folder was deleted or moved while the run wrote to it, whatever that made fail.
+    """
     try:
         yield
+    except Exception as error:
+        if not (is_process_zero() and folder.is_gone()):
+            raise
+        raise UserError(_gone(cli, folder)) from error
     except Terminated as stop:
         stop.kept = _kept(cli, folder)
         raise
     except (KeyboardInterrupt, SystemExit) as stop:
         if not is_interrupt(stop):
+            if folder.is_gone():
+                _newest(cli, folder)  # that which SIGTERM wrote
             raise
         raise KeyboardInterrupt(_kept(cli, folder) or "") from None
 
@@ -132,11 +142,31 @@ def is_interrupt(stop: BaseException) -> bool:
 
 def _kept(cli: RunCLI, folder: RunFolder) -> str | None:
     """What is saved of a run that ends early, and the command that goes on; None if nothing is."""
-    if checkpoint := folder.newest_checkpoint():
+    if checkpoint := _newest(cli, folder):
         return f"{checkpoint} is kept. To go on:\n{copyable(_command_that_goes_on(cli, folder))}"
     if cli.config.resume:
         return f"no checkpoint had been written. To start again:\n{copyable(_command_that_goes_on(cli, folder))}"
     return None
+
+
+def _newest(cli: RunCLI, folder: RunFolder) -> Path | None:
+    """The newest checkpoint; the settings, without which it cannot be resumed, are written again if the folder was deleted."""
+    checkpoint = folder.newest_checkpoint()
+    if checkpoint is not None and is_process_zero() and folder.is_gone():
+        cli.save_resolved(folder)
+    return checkpoint
+
+
+def _gone(cli: RunCLI, folder: RunFolder) -> str:
+    """What is lost of a run whose folder is gone, and what to do."""
+    problem = f"The folder {folder.path} is gone: it was deleted or moved while the run wrote to it"
+    go_on = copyable(_command_that_goes_on(cli, folder))
+    if checkpoint := _newest(cli, folder):
+        return f"{problem}. Its earlier files are lost, but {checkpoint} was written since. To go on from it:\n{go_on}"
+    return (
+        f"{problem}, and the settings, metrics and checkpoints in it are lost. Start the run again; or, if you can put the "
+        f"folder back and it holds a checkpoint, go on with:\n{go_on}"
+    )
 
 
 def _command_that_goes_on(cli: RunCLI, folder: RunFolder) -> list[str]:

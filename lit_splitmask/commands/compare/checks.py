@@ -1,10 +1,16 @@
 """Checks of a comparison before its long trainings."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from lightning import Trainer
 
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.datamodules.image_data import ImageData
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import as_typed, from_here
 from lit_splitmask.images.window import parse_window, show
 
 
@@ -48,6 +54,25 @@ def check_splits(data: ImageData, root: str) -> None:
             f"{root} has {classes} and the splits {', '.join(splits)}: put each class's images into a folder of its own, and "
             "keep data.splits.val_share and data.splits.test_share above 0."
         )
+
+
+@contextmanager
+def says_if_gone(out: Path) -> Iterator[None]:
+    """Says that the folder of a comparison was deleted, if a file in it is missing.
+
+    Raises:
+        UserError: It was.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        missing = as_typed(os.fsdecode(error.filename or ""))
+        if not missing.is_relative_to(as_typed(out)):
+            raise
+        raise UserError(
+            f"{from_here(missing)} is gone: {out}, or a part of it, was deleted or moved while the comparison wrote to it. The "
+            "results in it are lost. Give the same command again: it runs what is not finished."
+        ) from error
 
 
 def window_notes(weights: str | None, data: ImageData) -> list[str]:

@@ -7,6 +7,7 @@ import torch
 from lit_splitmask.checkpoints import load_weights
 from lit_splitmask.commands import recipe_choice, recipes
 from lit_splitmask.commands.chance import chance_level
+from lit_splitmask.commands.compare.checks import says_if_gone
 from lit_splitmask.commands.compare.experiment import Comparison
 from lit_splitmask.commands.compare.options import Options
 from lit_splitmask.commands.compare.report import write_report
@@ -15,6 +16,7 @@ from lit_splitmask.commands.run_cli import quiet, trainer_defaults
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import as_typed
 from lit_splitmask.images.glance import glance
+from lit_splitmask.reserved import reserved
 from lit_splitmask.shell import say
 
 
@@ -47,7 +49,8 @@ def compare(request: Request) -> int:
         recipe[part]["trainer"] = {**trainer_defaults(), "devices": 1, **recipe[part].get("trainer", {})}
     out = Path(options.out or f"runs/compare-{as_typed(options.root).name}")
     comparison = Comparison(options, recipe, out)
-    groups = comparison.run()
+    with reserved(out, "give another --out", may_exist=True), says_if_gone(out):
+        groups = comparison.run()
     remarks = [chance_level(comparison.test_counts), *comparison.notes]
     write_report(groups, comparison.recommendations(groups), options, out, name, remarks)
     return 0

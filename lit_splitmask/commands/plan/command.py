@@ -29,7 +29,6 @@ from lit_splitmask.commands.tasks.registry import classifier_recipe, task_for_fo
 from lit_splitmask.datamodules.recognise import WAYS_TO_LABEL, Reading
 from lit_splitmask.errors import UserError
 from lit_splitmask.files import as_typed, local_folder
-from lit_splitmask.images import build_index
 from lit_splitmask.images.index import FolderIndex
 from lit_splitmask.images.label_sets import classes_of
 from lit_splitmask.shell import copyable, wrapped
@@ -276,16 +275,24 @@ def plan(request: Request) -> int:
 
 @contextmanager
 def without_messages_on_the_scan() -> Iterator[None]:
-    """Leaves out messages that say what the report of the plan says."""
+    """Leaves out messages that say what the report says, and what the datamodules of both trainings say again."""
 
-    def is_news(record: logging.LogRecord) -> bool:
-        return not hasattr(record, "in_plan")
+    def new_in(said: set[str]) -> Callable[[logging.LogRecord], bool]:
+        def is_news(record: logging.LogRecord) -> bool:
+            text, known = record.getMessage(), len(said)
+            said.add(text)
+            return len(said) > known and not hasattr(record, "in_plan")
 
-    build_index.log.addFilter(is_news)
+        return is_news
+
+    filters = [(handler, new_in(set())) for handler in logging.getLogger().handlers]
+    for handler, is_news in filters:
+        handler.addFilter(is_news)
     try:
         yield
     finally:
-        build_index.log.removeFilter(is_news)
+        for handler, is_news in filters:
+            handler.removeFilter(is_news)
 
 
 def show_folder(console: Console, folder: str, subject: Subject, images: ImageFindings) -> None:

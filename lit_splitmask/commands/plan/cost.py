@@ -1,6 +1,7 @@
 """Times a few real steps of a training on this machine, in a separate process."""
 
 import io
+import logging
 import resource
 import statistics
 import sys
@@ -121,12 +122,13 @@ def images_to_time(device: str, image_size: int, num_images: int) -> int:
 
 
 def time_alone(job: Job) -> StepCost:
-    """Times a job in a new process, whose memory is that of the training alone.
+    """Times a job in a new process, whose memory is that of the training alone, and which repeats no message on the images.
 
     Raises:
         UserError: The training cannot run, or memory runs out.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    silent: Any = {"initializer": logging.disable, "initargs": (logging.WARNING,)}
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), **silent) as pool:
         try:
             return pool.submit(time_steps, job).result()
         except BrokenProcessPool:

@@ -38,7 +38,7 @@ class Task:
         crops_follow_weights: Whether crops have the size that the weights were trained at, unless the user gives another.
         report: Evaluates the best weights and prints the scores; returns the files written.
         predict_data: Settings of the datamodule for predicting other images.
-        writer: Makes the callback that writes predictions to a path.
+        writer: Makes the callback that writes predictions, from their path and whether it may get a number.
         predictions: Name of the file or folder of predictions.
         export_formats: The formats of ``export`` to recommend; none if these networks cannot be exported.
     """
@@ -52,7 +52,7 @@ class Task:
     crops_follow_weights: bool
     report: Callable[[TaskReport], list[str]]
     predict_data: Callable[[Any, Any], dict[str, Any]]
-    writer: Callable[[str], Callback]
+    writer: Callable[..., Callback]
     predictions: str
     export_formats: tuple[str, ...]
 

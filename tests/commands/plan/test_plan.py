@@ -1,6 +1,7 @@
 """``lit-splitmask plan``: its report, its estimates, and that it writes nothing else."""
 
 import json
+import logging
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from coco_sets import write_set
+from deep_images import deep_folder
 from PIL import Image
 from replicas import REPLICAS, draw
 from scenes import write_scenes
@@ -75,6 +77,18 @@ def test_the_tables_have_classes_recipes_and_commands(untimed: list[Job], capsys
     assert "lit-splitmask pretrain --recipe pretrain.yaml --data.root shapes" in text
     assert "lit-splitmask finetune --recipe finetune_few --weights runs/pretrain-shapes/backbone.safetensors" in text
     assert "scaled linearly to 8 per device" in text
+
+
+def test_what_both_trainings_say_of_the_images_is_said_once(
+    untimed: list[Job], caplog: pytest.LogCaptureFixture
+) -> None:
+    deep_folder(Path("xrays"))
+    caplog.set_level(logging.INFO)
+    for _ in range(2):  # and again in the next command
+        caplog.clear()
+        assert main(["plan", "xrays", "--recipe", "pretrain.yaml"]) == 0
+        assert sum("Window: " in message for message in caplog.messages) == 1
+    assert not any("2 class folders" in message for message in caplog.messages)  # the report has it
 
 
 def test_budgets_are_those_of_the_datamodule(untimed: list[Job], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,8 @@
 """The cost of a training, timed on this machine."""
 
+import logging
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,18 @@ def test_a_killed_process_is_reported_as_a_lack_of_memory(job: Job, monkeypatch:
     monkeypatch.setattr(plan_cost, "ProcessPoolExecutor", Killed)
     with pytest.raises(UserError, match="memory"):
         time_alone(job)
+
+
+def says_what_is_known(job: Job) -> Any:
+    return [
+        level for level in (logging.INFO, logging.WARNING) if logging.getLogger("lit_splitmask").isEnabledFor(level)
+    ]
+
+
+def test_the_process_that_times_repeats_no_message(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_cost, "time_steps", says_what_is_known)
+    monkeypatch.setattr(plan_cost, "get_context", lambda _: get_context("fork"))
+    assert time_alone(job) == []
 
 
 @pytest.mark.parametrize(
