@@ -177,7 +177,7 @@ def build_optimizer(
         batch_size: Images per optimizer step, over all processes and accumulated batches.
         total_steps: Optimizer steps of the whole run.
         depth: Blocks of the backbone, for the layer-wise decay.
-        fused: Whether to use torch's fused update, which takes an eighth of the plain one's time on a CPU.
+        fused: Whether to use torch's fused update, which takes an eighth of the plain update's time on a CPU.
     """
     lr = config.lr * batch_scale(config, batch_size)
     groups = parameter_groups(named_parameters, config, lr=lr, depth=depth)

@@ -30,8 +30,8 @@ def check_labels(data: ImageData) -> None:
     if getattr(getattr(data, "split_options", None), "labels", None) == "several":
         raise UserError(
             "compare needs one label per image: it counts each test image as right or wrong, and mean average precision, the "
-            "score of several labels, belongs to no single image. Leave data.splits.labels=several out, or train both ways with "
-            "finetune, and compare test/map over seeds."
+            "score of several labels, has no value for a single image. Leave out data.splits.labels=several, or train both ways "
+            "with finetune, and compare test/map over seeds."
         )
 
 

@@ -21,7 +21,7 @@ from lit_splitmask.files import remove_abandoned, write_json
 from lit_splitmask.units import duration
 
 GO_ON = "the same command again, which skips finished trainings"
-"""What goes on after SIGTERM."""
+"""How to continue after SIGTERM."""
 
 Settings = dict[str, Any]
 """Settings, or the result of a training, as in YAML or JSON."""
@@ -141,12 +141,12 @@ class Job:
     def _check_same(self, found: Settings) -> None:
         if found["arguments"] != self.arguments:
             raise UserError(
-                f"{self.folder.path} holds a result of other settings ({' '.join(found['arguments'])}) than these "
+                f"{self.folder.path} holds a result with other settings ({' '.join(found['arguments'])}) than these "
                 f"({' '.join(self.arguments)}): give another --out, or delete it."
             )
         if found.get("recipe", self.recipe) != self.recipe:
             raise UserError(
-                f"{self.folder.path} holds a result of other settings in the recipe: give another --out, or delete it."
+                f"{self.folder.path} holds a result with other settings in the recipe: give another --out, or delete it."
             )
 
 
@@ -246,7 +246,7 @@ def _build_finetuning(job: Job, stretch: float, share: float, *more: str) -> _Fi
         str(job.folder.checkpoints), filename="best", monitor="val/accuracy", mode="max", enable_version_counter=False
     )
     clock = callbacks.TrainingClock()
-    stop = callbacks.StopOnSignal(saves=False)  # an interrupted fine-tuning starts again
+    stop = callbacks.StopOnSignal(saves=False)  # an interrupted fine-tuning starts over
     trainer, module, data = cli.build(job.folder, [callbacks.RunProgress(), stop, clock, best])
     return _Finetuning(trainer, cast(modules.Classify, module), data, best, clock)
 

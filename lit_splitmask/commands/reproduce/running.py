@@ -23,7 +23,7 @@ Measured = dict[str, dict[int, Score]]
 
 
 def run_row(row: Row, seeds: Sequence[int], setting: Setting) -> Measured:
-    """Runs what is not finished of a row, and returns what it measured.
+    """Runs the unfinished commands of a row, and returns what was measured.
 
     Args:
         row: A row that can be run.
@@ -46,7 +46,7 @@ def run_row(row: Row, seeds: Sequence[int], setting: Setting) -> Measured:
 
 
 def run_stage(stage: Stage, out: Path) -> None:
-    """Runs a command unless it is finished; goes on with a training that was interrupted.
+    """Runs a command unless it is finished; continues an interrupted training.
 
     Raises:
         UserError: The folder holds a training of other settings.
@@ -56,7 +56,7 @@ def run_stage(stage: Stage, out: Path) -> None:
     known: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
     if known and known["arguments"] != list(stage.arguments):
         raise UserError(
-            f"{folder} holds a training of other settings ({' '.join(known['arguments'])}) than these "
+            f"{folder} holds a training with other settings ({' '.join(known['arguments'])}) than these "
             f"({' '.join(stage.arguments)}): give another --out, or delete it and {record}."
         )
     if known.get("finished"):
@@ -64,7 +64,7 @@ def run_stage(stage: Stage, out: Path) -> None:
         return
     arguments = list(stage.arguments)
     if stage.command == "probe":
-        shutil.rmtree(folder, ignore_errors=True)  # an unfinished one starts again
+        shutil.rmtree(folder, ignore_errors=True)  # an unfinished one starts over
     elif any(RunFolder(folder).checkpoints.glob("*.ckpt")):
         arguments = [f"--runs_dir={out}", f"--name={stage.name}", "--resume"]
     out.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,8 @@ def run_stage(stage: Stage, out: Path) -> None:
     code = run_command([stage.command, *arguments])
     if code:
         print(
-            f"The command above ended with code {code}. The same reproduce command goes on from there.", file=sys.stderr
+            f"The command above ended with code {code}. The same reproduce command continues from there.",
+            file=sys.stderr,
         )
         raise SystemExit(code)
     write_json(record, {**entry, "finished": True})
