@@ -64,7 +64,7 @@ class JointData(ImageData):
             return
         if not self._mixes:
             log.warning(
-                "unlabelled_share=%g, but all %d training images have labels, so each batch is images with labels: add images "
+                "unlabelled_share=%g, but all %d training images have labels, so all images in a batch have labels: add images "
                 "without labels (data.pool), or leave it out.",
                 self.unlabelled_share,
                 len(self.train_samples),

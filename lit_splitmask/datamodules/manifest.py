@@ -173,7 +173,7 @@ class Manifest(OwnData):
         return sorted({*found.names.values(), *found.missing})
 
     def unread_files(self) -> Mapping[str, str]:
-        """Nothing: files that the manifest does not list are not meant."""
+        """Nothing: files that the manifest does not list are ignored."""
         return {}
 
     def open_source(self) -> Source:

@@ -18,7 +18,7 @@ from lit_splitmask.images.tree import Tree
 TaskName = Literal["classify", "segment", "detect"]
 
 LAYOUTS = ("auto", "splits", "classes", "subfolders", "flat", "segmentation", "coco")
-"""What ``--layout`` takes."""
+"""Values of ``--layout``."""
 
 LEAST_LABELLED = 0.5
 """Share of the images that must have a label file of their own name, for the folder to count as annotated in that format."""
@@ -38,7 +38,7 @@ class Reading:
     Attributes:
         layout: One of :data:`LAYOUTS`, or the name of a format that is not read.
         task: What ``finetune`` trains for on it; None where it cannot.
-        meaning: What it is read as, such as "classes in train and test".
+        meaning: How it is read, such as "classes in train and test".
         because: The evidence.
         way: What to do, where there is no task.
     """

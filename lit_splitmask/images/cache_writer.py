@@ -27,7 +27,7 @@ _MAX_SAMPLED = 200  # images whose headers are read to estimate the size of the 
 
 
 def build(index: FolderIndex, store_size: int, window: Window | None = None) -> None:
-    """Builds the cache unless a complete one exists; if the disk is full, warns and leaves images to be decoded each time.
+    """Builds the cache unless a complete one exists; if the disk is full, warns, and images are decoded each time.
 
     Raises:
         DecodeError: An image is missing or damaged.
