@@ -74,7 +74,7 @@ def _refuse_colours(path: str | Path, codes: np.ndarray, source: str) -> None:
     others = f" and {len(different) - 1:,} more colours" if len(different) > 1 else ""
     raise UserError(
         f"The label map {path} has {first}{others}, which {source} does not name. Add a missing class there. Colours between "
-        "those of two classes come from interpolation or JPEG compression: save such maps again without."
+        "those of two classes come from interpolation or JPEG compression: save such maps without it."
     )
 
 
@@ -87,7 +87,7 @@ def find_table(root: Path, given: str | None, files: Sequence[str] = USUAL_FILES
         files: Files in the folder that may be it.
 
     Raises:
-        UserError: The file does not exist, or is no colour table; or several in the folder differ.
+        UserError: The file does not exist, or is not a colour table; or several in the folder differ.
     """
     if given is not None:
         path = Path(given).expanduser()

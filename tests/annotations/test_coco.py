@@ -19,7 +19,7 @@ NOT_COCO: list[tuple[Any, str]] = [
     ({"images": [{"id": "x", "file_name": "a", "height": 1, "width": 1}]}, "whole numbers that are all different"),
     ({"images": [{"id": 2**70, "file_name": "a", "height": 1, "width": 1}]}, "whole numbers that are all different"),
     ({"images": [{"id": n, "file_name": "a", "height": 1, "width": 1} for n in (1, 2)]}, "lists the image a 2 times"),
-    ({"annotations": [{**STRAY, "category_id": [1]}]}, r"category_id .* is \[1\], which is no number"),
+    ({"annotations": [{**STRAY, "category_id": [1]}]}, r"category_id .* is \[1\], not a number"),
     ({"annotations": [{**STRAY, "iscrowd": "no"}]}, "iscrowd .* is 'no'"),
     ({"annotations": [{**STRAY, "area": ""}]}, "area .* is ''"),
     ({"annotations": [{**STRAY, "area": 10**400}]}, "area .* is 1000"),

@@ -29,7 +29,7 @@ def test_a_cell_is_read_as_its_number(cell: str, value: float) -> None:
         ('"3,5"', "has a comma: write numbers with a decimal point"),
         ('"1.234,5"', "has a comma"),
         ('"12,000"', "has a comma"),
-        ("3.5 mm", "is no number: write the number alone, without a unit"),
+        ("3.5 mm", "is not a number: write the number alone, without a unit"),
         ("NaN", "is no number: .* or empty the cell if it is unknown"),
         ("inf", "is no number"),
         ("1_000", "is no number"),
