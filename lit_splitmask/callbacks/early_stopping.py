@@ -38,7 +38,7 @@ class OverfitAwareEarlyStopping(Callback):
 class ScoreEarlyStopping(EarlyStopping):
     """Stops fine-tuning when a score has not improved in a number of validations.
 
-    Lightning's callback, with what a resumed run needs: one that had stopped does not go on, unless its patience has grown.
+    Lightning's callback, with what a resumed run needs: one that had stopped does not continue unless its patience was raised.
 
     Args:
         monitor: Name of the score; a loss, ``mae`` or ``rmse`` is better when it is lower, any other score when it is higher.
