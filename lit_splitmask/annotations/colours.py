@@ -155,7 +155,7 @@ def _check(path: Path, names: Sequence[str], colours: Sequence[Colour]) -> None:
     for what, entries in (("the class", names), ("the colour", colours)):
         twice = [entry for entry in entries if list(entries).count(entry) > 1]
         if twice:
-            raise UserError(f"{path} names {what} {twice[0]} more than once: give each class one colour of its own.")
+            raise UserError(f"{path} names {what} {twice[0]} more than once: give each class its own colour.")
 
 
 def differing_palettes(palettes: Mapping[str, Mapping[int, Colour]]) -> tuple[int, str, str] | None:

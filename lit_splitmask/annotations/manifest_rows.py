@@ -207,7 +207,7 @@ def _perhaps_numbers(table: Table, columns: Columns) -> list[str]:
     name = table.header[columns.label]
     command = ["finetune", "--task", "regress", "--data.manifest", str(table.path), "--data.target", name]
     return [
-        f"The column {name} has {count:,} different numbers, each of which is read as a class of its own. If they are "
+        f"The column {name} has {count:,} different numbers, each of which is read as a separate class. If they are "
         f"measurements to predict: lit-splitmask {shlex.join(command)}"
     ]
 
@@ -287,7 +287,7 @@ def _doubts(labels: Mapping[str, str]) -> list[str]:
     shared = shared_words(names)
     if shared is not None:
         doubts.append(
-            f"{shared[0]!r} is a class and is also part of the class {shared[1]!r}. If it stands for several labels of an image: "
+            f"The class {shared[0]!r} contains the name of the class {shared[1]!r}. If it stands for several labels of an image: "
             "--data.splits.labels several reads them."
         )
     return doubts

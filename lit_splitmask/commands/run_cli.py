@@ -87,7 +87,7 @@ def is_process_zero() -> bool:
 
 
 def best_precision() -> str:
-    """``bf16-mixed`` where the hardware computes in bfloat16, else ``32-true``."""
+    """``bf16-mixed`` where the hardware computes in bfloat16, otherwise ``32-true``."""
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"

@@ -129,7 +129,7 @@ class Evidence:
         """The reading that the evidence is for.
 
         Raises:
-            UserError: Two readings are about as likely, or another folder should be passed.
+            UserError: Two readings are about equally likely, or another folder should be passed.
         """
         splits = set(self.splits.values())
         if "train" in splits and (len(splits) > 1 or not self.others):

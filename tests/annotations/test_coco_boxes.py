@@ -120,7 +120,7 @@ def test_boxes_that_fit_their_masks_in_no_reading_are_named() -> None:
 
 def test_polygons_as_fractions_beside_boxes_in_pixels_are_refused() -> None:
     mixed = [{**one, "segmentation": [[v / 200 for v in one["segmentation"][0]]]} for one in objects()]
-    with pytest.raises(UserError, match=r"All polygons of a\.json lie between 0 and"):
+    with pytest.raises(UserError, match=r"All polygons of a\.json are between 0 and"):
         check(mixed)
     assert check(mixed, masks=False) == ""
 

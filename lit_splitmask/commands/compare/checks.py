@@ -45,7 +45,7 @@ def check_splits(data: ImageData, root: str) -> None:
     if data.num_classes < 2 or not {"val", "test"} <= splits.keys():
         raise UserError(
             "compare needs labelled images of at least two classes for training, val and test, but "
-            f"{root} has {classes} and the splits {', '.join(splits)}: put each class's images into a folder of its own, and "
+            f"{root} has {classes} and the splits {', '.join(splits)}: put each class's images into its own folder, and "
             "keep data.splits.val_share and data.splits.test_share above 0."
         )
 
