@@ -35,7 +35,7 @@ class Digits(Dataset):
 
 
 class DigitData(LightningDataModule):
-    """Batches are dicts; the attributes tell the classifier what it must know."""
+    """Batches are dicts; the attributes tell the classifier what it needs to know."""
 
     image_size, channels, num_classes = 8, 1, 10
 

@@ -1,6 +1,6 @@
 """Pre-train on a folder of your own images, then fine-tune on its classes.
 
-Run it with the folder, whose images lie in one folder per class:
+Run it with a folder that has one subfolder per class:
 
     python examples/own_images.py photos
 """

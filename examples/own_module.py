@@ -1,4 +1,4 @@
-"""Train your own LightningModule with this project's callbacks: they keep the checkpoint with the best features.
+"""Train your own LightningModule with this project's callbacks, which keep the checkpoint with the best features.
 
 Run it with a folder of images:
 

@@ -18,7 +18,7 @@ from lit_splitmask.optim import OptimConfig
 
 
 def main(folder: str, passes: int = 100) -> None:
-    """Writes ``backbone.safetensors``. ``batch_size`` is that of both processes together."""
+    """Writes ``backbone.safetensors``. ``batch_size`` is the total of both processes."""
     data = ImageFolder(folder, image_size=48, batch_size=64, budget=Budget(passes=passes), num_workers=1)
     shape = ViTConfig(embed_dim=128, depth=4, patch_size=8, image_size=48)
     trainer = Trainer(
