@@ -99,9 +99,7 @@ def _check_ids(path: Path, stored: Stored) -> None:
         ids = [entry["id"] for entry in stored[part]]
         whole = all(isinstance(number, int) and abs(number) < _MOST_ID for number in ids)
         if not whole or len(set(ids)) < len(ids):
-            raise UserError(
-                f"{path}: the ids of {part!r} must be whole numbers that are all different, below 2^63. Correct them."
-            )
+            raise UserError(f"{path}: the ids of {part!r} must be distinct whole numbers below 2^63. Correct them.")
 
 
 def _check_images(path: Path, stored: Stored) -> None:

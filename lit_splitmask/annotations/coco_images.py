@@ -198,7 +198,7 @@ class _Finder:
         if len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
             raise UserError(
                 f"The name {name} in {self.path} fits several images: {', '.join(file for _, file in ranked[:3])}. Give them "
-                "names that differ, or write their folders into the annotation file."
+                "different names, or write their folders into the annotation file."
             )
         return ranked[0][1] if ranked else None
 

@@ -142,7 +142,7 @@ def _coded(data: LabelledSplits, coding: Coding, names: Sequence[str], num_class
     for what, count in (("data.num_classes is", num_classes), ("the number of class names is", len(names) or None)):
         if count not in (None, len(values)):
             raise UserError(
-                f"The label maps in {data.root} have the values {', '.join(map(str, values))}, which is one for each of "
+                f"The label maps in {data.root} have the values {', '.join(map(str, values))}, one for each of "
                 f"{len(values)} classes, but {what} {count}: correct it, or set data.values to the value of each class."
             )
     for file in data.all_maps():

@@ -77,7 +77,7 @@ def open_map(path: str | Path) -> MapPixels:
                 raise WrongMapError(_is_jpeg(path))
             if orientation(image) != 1:
                 raise WrongMapError(
-                    f"The label map {path} is turned by its EXIF data: save it upright, as a PNG without EXIF."
+                    f"The label map {path} is rotated by its EXIF data: save it upright, as a PNG without EXIF."
                 )
             if image.mode in _SINGLE:
                 stretch = _stretch(path)

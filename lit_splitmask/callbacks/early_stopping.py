@@ -54,7 +54,7 @@ class ScoreEarlyStopping(EarlyStopping):
 
     def __init__(self, monitor: str, patience: int) -> None:
         if patience < 1:
-            raise UserError(f"early_stopping is {patience}; it must be a number of validations of at least 1.")
+            raise UserError(f"early_stopping is {patience}; it must be a number of validations, at least 1.")
         super().__init__(
             monitor, mode=better(monitor), patience=patience, check_finite=False, check_on_train_epoch_end=False
         )

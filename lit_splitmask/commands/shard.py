@@ -44,7 +44,9 @@ def shard(request: Request) -> int:
             "--data CLASS; label maps, boxes and data.pool are not written."
         )
     if getattr(getattr(data, "split_options", None), "labels", None) in ("several", "numbers"):
-        raise UserError("shard writes one class per image, not several labels or a number: train from the list.")
+        raise UserError(
+            "shard writes one class per image, not several labels or a number: train from the list instead."
+        )
     litdata()  # before the folder is scanned
     data.prepare_data()
     source, root = data.open_source(), data.root

@@ -38,7 +38,7 @@ def parse_window(given: str | Sequence[float] | None) -> Window | None:
         low = high = math.nan
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UserError(
-            f"window={given} must be two numbers, the lower first, with a comma between: the values of 16-bit images that become "
+            f"window={given} must be two numbers, the lower first, separated by a comma: the values of 16-bit images that become "
             "black and white, such as --data.window=0,4095."
         )
     return low, high

@@ -213,7 +213,7 @@ class DownstreamModule(TrainModule):
         about = checkpoint.get(NETWORK)
         if about is None:
             raise UserError(
-                f"The checkpoint does not say the classes of its network: give num_classes and backbone, or a "
+                f"The checkpoint does not record the classes of its network: give num_classes and backbone, or a "
                 f"{self.kind}.safetensors with keep_head=True."
             )
         shape = config_of(Weights({}, checkpoint[FORMAT]))

@@ -62,7 +62,7 @@ def write_report(
     write_atomically(out / "comparison.md", text.encode())
     draw(groups, title, out / "comparison.png", confidence)
     draw_curves(groups, out, out / "curves.png")
-    say(f"Wrote comparison.json, comparison.md, comparison.png and curves.png in {out}. To read it as a page:")
+    say(f"Wrote comparison.json, comparison.md, comparison.png and curves.png in {out}. To view it as a page:")
     print(copyable(["lit-splitmask", "report", str(out)]))
 
 

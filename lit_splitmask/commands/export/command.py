@@ -56,7 +56,7 @@ def export(request: Request) -> int:
         _write(trained, name, out)
     run = Path(options.weights).parent
     if is_file(run / "config.yaml"):
-        say(f"To read the run of these weights as a page:\n{copyable(['lit-splitmask', 'report', str(run)])}")
+        say(f"To view the run of these weights as a page:\n{copyable(['lit-splitmask', 'report', str(run)])}")
     return 0
 
 
