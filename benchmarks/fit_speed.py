@@ -166,7 +166,11 @@ def main() -> None:
         write_photos(root, args.photos)
         for _ in range(args.rounds):
             for size, name, mode in runs:
-                clocks[size, name, mode].append(fit(name, size, mode == "on", root, args))
+                clock = fit(name, size, mode == "on", root, args)
+                clocks[size, name, mode].append(clock)
+                step, wait = (1000 * statistics.median(values) for values in (clock.steps, clock.waits))
+                # at once: the run after this one may be stopped
+                print(f"ViT-{size} {name}, compile {mode}: step {step:.1f} ms, wait {wait:.1f} ms", flush=True)
 
     peak = peak_flops(args)
     title = f"{args.image_size} px in patches of {args.patch_size}, batch {args.batch}, {args.precision}"

@@ -8,9 +8,13 @@ output goes to ``--out`` as well.
 """
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,24 +62,28 @@ CHECKS = {
 
 
 def run(check: Check) -> tuple[str, float, str]:
-    """Runs a check: its outcome, its seconds, and all that it printed."""
+    """Runs a check: its outcome, its seconds, and all that it printed, also until it was stopped."""
     start = time.perf_counter()
-    try:
-        done = subprocess.run(
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        process = subprocess.Popen(
             [sys.executable, *check.arguments],
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=check.limit,
             cwd=HERE.parent,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
         )
-        outcome = "passed" if done.returncode == 0 else f"failed ({done.returncode})"
-        printed = done.stdout
-    except subprocess.TimeoutExpired as stopped:
-        outcome = f"stopped after {check.limit:.0f} s"
-        printed = stopped.stdout.decode(errors="replace") if stopped.stdout else ""
-    return outcome, time.perf_counter() - start, printed
+        try:
+            code = process.wait(check.limit)
+            outcome = "passed" if code == 0 else f"failed ({code})"
+        except subprocess.TimeoutExpired:
+            outcome = f"stopped after {check.limit:.0f} s"
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its own processes too, which would hold the GPU
+            process.wait()
+        output.seek(0)
+        return outcome, time.perf_counter() - start, output.read()
 
 
 def main() -> int:

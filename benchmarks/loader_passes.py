@@ -7,7 +7,8 @@ peak of the resident set, and its anonymous part, which excludes mapped files. A
 still shares with its parent process; its private part does not.
 
     python benchmarks/loader_passes.py
-    python benchmarks/loader_passes.py --record 1281167     # instead: opening the record of that many files, which need not exist
+    python benchmarks/loader_passes.py --record 1281167     # instead: opening the record of that many files, which
+                                                            # need not exist, and shards of as many images of one byte
 """
 
 import argparse
@@ -29,10 +30,11 @@ from timing import machine
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lit_splitmask.datamodules import ImageFolder
+from lit_splitmask.datamodules import ImageFolder, Shards
 from lit_splitmask.images.index import FolderIndex, folder_in, load_index, save_index
 from lit_splitmask.images.names import Names, Selection
 from lit_splitmask.images.records import Records
+from lit_splitmask.images.shards import litdata, write_shards
 from lit_splitmask.loading.crops import IndexedImages
 from lit_splitmask.loading.loader import make_loader
 from lit_splitmask.loading.sampler import WrapAroundSampler
@@ -239,11 +241,16 @@ def names_table(args: argparse.Namespace) -> Table:
     return table
 
 
-def make_record(path: Path, num_files: int) -> None:
-    """Writes the record of a folder as large as ImageNet, without files."""
-    names = Names(
+def imagenet_names(num_files: int) -> Iterator[str]:
+    """Names like ImageNet's."""
+    return (
         f"train/n{number // 1282:08d}/n{number // 1282:08d}_{number % 1282:05d}.JPEG" for number in range(num_files)
     )
+
+
+def make_record(path: Path, num_files: int) -> None:
+    """Writes the record of a folder as large as ImageNet, without files."""
+    names = Names(imagenet_names(num_files))
     numbers = np.arange(num_files)
     times = 1_700_000_000_000_000_000 + numbers
     records = Records(
@@ -286,13 +293,35 @@ def measure_record(path: Path) -> dict[str, dict[str, float]]:
     return result
 
 
+def make_shards(path: Path, num_files: int) -> None:
+    """Writes shards of as many images as ImageNet has, of one byte each."""
+    files = {"train": (list(imagenet_names(num_files)), [number // 1282 for number in range(num_files)])}
+    classes = [f"n{number:08d}" for number in range(num_files // 1282 + 1)]
+    colours = ((0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    write_shards(path, files, lambda file: b"x", class_names=classes, statistics=colours, shard_bytes=2**26, seed=0)
+
+
+def measure_shards(path: Path) -> dict[str, dict[str, float]]:
+    """Seconds and MiB that shards take in this process, with all that a datamodule sets up, beside litdata itself."""
+    litdata()
+    data = Shards(str(path), num_workers=0)
+    before, start = memory("self"), time.perf_counter()
+    data.setup("fit")
+    seconds, after = time.perf_counter() - start, memory("self")
+    return {"shards": {"seconds": seconds, **{part: after[part] - before[part] for part in ("resident", "anonymous")}}}
+
+
 def record_table(args: argparse.Namespace) -> Table:
     """Time and memory of a record."""
     table = Table("opened", "s", "MiB resident", "of it its own", title=f"record of {args.record:,} files")
     with tempfile.TemporaryDirectory() as folder:
         path = folder_in(folder, Path(folder)) / "splits.npz"
         make_record(path, args.record)
-        for name, found in in_fresh_process(args.rounds, "record", str(path)).items():
+        shards = Path(folder) / "shards"
+        make_shards(shards, args.record)
+        measured = in_fresh_process(args.rounds, "record", str(path))
+        measured |= in_fresh_process(args.rounds, "shards", str(shards))
+        for name, found in measured.items():
             table.add_row(name, *(f"{found[part]:.2f}" for part in ("seconds", "resident", "anonymous")))
         table.caption = f"{path.stat().st_size / 1e6:.0f} MB on disk"
     return table
@@ -314,8 +343,8 @@ def main() -> None:
         parser.error("--items must be a multiple of --batch, and --workers at least 1")
     if args.one:
         what, name, *number = args.one
-        if what == "record":
-            print(json.dumps(measure_record(Path(name))))
+        if what in ("record", "shards"):
+            print(json.dumps((measure_record if what == "record" else measure_shards)(Path(name))))
             return
         print(json.dumps(measure_names(args, name, int(*number)) if what == "names" else measure_passes(args, name)))
         return

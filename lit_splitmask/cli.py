@@ -95,6 +95,7 @@ def _run(arguments: list[str]) -> int:
         check_temporary_folder()
         request = Request.read(command, rest)
         check_data(request)
+        check_outputs(request)
         return _function(command)(request)
     except UserError as error:
         say(f"{error_prefix()}: {error}", sys.stderr)
@@ -157,6 +158,21 @@ def check_data(request: Request) -> None:
     if root is not None and not os.path.isdir(Path(root).expanduser()):
         kind = "is a file" if os.path.exists(Path(root).expanduser()) else "does not exist"
         raise UserError(f"The data folder {root} {kind} (from {Path.cwd()}). Give the folder that holds the images.")
+
+
+def check_outputs(request: Request) -> None:
+    """Checks that what a command writes goes to this machine: an address would become the name of a local folder.
+
+    Raises:
+        UserError: A folder to write to is an address.
+    """
+    for option in ("--runs_dir", "--out", "--data.index_dir"):
+        place = request.value(option)
+        if place is not None and is_remote(place):
+            raise UserError(
+                f"{option} {place} is an address, and files are written to folders of this machine: give a folder, and copy it "
+                "when the command has ended."
+            )
 
 
 def _function(command: str) -> Callable[[Request], int]:

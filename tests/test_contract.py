@@ -2,6 +2,7 @@
 
 import inspect
 import textwrap
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from lightning import LightningDataModule
 from replicas import draw, food
 from scenes import scene_data, write_scenes
 from tiny_runs import classifier, image_data, one_thread, pretrain_module, tiny_trainer  # noqa: F401
-from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
 from lit_splitmask import contract
 from lit_splitmask.contract import (
@@ -26,6 +27,7 @@ from lit_splitmask.contract import (
 from lit_splitmask.datamodules import Budget, CocoDetection, Food101, Manifest
 from lit_splitmask.datamodules.file_data import FileData
 from lit_splitmask.errors import UserError
+from lit_splitmask.tokenizers import KMeans
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
 
@@ -275,3 +277,21 @@ def test_a_loader_without_a_batch_size_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="of class list, is unknown"):
         tiny_trainer(tmp_path, max_steps=3).fit(classifier(), datamodule=Unbatched())
+
+
+class Streamed(IterableDataset):
+    """Images that come one after the other, nobody knows how many."""
+
+    def __iter__(self) -> Any:
+        return iter(NumClasses().train_dataloader().dataset)
+
+
+def test_a_stream_of_unknown_length_trains_for_steps(tmp_path: Path) -> None:
+    module, trainer = pretrain_module(), tiny_trainer(tmp_path, max_steps=3)
+    trainer.fit(module, DataLoader(Streamed(), batch_size=4))
+    assert (trainer.global_step, module.images_per_step) == (3, 4)
+    assert module.word_statistics is not None
+    with pytest.raises(UserError, match=r"KMeans samples its words .* but how many there are is unknown"):
+        tiny_trainer(tmp_path, max_steps=3).fit(
+            pretrain_module(tokenizer=partial(KMeans, vocabulary=4)), DataLoader(Streamed(), batch_size=4)
+        )

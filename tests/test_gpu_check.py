@@ -15,14 +15,26 @@ def test_all_checks_together_end_within_ten_minutes() -> None:
     assert sum(check.limit for check in gpu_check.CHECKS.values()) <= gpu_check.TEN_MINUTES
 
 
-def test_a_check_passes_fails_or_is_stopped_and_its_output_is_kept() -> None:
+def test_a_check_passes_or_fails_and_its_output_is_kept() -> None:
     ends = {"print('done')": "passed", "print('bad', flush=True); raise SystemExit(3)": "failed (3)"}
     for program, outcome in ends.items():
         found, _, printed = gpu_check.run(gpu_check.Check(("-c", program), 30))
         assert found == outcome
         assert printed.strip() in ("done", "bad")
-    hangs = gpu_check.Check(("-c", "import time; print('begun', flush=True); time.sleep(60)"), 1.0)
-    assert gpu_check.run(hangs)[0] == "stopped after 1 s"
+
+
+HANGS = """
+import subprocess, sys, time
+print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid)
+time.sleep(60)
+"""
+
+
+def test_of_a_stopped_check_nothing_goes_on_and_the_output_is_kept() -> None:
+    outcome, _, printed = gpu_check.run(gpu_check.Check(("-c", HANGS), 3.0))
+    assert outcome == "stopped after 3 s"
+    status = Path(f"/proc/{int(printed)}/stat")
+    assert not status.exists() or status.read_text().split()[2] == "Z"  # gone, or dead and not yet waited for
 
 
 def test_without_a_gpu_nothing_is_checked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,5 @@
 """``lit-splitmask probe``: the quality of a backbone's frozen features, block by block."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from lit_splitmask.loading.samples import Samples
 from lit_splitmask.probing import LinearProbe, accuracy, knn_predict, rankme
 from lit_splitmask.seeding import generator_for
 from lit_splitmask.shell import say
-from lit_splitmask.streamed_probing import FeatureFiles, StreamedLinearProbe, streamed_knn
+from lit_splitmask.streamed_probing import FeatureFiles, StreamedLinearProbe, scratch_folder, streamed_knn
 
 MOST_SOLVED = 2**30
 """Most bytes of features that ``--linear auto`` holds in memory."""
@@ -124,11 +123,10 @@ def _streamed(
 ) -> dict[str, Any]:
     """Trains the probes on features in files, which are deleted afterwards; at most one feature set is in memory."""
     num_classes, device, k = frozen.data.num_classes, frozen.vit.pos_embed.device, frozen.options.k
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-features-", dir=out.parent) as folder:
+    with scratch_folder(out.with_name(f".{out.name}-features")) as folder:
         order = torch.randperm(len(samples), generator=generator_for(0, "order of the probe's images"))
-        train = _store(frozen, samples.subset(order.tolist()), "Training images", blocks, Path(folder) / "train")
-        queries = _store(frozen, held_out, "Held-out images", blocks, Path(folder) / "held-out")
+        train = _store(frozen, samples.subset(order.tolist()), "Training images", blocks, folder / "train")
+        queries = _store(frozen, held_out, "Held-out images", blocks, folder / "held-out")
         labels, truth, last = train.labels, queries.labels, len(blocks)
         linear = []
         for number in track(range(last + 1), "Linear probes", console=Console(stderr=True), transient=True):

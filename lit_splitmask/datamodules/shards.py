@@ -10,6 +10,7 @@ from lit_splitmask.datamodules.checks import check_counts
 from lit_splitmask.datamodules.crop_data import CropData
 from lit_splitmask.datamodules.settings import CropSettings, Settings
 from lit_splitmask.images.cache import STORE_FACTORS
+from lit_splitmask.images.names import Selection
 from lit_splitmask.images.shards import ShardPlace, ShardReader, ShardRecord, shard_order
 from lit_splitmask.loading.sampler import WrapAroundSampler
 from lit_splitmask.loading.samples import Samples
@@ -77,7 +78,10 @@ class Shards(CropData):
             UserError: They cannot be read, or litdata is not installed.
         """
         record = self._record = self.place.read_record()
-        splits = {name: Samples(split.files, split.labels) for name, split in record.splits.items()}
+        splits = {
+            name: Samples(Selection(record.names, split.numbers), split.labels, numbers=split.numbers)
+            for name, split in record.splits.items()
+        }
         if getattr(getattr(self.trainer, "lightning_module", None), "needs_labels", False):
             splits = {name: samples.labelled() for name, samples in splits.items()}
         window = self.given_window or record.window
@@ -88,7 +92,8 @@ class Shards(CropData):
             cache_bytes=self.cache_gb * _GIB,
             window=window,
         )
-        predict = Samples(list(reader.names), [-1] * len(reader.names))
+        order = record.by_name
+        predict = Samples(Selection(record.names, order), np.full(len(order), -1), numbers=order)
         return Source(splits, predict, record.class_names, reader, record.mean, record.std, window=window)
 
     def train_dataloader(self) -> DataLoader:
@@ -112,10 +117,6 @@ class Shards(CropData):
     def _shard_of_each(self) -> np.ndarray:
         """The shard of each training image that is used."""
         assert self._record is not None
-        stored = self._record.splits["train"]
-        shard = np.repeat(np.arange(len(stored.shards)), stored.shards)
-        samples, read = self.train_samples, self.source.read
-        if len(samples) == len(stored.files):
-            return shard
-        assert isinstance(read, ShardReader)
-        return shard[[read.number(file) for file in samples.files]]
+        stored, numbers = self._record.splits["train"], self.train_samples.numbers
+        assert numbers is not None
+        return np.repeat(np.arange(len(stored.shards)), stored.shards)[numbers - stored.start]

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +30,21 @@ class ShardedSplit:
     """The images of a split, in the order in which they are stored.
 
     Attributes:
-        files: Their names.
-        labels: Their labels; -1 without one.
+        start: The number of the first one. All images are numbered in the order in which they are stored, split by split.
+        labels: (n,) int64, their labels; -1 without one.
         shards: Number of images in each shard.
         num_bytes: Size of all shards.
     """
 
-    files: list[str]
-    labels: list[int]
+    start: int
+    labels: np.ndarray
     shards: list[int]
     num_bytes: int
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """(n,) the numbers of the images."""
+        return np.arange(self.start, self.start + len(self.labels))
 
 
 @dataclass(frozen=True)
@@ -47,17 +52,42 @@ class ShardRecord:
     """What a folder of shards holds.
 
     Attributes:
+        names: The images' names, by number.
+        by_name: (N,) the numbers of all images, in the order of their names.
         splits: The images of each split.
         class_names: Class names by label; empty without labels.
         mean, std: Mean and standard deviation of the pixels, in [0, 1].
         window: The values of images of more than 8 bits that become black and white; None without a window.
     """
 
+    names: Names
+    by_name: np.ndarray
     splits: Mapping[str, ShardedSplit]
     class_names: list[str]
     mean: Colour
     std: Colour
     window: Window | None = None
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "ShardRecord":
+        """The record that :func:`write_shards` wrote."""
+        files = [file for split in stored["splits"].values() for file in split["files"]]
+        by_name = stored.get("by_name")  # earlier versions do not have it
+        splits, start = {}, 0
+        for name, split in stored["splits"].items():
+            labels = np.array(split["labels"], dtype=np.int64)
+            splits[name] = ShardedSplit(start, labels, split["shards"], split["num_bytes"])
+            start += len(labels)
+        mean, std = (tuple(stored[name]) for name in ("mean", "std"))
+        return cls(
+            Names(files),
+            np.array(_order(files) if by_name is None else by_name, dtype=np.int64),
+            splits,
+            stored["class_names"],
+            mean,  # type: ignore[arg-type]
+            std,  # type: ignore[arg-type]
+            parse_window(stored.get("window")),
+        )
 
 
 @dataclass(frozen=True)
@@ -105,14 +135,15 @@ class ShardPlace:
             raise UserError(
                 f"The shards in {self.root} have format {stored['version']}, and this version reads {VERSION}: write them again."
             )
-        splits = {name: ShardedSplit(**split) for name, split in stored["splits"].items()}
-        mean, std = (tuple(stored[name]) for name in ("mean", "std"))
-        window = parse_window(stored.get("window"))
-        return ShardRecord(splits, stored["class_names"], mean, std, window)  # type: ignore[arg-type]
+        return ShardRecord.from_json(stored)
+
+
+def _order(files: Sequence[str]) -> list[int]:
+    return sorted(range(len(files)), key=files.__getitem__)
 
 
 class ShardReader:
-    """Reads images of shards by name.
+    """Reads images of shards by number.
 
     Args:
         place: Where the shards are.
@@ -125,33 +156,23 @@ class ShardReader:
     def __init__(
         self, place: ShardPlace, record: ShardRecord, *, draft_size: int, cache_bytes: float, window: Window | None
     ) -> None:
-        self.place, self.draft_size, self.window = place, draft_size, window
-        self.parts = list(record.splits)
+        self.place, self.draft_size, self.window, self.names = place, draft_size, window, record.names
+        self.starts = {name: split.start for name, split in record.splits.items()}
         self.copied = {name: split.num_bytes <= cache_bytes for name, split in record.splits.items()}
-        files = [file for split in record.splits.values() for file in split.files]
-        sizes = [len(split.files) for split in record.splits.values()]
-        order = sorted(range(len(files)), key=files.__getitem__)
-        self.names = Names(files[number] for number in order)
-        self._part = np.repeat(np.arange(len(sizes), dtype=np.int8), sizes)[order]
-        self._number = np.concatenate([np.arange(size) for size in sizes])[order]
         self._datasets: dict[tuple[int, str], Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_datasets": {}}
 
-    def number(self, file: str) -> int:
-        """The number of an image among the stored ones of its split."""
-        return int(self._number[self.names.index(file)])
-
-    def __call__(self, file: str) -> np.ndarray:
+    def __call__(self, number: int) -> np.ndarray:
         """Reads an image: (H, W, 3) uint8.
 
         Raises:
             DecodeError: The image is damaged.
         """
-        index = self.names.index(file)
-        data = bytes(self._item(self.parts[self._part[index]], int(self._number[index]))["image"])
-        return decode(file, self.draft_size, data, self.window)
+        part = [name for name, start in self.starts.items() if start <= number][-1]
+        data = bytes(self._item(part, number - self.starts[part])["image"])
+        return decode(self.names[number], self.draft_size, data, self.window)
 
     def _item(self, part: str, number: int) -> Any:
         key = (os.getpid(), part)  # a forked worker has no use for its parent's download threads
@@ -208,17 +229,30 @@ def write_shards(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty: give another folder with --out DIR.")
-    splits: dict[str, ShardedSplit] = {}
+    splits: dict[str, dict[str, Any]] = {}
     for name, (names, labels) in files.items():
         order = list(range(len(names)))
         if name == "train":
             order = np.random.default_rng(seed).permutation(len(names)).tolist()
         stored = [names[index] for index in order]
         sizes, num_bytes = _write(out / name, ({"image": read(file)} for file in stored), shard_bytes)
-        splits[name] = ShardedSplit(stored, [labels[index] for index in order], sizes, num_bytes)
-    record = ShardRecord(splits, list(class_names), *statistics, window)
-    _write(out / RECORD, [{"json": json.dumps({"version": VERSION, **asdict(record)}).encode()}], shard_bytes)
-    return record
+        splits[name] = {
+            "files": stored,
+            "labels": [int(labels[index]) for index in order],
+            "shards": sizes,
+            "num_bytes": num_bytes,
+        }
+    record = {
+        "version": VERSION,
+        "splits": splits,
+        "by_name": _order([file for split in splits.values() for file in split["files"]]),
+        "class_names": list(class_names),
+        "mean": statistics[0],
+        "std": statistics[1],
+        "window": window,
+    }
+    _write(out / RECORD, [{"json": json.dumps(record).encode()}], shard_bytes)
+    return ShardRecord.from_json(record)
 
 
 def _write(folder: Path, items: Iterable[dict[str, bytes]], shard_bytes: int) -> tuple[list[int], int]:

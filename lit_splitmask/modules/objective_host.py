@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from functools import partial
 from typing import Any
 
@@ -149,7 +149,7 @@ class TrainsObjective(TrainModule):
 
     def _fit_words(self, tokenizer: Codebook) -> None:
         """Fits the tokenizer, or takes what an earlier run fitted on the same data with the same settings."""
-        num_crops = self._crops_to_fit(tokenizer.patches_to_fit)
+        num_crops = self._crops_to_fit(tokenizer)
         settings = fitting_settings(tokenizer, num_crops, self.seed)
         file = self.data.fitted_file
         path = file(settings) if file is not None and settings is not None else None
@@ -160,7 +160,8 @@ class TrainsObjective(TrainModule):
             keep(tokenizer, path)
 
     def _measure_words(self, tokenizer: Tokenizer) -> None:
-        views = self._token_views(min(STATISTICS_IMAGES, self._num_train_images()))
+        num_images = self._num_train_images()
+        views = self._token_views(STATISTICS_IMAGES if num_images is None else min(STATISTICS_IMAGES, num_images))
         words = torch.cat([tokenizer(view).flatten() for view in views])
         self.word_statistics = statistics = WordStatistics.of(words, tokenizer.vocabulary)
         self.print(
@@ -181,13 +182,26 @@ class TrainsObjective(TrainModule):
         for logger in self.trainer.loggers:
             logger.log_metrics(logged, step=self.trainer.global_step)
 
-    def _num_train_images(self) -> int:
+    def _num_train_images(self) -> int | None:
+        """Number of training images; None if nobody knows it, as with an IterableDataset."""
         known = self.data.num_train_images
-        return len(self._fitting_loader(1).dataset) if known is None else known
+        if known is not None:
+            return known
+        dataset = getattr(self._fitting_loader(1), "dataset", None)
+        return len(dataset) if isinstance(dataset, Sized) else None
 
-    def _crops_to_fit(self, num_patches: int) -> int:
-        """Number of training crops to fit a tokenizer on: one per image, or several if these give too few patches."""
-        num_images = self._num_train_images()
+    def _crops_to_fit(self, tokenizer: Codebook) -> int:
+        """Number of training crops to fit a tokenizer on: one per image, or several if these give too few patches.
+
+        Raises:
+            UserError: The number of training images is unknown.
+        """
+        num_patches, num_images = tokenizer.patches_to_fit, self._num_train_images()
+        if num_images is None:
+            raise UserError(
+                f"{type(tokenizer).__name__} samples its words among all training images, but how many there are is unknown: "
+                "give the dataset a __len__, the datamodule a num_train_images, or the tokenizer a codebook_file."
+            )
         if self.data.fitting_dataloader is None:
             return num_images
         enough = math.ceil(num_patches / (num_images * self.vit.num_patches))

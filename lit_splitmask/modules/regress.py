@@ -194,7 +194,7 @@ class Regress(DownstreamModule):
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         loss, predicted, numbers = self._losses(batch)
         self.val_scores.update(predicted, numbers)
-        self.log("val/loss", loss, sync_dist=self.trainer.world_size > 1)
+        self.log_held_out({"loss": loss}, len(batch["image"]))
         self.log_dict(self.val_scores, on_epoch=True, prog_bar=True)
 
     def on_test_epoch_start(self) -> None:

@@ -34,6 +34,24 @@ def test_every_command_names_an_address_and_says_what_to_do(
     assert "--data Shards" in said
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pretrain", "--data.root", ".", "--runs_dir", "s3://bucket/runs"],
+        ["reproduce", "table6", "--row", "scratch-s-cars", "--data.root", ".", "--out=s3://bucket/runs"],
+        ["shard", "--data.root", ".", "--out", "s3://bucket/runs"],
+        ["finetune", "--data.root", ".", "--data.index_dir", "s3://bucket/runs"],
+    ],
+)
+def test_a_folder_to_write_to_is_no_address(
+    words: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 1
+    assert "s3://bucket/runs is an address, and files are written to folders" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("make", [ImageFolder, SegmentationFolder, CocoDetection])
 def test_datamodules_name_an_address(make: Callable[[str], object]) -> None:
     with pytest.raises(UserError, match=r"s3://bucket/x is an address.*aws s3 sync s3://bucket/x DIR"):

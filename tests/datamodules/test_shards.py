@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 from lit_splitmask.cli import main
 from lit_splitmask.datamodules import Budget, ImageFolder, Shards
 from lit_splitmask.errors import UserError
-from lit_splitmask.images.shards import shard_order
+from lit_splitmask.images.names import Selection
+from lit_splitmask.images.shards import ShardPlace, ShardReader, ShardRecord, shard_order
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on tiny runs
 
@@ -62,8 +63,11 @@ def test_shards_give_the_images_and_labels_of_the_folder(written: Path) -> None:
         assert sorted(found.files) == list(expected.files)
         label_of = dict(zip(expected.files, expected.labels, strict=True))
         assert [label_of[file] for file in found.files] == found.labels.tolist()
-        for file in expected.files:
-            assert np.array_equal(data.source.read(file), folder.source.read(file))
+        assert found.numbers is not None
+        for file, number in zip(found.files, found.numbers.tolist(), strict=True):
+            assert np.array_equal(
+                data.source.read(number), folder.source.read(list(folder.source.predict.files).index(file))
+            )
     assert list(data.source.predict.files) == list(folder.source.predict.files)
 
 
@@ -179,3 +183,39 @@ def test_no_recipe_is_chosen_for_shards(capsys: pytest.CaptureFixture[str]) -> N
     for command in ("pretrain", "finetune"):
         assert main([command, "--data", "Shards", "--data.root", "s3://bucket/photos"]) == 1
         assert "--recipe NAME" in capsys.readouterr().err
+
+
+def test_images_go_by_number_and_the_record_holds_their_names_once(written: Path) -> None:
+    data = opened(written)
+    samples = [*data.source.splits.values(), data.source.predict]
+    assert data._record is not None
+    for split in samples:
+        assert split.numbers is not None
+        assert isinstance(split.files, Selection)
+        assert split.files.names is data._record.names
+    assert [data.train_samples.key(index) for index in (0, 1)] == [0, 1]
+
+
+def stored(**splits: list[str]) -> dict[str, Any]:
+    """A record of an earlier version, without the order of names."""
+    made = {
+        name: {"files": files, "labels": [0] * len(files), "shards": [len(files)], "num_bytes": 1}
+        for name, files in splits.items()
+    }
+    return {"splits": made, "class_names": ["a"], "mean": [0.5] * 3, "std": [0.2] * 3}
+
+
+def test_a_record_without_the_order_of_names_is_sorted() -> None:
+    record = ShardRecord.from_json(stored(train=["c", "a"], test=["b"]))
+    assert [record.names[number] for number in record.by_name] == ["a", "b", "c"]
+    assert record.splits["test"].numbers.tolist() == [2]
+
+
+def test_an_empty_split_takes_no_image_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = ShardRecord.from_json(stored(train=["c", "a"], val=[], test=["b"]))
+    reader = ShardReader(ShardPlace("x", "y"), record, draft_size=8, cache_bytes=1, window=None)
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(reader, "_item", lambda part, number: asked.append((part, number)) or {"image": b""})
+    monkeypatch.setattr("lit_splitmask.images.shards.decode", lambda name, *_: name)
+    assert [reader(number) for number in range(3)] == ["c", "a", "b"]
+    assert asked == [("train", 0), ("train", 1), ("test", 0)]

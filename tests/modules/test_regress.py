@@ -170,3 +170,14 @@ def test_a_single_test_image_has_an_error_but_no_r2(tmp_path: Path) -> None:
 
 def test_of_errors_the_lowest_is_best() -> None:
     assert [better(f"val/{name}") for name in ("mae", "rmse", "loss", "r2", "map")] == ["min"] * 3 + ["max"] * 2
+
+
+def test_the_loss_on_val_is_logged_as_a_mean_over_the_images_of_all_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, images, _ = fitted(write(tmp_path))
+    batch, logged = next(iter(images.val_dataloader())), []
+    monkeypatch.setattr(module, "log_held_out", lambda losses, number: logged.append((sorted(losses), number)))
+    monkeypatch.setattr(module, "log_dict", lambda *_, **__: None)
+    module.validation_step(batch, 0)
+    assert logged == [(["loss"], len(batch["image"]))]

@@ -10,6 +10,7 @@ from lit_splitmask.commands.parser import OptionParser, words
 from lit_splitmask.commands.reproduce.stages import Setting
 from lit_splitmask.datamodules.paper_rows import PaperTable, Row, paper_tables
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import local_folder
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Options:
         """Reads the options.
 
         Raises:
-            UserError: A value is out of range, or options do not go together.
+            UserError: A value is out of range, options do not go together, or a folder of images is an address.
             SystemExit: An option is unknown, or a value is not of its type.
         """
         parser = OptionParser(prog="lit-splitmask reproduce", allow_abbrev=False)
@@ -75,6 +76,8 @@ class Options:
             raise UserError(
                 f"--scale is {options.scale:g}: give a share of the paper's length, above 0 and up to 1, such as 0.01."
             )
+        for root in filter(None, (options.root, options.pretrain_root)):
+            local_folder(root)
         if options.row is not None and options.table is None:
             raise UserError(
                 f"--row {options.row} needs its table: give the table first, as in reproduce table6 --row …"

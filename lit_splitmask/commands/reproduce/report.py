@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from lit_splitmask.commands.plan.report import new_console
 from lit_splitmask.commands.reproduce.checks import needs_of
 from lit_splitmask.commands.reproduce.running import Measured
-from lit_splitmask.commands.reproduce.scores import Score
+from lit_splitmask.commands.reproduce.scores import Score, read_record
 from lit_splitmask.commands.reproduce.stages import Setting, Stage, stages_of
 from lit_splitmask.comparison import mean_and_sd
 from lit_splitmask.datamodules.paper_rows import PaperTable, Row
@@ -46,15 +46,12 @@ def show(tables: Sequence[PaperTable], setting: Setting, hours: Hours | None) ->
     console = new_console()
     for paper in tables:
         scores = list(dict.fromkeys(score for row in paper.rows.values() for score in row.paper))
-        columns: list[Column | str] = [
+        columns = [
             Column("row", no_wrap=True, min_width=max(map(len, paper.rows))),  # a command takes this name
-            "method",
-            "pre-training",
-            "then",
-            "steps",
-            *([] if hours is None else ["hours"]),
-            "paper, %",
-            "needs",
+            Column("method, trainings, and what they need", overflow="fold"),
+            Column("steps", min_width=len("1,000,000")),
+            *([] if hours is None else [Column("hours", no_wrap=True)]),
+            Column("paper, %", min_width=len("paper, %")),
         ]
         table = Table(*columns, title=f"{paper.heading}. {paper.title} ({', '.join(scores)})", title_justify="left")
         for row in paper.rows.values():
@@ -77,15 +74,15 @@ def _length(scale: float) -> str:
 
 def _cells(row: Row, setting: Setting, hours: Hours | None) -> list[str]:
     stages = [] if row.outside else stages_of(row, 0, setting)
-    start = "-" if row.outside else "none" if row.pretraining is None else row.pretraining.name
-    then = [] if row.finetuning is None else [row.finetuning.name]
-    then += [] if row.probe is None else ["probe"]
-    cells = [row.name, f"{row.method}, {row.backbone}", start, " + ".join(then), steps_text(stages)]
+    trainings = [one.name for one in (row.pretraining, row.finetuning) if one is not None and not row.outside]
+    trainings += [] if row.probe is None else ["probe"]
+    lines = [f"{row.method}, {row.backbone}", " + ".join(trainings), f"needs {', '.join(needs_of(row))}"]
+    cells = [row.name, "\n".join(filter(None, lines)), steps_text(stages)]
     if hours is not None:
         times = [hours(row, stage) for stage in stages if stage.command != "probe"]
         known = [time for time in times if time is not None]
         cells.append("?" if len(known) < len(times) or not times else f"{sum(known):,.1f}")
-    return [*cells, paper_text(row), ", ".join(needs_of(row))]
+    return [*cells, paper_text(row)]
 
 
 def as_json(tables: Sequence[PaperTable], setting: Setting, hours: Hours | None) -> str:
@@ -118,6 +115,18 @@ def as_json(tables: Sequence[PaperTable], setting: Setting, hours: Hours | None)
     return json.dumps(entries, indent=2, ensure_ascii=False)
 
 
+def read_results(out: Path) -> dict[str, Any]:
+    """The entries of ``results.json`` by table and row; none if there is no file.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    path = out / "results.json"
+    if not path.is_file():
+        return {}
+    return read_record(path, "delete it; the same commands read what is finished, and write their rows again")
+
+
 def write_results(row: Row, measured: Measured, commands: Sequence[str], setting: Setting) -> dict[str, Any]:
     """Adds a row to ``results.json``, or replaces it; returns its entry.
 
@@ -126,6 +135,9 @@ def write_results(row: Row, measured: Measured, commands: Sequence[str], setting
         measured: What was measured.
         commands: The commands of all seeds.
         setting: Where the files are, and how the row was run.
+
+    Raises:
+        UserError: The file is damaged, or cannot be written.
     """
     path = Path(setting.out) / "results.json"
     entry: dict[str, Any] = {
@@ -138,8 +150,7 @@ def write_results(row: Row, measured: Measured, commands: Sequence[str], setting
         "commands": list(commands),
     }
     with locked(path.with_name(".results.lock")):  # another reproduce may be adding its row
-        results = json.loads(path.read_text()) if path.is_file() else {}
-        write_json(path, {**results, f"{row.table}/{row.name}": entry})
+        write_json(path, {**read_results(path.parent), f"{row.table}/{row.name}": entry})
     return entry
 
 
@@ -165,7 +176,9 @@ def _interval(found: Mapping[str, Any]) -> str:
 def show_results(row: Row, entry: Mapping[str, Any], note: str, setting: Setting) -> None:
     """Prints what a row measured beside the paper's numbers."""
     console: Console = new_console()
-    table = Table("score", "paper, %", "measured, %", "95 % interval", "difference", "seeds")
+    score_column = Column("score", no_wrap=True, min_width=max(map(len, entry["scores"])))
+    difference = Column("difference", no_wrap=True, min_width=len("difference"))
+    table = Table(score_column, "paper, %", "measured, %", "95 % interval", difference, "seeds")
     console.print(f"{row.table} {row.name}", soft_wrap=True)  # as a title it would be broken to the table's width
     for score, found in entry["scores"].items():
         paper, sd = found["paper"], found["sd"]

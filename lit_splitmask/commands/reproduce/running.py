@@ -1,6 +1,5 @@
 """Runs the commands of a row, each once and in a process of its own, and reads what they measured."""
 
-import json
 import shutil
 import signal
 import subprocess
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lit_splitmask.commands.reproduce.scores import Score, scores_of
+from lit_splitmask.commands.reproduce.scores import Score, read_record, scores_of
 from lit_splitmask.commands.reproduce.stages import Setting, Stage, stages_of
 from lit_splitmask.commands.run_folder import RunFolder
 from lit_splitmask.datamodules.paper_rows import Row
@@ -31,7 +30,7 @@ def run_row(row: Row, seeds: Sequence[int], setting: Setting) -> Measured:
         setting: Where the files are, and how the row is run.
 
     Raises:
-        UserError: The folder holds a training of other settings.
+        UserError: The folder holds a training with other settings.
         SystemExit: A command failed, or was stopped by a signal.
     """
     measured: Measured = {score: {} for score in row.paper}
@@ -49,15 +48,17 @@ def run_stage(stage: Stage, out: Path) -> None:
     """Runs a command unless it is finished; continues an interrupted training.
 
     Raises:
-        UserError: The folder holds a training of other settings.
+        UserError: The folder holds a training with other settings, or its record is damaged.
         SystemExit: The command failed, or was stopped by a signal.
     """
     record, folder = out / f"{stage.name}.json", out / stage.name
-    known: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
+    known: dict[str, Any] = {}
+    if record.is_file() and folder.is_dir():  # a user who deletes the folder wants to begin again
+        known = read_record(record, f"delete it; if {folder} is of these settings, the same command goes on with it")
     if known and known["arguments"] != list(stage.arguments):
         raise UserError(
             f"{folder} holds a training with other settings ({' '.join(known['arguments'])}) than these "
-            f"({' '.join(stage.arguments)}): give another --out, or delete it and {record}."
+            f"({' '.join(stage.arguments)}): give another --out, or delete it."
         )
     if known.get("finished"):
         print(f"— finished already: {folder}", flush=True)
@@ -67,7 +68,6 @@ def run_stage(stage: Stage, out: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)  # an unfinished one starts over
     elif any(RunFolder(folder).checkpoints.glob("*.ckpt")):
         arguments = [f"--runs_dir={out}", f"--name={stage.name}", "--resume"]
-    out.mkdir(parents=True, exist_ok=True)
     entry: dict[str, Any] = {"command": stage.command, "arguments": list(stage.arguments), "finished": False}
     write_json(record, entry)
     print(f"— {stage}", flush=True)

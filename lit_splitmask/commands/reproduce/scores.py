@@ -9,6 +9,7 @@ from typing import Any
 from lit_splitmask.commands.chance import chance_level, chance_of_maps, interval
 from lit_splitmask.commands.reproduce.stages import Stage
 from lit_splitmask.errors import UserError
+from lit_splitmask.files import read_text
 
 
 @dataclass(frozen=True)
@@ -27,24 +28,43 @@ class Score:
     chance: str | None = None
 
 
+def read_record(path: Path, advice: str) -> dict[str, Any]:
+    """Reads a file of this command, or of one that it ran.
+
+    Args:
+        path: The file.
+        advice: What to do if it is damaged.
+
+    Raises:
+        UserError: It is no JSON object.
+    """
+    try:
+        found = json.loads(read_text(path))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): {advice}.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged (it holds no record): {advice}.")
+    return found
+
+
 def scores_of(stage: Stage, out: Path) -> dict[str, Score]:
     """What a finished command measured of its row's scores.
 
     Raises:
-        UserError: It wrote no scores.
+        UserError: It wrote no scores, or their file is damaged or gone.
     """
     if not stage.scores:
         return {}
     folder = out / stage.name
-    if stage.command == "probe":
-        found = _probed(json.loads((folder / "probe.json").read_text()))
-    else:
-        path = next((path for path in (folder / "test.json", folder / "val.json") if path.is_file()), None)
-        if path is None:
-            raise UserError(
-                f"{folder} has no scores, since the dataset has no test images: check the folder of --data.root."
-            )
-        found = _tested(json.loads(path.read_text()))
+    again = f"delete {folder}, and the same command runs this part again"
+    names = ("probe.json",) if stage.command == "probe" else ("test.json", "val.json")
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
+    if path is None:
+        raise UserError(
+            f"{folder} has no {' or '.join(names)}: either the dataset has no test images (check the folder of --data.root), or "
+            f"the file was removed ({again})."
+        )
+    found = (_probed if stage.command == "probe" else _tested)(read_record(path, again))
     missing = [written for _, written in stage.scores if written not in found]
     if missing:
         raise UserError(f"{folder} has no {', '.join(missing)}, which the row reports.")

@@ -208,6 +208,17 @@ def test_the_list_names_every_row(capsys: pytest.CaptureFixture[str], monkeypatc
     assert "not in the text" in printed
 
 
+def test_a_narrow_terminal_hides_nothing_of_the_list(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["reproduce", "table1"]) == 0
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    assert "│ supervised-imagenet-10 │ Supervised, ViT-S     │ 375,343 + 77,708 │ 75.0     │" in printed
+    assert "(--pretrain_root)" in printed
+
+
 def test_the_json_holds_the_commands_and_the_cost(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", "table6", "--json", "--scale", "0.01"]) == 0
     entries = {entry["row"]: entry for entry in json.loads(capsys.readouterr().out)}

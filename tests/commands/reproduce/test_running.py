@@ -79,6 +79,16 @@ def test_the_measured_number_stands_beside_the_papers(commands: Commands, capsys
     assert "Trained for 0.01 times the paper's length, so the numbers cannot be compared." in printed
 
 
+def test_long_names_of_scores_stay_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    row, setting = paper_tables()["figure6"].rows["splitmask"], Setting(out=str(tmp_path))
+    found = report.write_results(row, {score: {0: Score(50.0, (15.0, 85.0))} for score in row.paper}, [], setting)
+    report.show_results(row, found, "", setting)
+    assert "│ top-1 after 45,000 │" in capsys.readouterr().out
+
+
 def test_seeds_have_trainings_of_their_own_and_are_averaged(
     commands: Commands, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,6 +182,7 @@ def test_given_weights_take_the_place_of_the_pre_training(
         ("table6 --row deit-s-cars --data.root images", "is pre-trained on ImageNet: give --pretrain_root DIR"),
         ("table6 --row deit-s-cars --data.root images --pretrain_root none", "of --pretrain_root does not exist"),
         ("table6 --row deit-s-cars --data.root images --pretrain_root images", "so it is not ImageNet"),
+        ("table6 --row deit-s-cars --data.root images --pretrain_root s3://b/x", "error: s3://b/x is an address"),
         ("table6 --row deit-s-cars --data.root images --weights none", "--weights none does not exist"),
         ("table6 --row scratch-s-cars --data.root images --weights none", "starts from random weights"),
         ("figure6 --row splitmask --data.root images --weights none", "several parts of one pre-training"),
@@ -193,6 +204,71 @@ def test_wrong_input_is_answered_with_what_to_do(
     assert main(["reproduce", *arguments.split()]) == 1
     assert expected in capsys.readouterr().err
     assert not commands.calls
+
+
+@pytest.mark.parametrize("content", ["", '{"a": ', "[1]"])
+@pytest.mark.parametrize("file", ["results.json", f"{PRETRAINED}.json", f"{FINETUNED}/test.json"])
+def test_a_damaged_file_is_named_with_what_to_do(
+    file: str, content: str, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(ROW) == 0
+    path = Path("runs/reproduce-scale0.01") / file
+    path.write_text(content)
+    commands.calls.clear()
+    assert main(ROW) == 1
+    assert f"{path} is damaged" in capsys.readouterr().err
+    assert not commands.calls
+
+
+def test_a_damaged_list_of_results_is_noticed_before_the_trainings(commands: Commands) -> None:
+    out = Path("runs/reproduce-scale0.01")
+    out.mkdir(parents=True)
+    (out / "results.json").write_text("{")
+    assert main(ROW) == 1
+    assert not commands.calls
+
+
+def test_a_part_whose_folder_was_deleted_is_run_again(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(ROW) == 0
+    commands.calls.clear()
+    folder = Path("runs/reproduce-scale0.01") / FINETUNED
+    (folder / "test.json").unlink()
+    assert main(ROW) == 1
+    assert f"delete {folder}, and the same command runs this part again" in " ".join(capsys.readouterr().err.split())
+    folder.rmdir()
+    assert main(ROW) == 0
+    assert commands.names == [FINETUNED]
+    assert entry()["top-1"]["mean"] == pytest.approx(70)
+
+
+def test_a_file_in_place_of_the_folder_of_results_is_named(
+    commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("notes").touch()
+    assert main([*ROW, "--out=notes"]) == 1
+    assert "notes cannot be written" in capsys.readouterr().err
+    assert not commands.calls
+
+
+def test_several_processes_of_a_launcher_are_told_to_run_the_commands(
+    commands: Commands, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(ROW) == 1
+    assert "print the commands with --dry_run" in " ".join(capsys.readouterr().err.split())
+    assert not commands.calls
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert main(ROW) == 0
+
+
+def test_a_training_that_was_run_by_hand_is_gone_on_with(commands: Commands) -> None:
+    checkpoints = Path("runs/reproduce-scale0.01") / PRETRAINED / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "last.ckpt").touch()
+    assert main(ROW) == 0
+    assert commands.calls[0][-1] == "--resume"
 
 
 @pytest.mark.parametrize("seeds", ["1,1", "-1", "a", "[]"])
