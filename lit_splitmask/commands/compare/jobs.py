@@ -120,7 +120,7 @@ class Job:
             train: Runs the training; returns its result.
 
         Raises:
-            UserError: The folder holds a result of other settings.
+            UserError: The folder holds a result with other settings.
         """
         if self.result_file.is_file():
             found: Settings = json.loads(self.result_file.read_text())
@@ -154,7 +154,7 @@ def run_pretraining(job: Job) -> Backbone:
     """Pre-trains; an interrupted pre-training continues from its last checkpoint.
 
     Raises:
-        UserError: The images or the settings cannot be used, or the folder holds a result of other settings.
+        UserError: The images or the settings cannot be used, or the folder holds a result with other settings.
     """
 
     def train() -> Settings:
@@ -208,7 +208,7 @@ def run_finetuning(job: Job, *, stretch: float, share: float, test: bool) -> Fin
         test: Whether to evaluate on the test images.
 
     Raises:
-        UserError: The images or the settings cannot be used, or the folder holds a result of other settings.
+        UserError: The images or the settings cannot be used, or the folder holds a result with other settings.
     """
 
     def train() -> Settings:
