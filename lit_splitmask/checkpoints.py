@@ -70,7 +70,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"{path} cannot be read as safetensors ({error}): it is damaged, truncated or another kind of file."
+            f"{path} cannot be read as safetensors ({error}): it is damaged, truncated or of another kind."
         ) from None
 
 
@@ -99,7 +99,7 @@ def load_weights(path: str | Path) -> Weights:
         path: The file, or a name of timm: ``local-dir:DIR`` or ``hf-hub:REPOSITORY``.
 
     Raises:
-        UserError: The file does not exist, is damaged, holds more than weights or no ViT, does not describe a valid shape, or
+        UserError: The file does not exist, is damaged, holds more than weights, holds no ViT, does not describe a valid shape, or
             holds values that a network cannot compute with; or a repository cannot be loaded.
     """
     named = locate(str(path))
@@ -115,7 +115,7 @@ def load_weights(path: str | Path) -> Weights:
             f"{path} holds no Vision Transformer with timm's names (it holds {names}, …): give the weights of a ViT."
         )
     if oversized(weights.state.values()):
-        raise UserError(f"{path} holds tensors that are larger than what is stored of them: give an unmodified file.")
+        raise UserError(f"{path} holds tensors whose shape exceeds their stored data: give an unmodified file.")
     try:
         problem = _wrong_description(weights)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:

@@ -47,7 +47,7 @@ COMMANDS = {
 
 
 DISK_ADVICE = (
-    "Free some space or give folders that you may write to, and run the command again; continue a run that has begun with "
+    "Free some space or give folders that you may write to, and run the command again; continue a run that has started with "
     "--name NAME --resume."
 )
 
@@ -138,7 +138,7 @@ def _to_repeat(arguments: Sequence[str], *, before: str = "step") -> str:
     """What to do after a command that was stopped; a training, before its first step or checkpoint."""
     kept = "it had not finished. To start again"
     if arguments[0] in ("compare", "reproduce"):
-        kept = "what it had finished is kept. The same command goes on"
+        kept = "what it had finished is kept. The same command continues"
     elif arguments[0] in ("pretrain", "finetune", "fit"):
         kept = f"before the first {before}, so nothing was saved. To start again"
     return f"{kept}:\n{copyable(['lit-splitmask', *arguments])}"

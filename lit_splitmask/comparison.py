@@ -21,7 +21,7 @@ class Difference:
         low: Lower end of its interval; minus infinity with one seed.
         high: Upper end of the interval; infinity with one seed.
         num_seeds: Number of seeds that both arms have.
-        num_images: Number of test images if the interval holds their chance too; 0 if it is over the seeds only.
+        num_images: Number of test images if the interval covers their randomness too; 0 if it covers only the seeds.
     """
 
     mean: float
@@ -50,7 +50,7 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
 def paired_difference(
     baseline: Mapping[int, float], other: Mapping[int, float], confidence: float = CONFIDENCE
 ) -> Difference:
-    """Compares two arms over the seeds that both have. The interval holds the chance of the seeds only.
+    """Compares two arms over the seeds that both have. The interval covers only the randomness of the seeds.
 
     Args:
         baseline: Accuracies in [0, 1] by seed.
@@ -72,9 +72,9 @@ def crossed_half_width(differences: NDArray[np.floating], confidence: float = CO
 
     Seeds and images are crossed and both random, so the variance of the mean is that of a two-way analysis of variance: the mean
     square of the seeds, plus what the mean square of the images has in excess of the residual's. Both are weighted with
-    Student's t of their own degrees of freedom (Cochran and Cox): an estimate from three seeds deserves little trust, and one
-    from hundreds of images much. SciPy has no such interval. ``benchmarks/comparison_interval.py`` checks how often it holds the
-    truth.
+    Student's t of their own degrees of freedom (Cochran and Cox): an estimate from three seeds deserves little trust, one
+    from hundreds of images much. SciPy has no such interval. ``benchmarks/comparison_interval.py`` checks how often it covers
+    the true difference.
 
     Args:
         differences: (…, seeds, images), the second arm's correctness (0 or 1) minus the first's; at least two of each.
@@ -99,7 +99,7 @@ def crossed_half_width(differences: NDArray[np.floating], confidence: float = CO
 
 
 def difference_of(baseline: "Arm", other: "Arm", confidence: float = CONFIDENCE) -> Difference:
-    """Compares two arms, with the chance of seeds and of test images if both arms know each image's correctness.
+    """Compares two arms, over seeds and over test images if both arms record each image's correctness.
 
     Args:
         baseline: The arm to subtract.
@@ -130,7 +130,7 @@ def looks_up_to(most: int) -> list[int]:
 
 
 def corrected(num_intervals: int) -> float:
-    """The level of each of several intervals, so that all of them hold with 95 % (Bonferroni).
+    """The level of each of several intervals, so that all of them hold jointly at 95 % (Bonferroni).
 
     Args:
         num_intervals: Looks, times the arms that are compared with one baseline.
@@ -237,7 +237,7 @@ def share_verdict(arms: Sequence[Arm], confidence: float = CONFIDENCE) -> str:
 
 
 def power(arms: Sequence[Arm], confidence: float = CONFIDENCE) -> str:
-    """What the comparison could not have seen, for the strictest comparison of own pre-training; empty with one seed."""
+    """The smallest detectable difference, for the strictest comparison of own pre-training; empty with one seed."""
     by_name = {arm.name: arm for arm in arms}
     difference = difference_of(by_name.get("scratch_long", by_name["scratch"]), by_name["pretrained"], confidence)
     if difference.num_seeds < 2:

@@ -12,12 +12,12 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.files import is_file, read_text
 
 MOST_CHARACTERS = 2**17
-"""Of a configuration; those of runs have about 5,000."""
+"""Longest configuration; those of runs have about 5,000."""
 
 _MOST_DIGITS = 100
 
 MOST_NODES = 100_000
-"""Values of a configuration with its aliases written out: nine short lines can stand for a billion."""
+"""Most values of a configuration with its aliases written out: nine short lines can stand for a billion."""
 
 _PRIVATE_DATAMODULE = re.compile(r"^lit_splitmask\.datamodules\.[a-z_]+\.(\w+)$")
 """Class paths in ``predict.yaml`` files of earlier versions: they name modules that have moved since."""
@@ -33,14 +33,14 @@ _TAKE_A_POOL = ("ImageFolder", "Manifest")
 
 
 _RENAMED = {"relative_localisation": "auxiliary"}
-"""Settings that have another name now. Classify took this one auxiliary loss alone."""
+"""Settings that have another name now. Classify used to take only this auxiliary loss."""
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
     """Reads the settings in a YAML file, brought up to date.
 
     Raises:
-        UserError: The file does not exist, is no regular file, is not UTF-8 text or valid YAML, is too large, or holds no
+        UserError: The file does not exist, is not a regular file, is not UTF-8 text or valid YAML, is too large, or holds no
             settings.
     """
     try:
@@ -59,14 +59,14 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 
 def check_yaml(text: str) -> None:
-    """Checks that a YAML text is of a size that configurations have, before anything is made of it.
+    """Checks that a YAML text is of a size that configurations have, before it is parsed.
 
     Raises:
         yaml.YAMLError: It is too long, is nested too deeply, contains itself, its aliases stand for too many values, or it is not
             valid.
     """
     if len(text) > MOST_CHARACTERS:
-        raise yaml.YAMLError(f"it has {len(text):,} characters, and configurations have {MOST_CHARACTERS:,} at most")
+        raise yaml.YAMLError(f"it has {len(text):,} characters, and a configuration has at most {MOST_CHARACTERS:,}")
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if node is not None and _num_nodes(node, {}) > MOST_NODES:
@@ -88,7 +88,7 @@ def _num_nodes(node: yaml.Node, known: dict[int, int]) -> int:
         return 1
     if id(node) in known:
         if known[id(node)] == 0:
-            raise yaml.YAMLError("an alias (*name) in it stands for something that contains itself")
+            raise yaml.YAMLError("an alias (*name) in it contains itself")
         return known[id(node)]
     known[id(node)] = 0
     parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]

@@ -67,7 +67,7 @@ class TrainingData(Protocol):
 
     @property
     def crop_ratio(self) -> float | None:
-        """Share of the short side that the bicubic centre crops of evaluation cover; None if images are not evaluated so."""
+        """Share of the short side that the bicubic centre crops of evaluation cover; None without such crops."""
 
     @property
     def crop_sizes(self) -> Sequence[int] | None:
@@ -174,7 +174,7 @@ class DetectionData(Protocol):
 
 
 def training_data(datamodule: Any) -> TrainingData:
-    """A datamodule as :class:`TrainingData`: itself if it offers everything, else with None or () for what it does not offer.
+    """A datamodule as :class:`TrainingData`: itself if it offers everything, otherwise with None or () for what it lacks.
 
     Args:
         datamodule: Any datamodule, or None. No property is read until it is asked for, as it may need ``setup``.
@@ -208,7 +208,7 @@ def detection_data(datamodule: Any) -> DetectionData | None:
 
 
 _EMPTY: dict[str, Any] = {"class_names": (), "pool": (), "predict_paths": (), "predict_problems": MappingProxyType({})}
-"""What stands for unknown, where that is not None."""
+"""Values that mean unknown, where that is not None."""
 
 
 class _PartlyKnown:

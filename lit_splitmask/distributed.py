@@ -93,8 +93,8 @@ def broadcast_from_zero(tensor: Tensor) -> None:
 def after_process_zero(work: Callable[[], object], *results: Tensor) -> None:
     """Process 0 does work that may take hours; the others wait for it, and get its results.
 
-    The wait is a message of its own on the CPU, with a patience of weeks, so the limit of the process group (30 minutes by
-    default) does not end it. If process 0 fails or ends, the others fail at once.
+    The wait is a separate message on the CPU with a timeout of weeks, so the limit of the process group (30 minutes by
+    default) does not apply. If process 0 fails or ends, the others fail at once.
 
     Args:
         work: What process 0 does.

@@ -12,7 +12,7 @@ class UserError(Exception):
     The command line prints only the message and exits with code 1, without a stack trace.
 
     Args:
-        message: The paragraph. What a file puts into it may be of any length: very long names and lists are cut.
+        message: The paragraph. Parts that come from files may be very long, so long messages are shortened.
     """
 
     def __init__(self, message: str) -> None:

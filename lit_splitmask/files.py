@@ -23,7 +23,7 @@ try:
 except ImportError:  # Windows, which does not delete files that a process has open
     fcntl = None  # type: ignore[assignment]
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # pathlib makes one slash of two; C:/ is a drive
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # pathlib turns two slashes into one; C:/ is a drive
 _COPY = {
     "s3": "copy it with `aws s3 sync {root} DIR`",
     "gs": "copy it with `gcloud storage rsync --recursive {root} DIR`",
@@ -37,12 +37,12 @@ _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 NETWORK_SECONDS = 60.0
-"""How long a download waits for the other side."""
+"""How long a download waits for the server."""
 
 
 @contextmanager
 def bounded_waiting() -> Iterator[None]:
-    """Ends waits of more than :data:`NETWORK_SECONDS` for another machine with an OSError; a download would wait for ever."""
+    """Ends waits of more than :data:`NETWORK_SECONDS` for another machine with an OSError; a download would wait forever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(NETWORK_SECONDS)
     try:
@@ -58,10 +58,10 @@ def check_regular(path: str | Path) -> os.stat_result:
         The status of what it leads to.
 
     Raises:
-        OSError: It does, or leads nowhere.
+        OSError: It does, or it does not exist.
     """
     status = os.stat(path)
-    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # reading a folder fails by itself
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # reading a folder fails anyway
         raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, and only files are read", str(path))
     return status
 
@@ -82,18 +82,18 @@ def local_folder(root: str) -> Path:
     scheme = root.partition(":")[0]
     copy = _COPY.get(scheme, "download it").format(root=root)
     raise UserError(
-        f"{root} is an address, and images are read from folders of this machine: {copy}, and give the folder DIR. To read "
+        f"{root} is an address, but images are read from folders on this machine: {copy}, and give the folder DIR. To read "
         "from a bucket while training, write shards with lit-splitmask shard, and give --data Shards with the bucket's address."
     )
 
 
 def as_typed(path: str | Path) -> Path:
-    """The absolute path with the name that the user typed: not that of what a link leads to."""
+    """The absolute path with the name that the user typed; links are not resolved."""
     return Path(os.path.abspath(Path(path).expanduser()))
 
 
 def from_here(path: str | Path) -> str:
-    """A path as a person names it: from the current directory, if it is below it."""
+    """A path as a user would type it: relative to the current directory if it is below it."""
     path = Path(path)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
@@ -140,17 +140,17 @@ def open_partial(path: Path) -> tuple[Path, BinaryIO]:
         if fcntl is not None:
             with suppress(OSError):  # a file system without locks: there, abandoned files stay
                 fcntl.flock(file, fcntl.LOCK_EX)
-        if partial.exists():  # else it was taken for an abandoned file before it was locked
+        if partial.exists():  # otherwise it was taken for an abandoned file before it was locked
             return partial, file
         file.close()
 
 
 def remove_abandoned(folder: Path, start: str = "") -> None:
-    """Removes temporary files whose process was killed; never those of a process that lives, on this machine or another.
+    """Removes temporary files whose process was killed; never those of a running process, on this machine or another.
 
     Args:
         folder: The folder; it may be missing.
-        start: What the names of the files begin with.
+        start: Prefix of the files' names.
     """
     for partial in folder.glob(f"{start}*.tmp"):
         if not _PARTIAL.search(partial.name):
@@ -237,14 +237,14 @@ def write_atomically(path: str | Path, data: bytes | memoryview) -> None:
 
 
 def cannot_write(path: str | Path, error: OSError) -> UserError:
-    """What to tell the user if a file cannot be written."""
+    """The error for a file that cannot be written."""
     if error.errno in _NO_SPACE:
         advice = "free some space, or choose another disk"
     elif error.errno in _NOT_ALLOWED:
         advice = "choose a folder that you may write to"
     else:
         advice = "check the folder and its disk"
-    return UserError(f"{path} cannot be written ({error.strerror or error}), and nothing of it was: {advice}.")
+    return UserError(f"{path} cannot be written ({error.strerror or error}), and none of it was: {advice}.")
 
 
 def check_temporary_folder() -> None:

@@ -16,7 +16,7 @@ IGNORED = -1
 """Value of pixels without a label in label maps."""
 
 CHUNK_ELEMENTS = 2**24
-"""Most logits that a head's cross-entropy holds at a time (64 MiB in float32), unless its classes are so many that this would be
+"""Most logits that a head's cross-entropy holds at a time (64 MiB in float32), unless it has so many classes that this would be
 fewer than D/4 rows."""
 
 CPU_CHUNK_ELEMENTS = 2**22
@@ -109,7 +109,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
 
 
 def _chunk(states: Tensor, weight: Tensor) -> int:
-    """Number of rows of which all logits are held at a time."""
+    """Number of rows whose logits are held at a time."""
     elements = CPU_CHUNK_ELEMENTS if states.device.type == "cpu" else CHUNK_ELEMENTS
     # Each chunk reads the whole head and writes its gradient, which takes longer than computing if the rows are few. A quarter of
     # the width keeps the logits at a quarter of the head (320,000 classes: a third less time than the limit's 13 rows).

@@ -26,8 +26,8 @@ class OptimConfig:
         lr: Peak learning rate at ``reference_batch`` images per step.
         reference_batch: Batch size that ``lr`` is for; the rate scales with the square root of the batch size. 0 switches
             scaling off.
-        weight_decay: Weight decay of matrices and, as in BEiT, of mask tokens; other vectors have none, nor have positions and
-            CLS tokens unless ``decay_positions`` is set.
+        weight_decay: Weight decay of matrices and, as in BEiT, of mask tokens; other vectors have none, and positions and CLS
+            tokens only if ``decay_positions`` is set.
         beta1, beta2: AdamW's betas (BEiT's command line sets the second to 0.98).
         warmup: Share of the steps in which the rate rises linearly (10 of 300 epochs in BEiT's recipe).
         decay_positions: Whether learned positions and CLS tokens decay too, as in DINO's, MAE's and MoCo v3's published code.
@@ -177,7 +177,7 @@ def build_optimizer(
         batch_size: Images per optimizer step, over all processes and accumulated batches.
         total_steps: Optimizer steps of the whole run.
         depth: Blocks of the backbone, for the layer-wise decay.
-        fused: Whether to use torch's fused update, which takes an eighth of the plain one's time on a CPU.
+        fused: Whether to use torch's fused update, which takes an eighth of the plain update's time on a CPU.
     """
     lr = config.lr * batch_scale(config, batch_size)
     groups = parameter_groups(named_parameters, config, lr=lr, depth=depth)

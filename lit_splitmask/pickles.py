@@ -18,14 +18,14 @@ _PLAIN = re.compile(
 
 
 class NotPlainError(Exception):
-    """An archive that holds other things than pickled tensors."""
+    """An archive that holds anything other than pickled tensors."""
 
 
 def check_archive(file: BinaryIO) -> None:
-    """Checks that an archive holds pickled tensors alone, as torch's own reader sees it. Other files pass.
+    """Checks that an archive holds only pickled tensors, as torch's own reader sees it. Other files pass.
 
     Python's ``zipfile`` and torch's reader may disagree about what a file is, and torch decides what it runs. So torch is asked.
-    Reads from the start, and goes back there.
+    Reads from the start, and rewinds.
 
     Args:
         file: The file, opened in binary mode.
@@ -50,7 +50,7 @@ def check_archive(file: BinaryIO) -> None:
     strange = [name for name in records if not _PLAIN.fullmatch(name)]
     if strange or "data.pkl" not in records:
         what = f"holds {', '.join(strange[:3])}" if strange else "has no data.pkl"
-        raise NotPlainError(f"an archive that torch.save has not written: it {what}")
+        raise NotPlainError(f"an archive that torch.save did not write: it {what}")
     _check_sizes(file, len(records), size)
     file.seek(0)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_splitmask.errors import UserError
 
 CHUNK = 1024
-"""Queries that are compared with all training images at a time."""
+"""Queries that are compared with all training images at once."""
 
 BLOCKS = 8
 """Blocks of images in the jackknife of :func:`rankme_error`."""

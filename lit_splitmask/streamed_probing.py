@@ -142,7 +142,7 @@ class StreamedLinearProbe:
     """A linear classifier on features in files, trained by mini-batches; its optimum is that of :class:`~probing.LinearProbe`.
 
     Like MAE's linear probe, it standardises features (a batch norm without affine parameters, here by the statistics of all
-    training images) and trains by mini-batches with a cosine. Unlike it, it takes Adam instead of LARS, whose few steps on a
+    training images) and trains by mini-batches with a cosine. Unlike it, it uses Adam instead of LARS, whose few steps on a
     small set do not reach the optimum, a small weight decay instead of none, and each image in one view. All weight decays
     of the solved probe are trained side by side on four fifths of the images, and the best on the last fifth is trained on all.
 

@@ -18,7 +18,7 @@ INTERPOLATION = "bicubic"
 
 
 def default_statistics(in_chans: int) -> tuple[Sequence[float], Sequence[float]]:
-    """Default per-channel mean and standard deviation of pixels in [0, 1]: ImageNet's for 3 channels, else 0.5 and 0.25."""
+    """Default per-channel mean and standard deviation of pixels in [0, 1]: ImageNet's for 3 channels, otherwise 0.5 and 0.25."""
     return (IMAGENET_MEAN, IMAGENET_STD) if in_chans == 3 else ([0.5] * in_chans, [0.25] * in_chans)
 
 
@@ -36,7 +36,7 @@ def network_view(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def token_view(images: Tensor, *more: Tensor) -> Tensor:
-    """The half-size view of crops for the tokenizer: the first of ``more`` if it is one, else the mean of each 2×2 block.
+    """The half-size view of crops for the tokenizer: the first of ``more`` if it is one, otherwise the mean of each 2×2 block.
 
     Args:
         images: (B, C, H, W) uint8, H and W even.

@@ -1,4 +1,4 @@
-"""timm's names of weights that are no plain file: ``local-dir:DIR`` and ``hf-hub:REPOSITORY``."""
+"""timm's names of weights that are not plain files: ``local-dir:DIR`` and ``hf-hub:REPOSITORY``."""
 
 import json
 import logging
@@ -26,9 +26,9 @@ _MOST_CONFIG_BYTES = 2**20
 
 
 def locate(name: str) -> tuple[Path, dict[str, Any]] | None:
-    """The file of weights that a name stands for, and what its configuration says of the pixels.
+    """The file of weights that a name stands for, and what its configuration says about the pixels.
 
-    A repository is downloaded into the Hugging Face cache, once; only its safetensors file and its configuration are.
+    A repository is downloaded into the Hugging Face cache, once; only its safetensors file and its configuration.
 
     Args:
         name: ``local-dir:DIR``, a folder that timm or ``lit-splitmask export --format timm`` wrote; or ``hf-hub:REPOSITORY``,
@@ -77,10 +77,10 @@ def _in_repository(repository: str, file: str) -> Path | None:
     """A file of a repository, downloaded or from the cache.
 
     Raises:
-        UserError: It cannot be had.
+        UserError: It is not available.
     """
     name, _, revision = repository.partition("@")
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells each attempt twice
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it reports each attempt twice
     try:
         validate_repo_id(name)
         return Path(hf_hub_download(name, file, revision=revision or None, local_files_only=_has_no_network()))
@@ -93,8 +93,8 @@ def _in_repository(repository: str, file: str) -> Path | None:
     except GatedRepoError:
         problem = "it needs an access token"
     except RepositoryNotFoundError:
-        problem = "there is none of this name"
-    except (OSError, ValueError) as error:  # no network, or no valid name
+        problem = "there is no repository of this name"
+    except (OSError, ValueError) as error:  # no network, or an invalid name
         problem = " ".join(str(error).split("\n")[0].split())
     raise UserError(
         f"hf-hub:{repository} cannot be loaded ({problem}). Check the name and the network, or download its {WEIGHTS} and give "
@@ -103,9 +103,9 @@ def _in_repository(repository: str, file: str) -> Path | None:
 
 
 def _has_no_network() -> bool:
-    """Whether the Hub's name cannot be resolved, which takes no time without a network; the library would retry for 23 s.
+    """Whether the Hub's name cannot be resolved, which fails at once without a network; the library would retry for 23 s.
 
-    A proxy resolves names itself, and a slow network resolves them slowly: neither counts as none.
+    A proxy resolves names itself, and a slow network resolves them slowly: neither counts as no network.
     """
     if getproxies():
         return False
@@ -120,7 +120,7 @@ def _pixels(path: Path) -> dict[str, Any]:
     """Mean and standard deviation of the pixels, as timm's configuration gives them; nothing if it does not.
 
     Raises:
-        UserError: The file is no such configuration.
+        UserError: The file is not such a configuration.
     """
     try:
         if path.stat().st_size > _MOST_CONFIG_BYTES:

@@ -35,7 +35,7 @@ def check_values(state: Mapping[str, Tensor], source: str) -> None:
 
 
 def in_fixed_order(file: bytes) -> bytes:
-    """A safetensors file with sorted metadata: the library orders them at random, so that equal files have other checksums.
+    """A safetensors file with sorted metadata: the library orders them at random, so equal files would have different checksums.
 
     Args:
         file: The whole file: the length of the header in 8 bytes, the header as JSON, and the tensors.

@@ -105,11 +105,11 @@ def test_images_outside_of_the_manifests_folder_are_said(tmp_path: Path, caplog:
     manifest.write_text(f"path\nin.png\n../out.png\n{tmp_path}/other.png\n")
     with caplog.at_level(logging.INFO):
         Manifest(str(manifest), image_size=32, index_dir=str(tmp_path / "runs")).prediction_files()
-    assert f"2 of the 3 listed images lie outside {tmp_path / 'list'}: ../out.png" in caplog.text
+    assert f"2 of the 3 listed images are outside {tmp_path / 'list'}: ../out.png" in caplog.text
 
 
 def test_settings_that_no_training_can_have_are_named() -> None:
     with pytest.raises(UserError, match="16-true"):
         build_trainer({"precision": "16-true"})
-    with pytest.raises(UserError, match="refuses its settings"):
+    with pytest.raises(UserError, match="rejects these settings"):
         build_trainer({"precision": "none-such"})

@@ -157,4 +157,4 @@ def test_a_finished_comparison_is_read_and_only_its_long_arm_is_trained_again(mo
     assert all(name.startswith("scratch_long") for name in trained)
     assert {path: json.loads(path.read_text()) for path in results} == results
     assert report["difference"]["num_images"] == 0
-    assert "without the chance of the test images" in Path("compared/comparison.md").read_text()
+    assert "without the randomness of the test images" in Path("compared/comparison.md").read_text()

@@ -187,7 +187,7 @@ def test_fewer_than_50_labels_a_class_have_a_recipe_of_their_own(
     choice = choice_for(tmp_path / "pets", "--data.label_share", share)
     assert choice.name == name
     labels = round(train * float(share))
-    assert (f"about {labels} labels a class, fewer than 50, for the network" in choice.reason) == ("few" in name)
+    assert (f"about {labels} labels per class, fewer than 50, for the network" in choice.reason) == ("few" in name)
 
 
 @pytest.mark.parametrize(("per_class", "name"), [(69, "finetune_few_cpu"), (72, "finetune_cpu")])
@@ -212,7 +212,7 @@ def test_recipes_without_a_variant_for_few_labels_stay(tmp_path: Path) -> None:
 def test_few_labels_have_their_recipe_after_a_pre_training_only(weights: list[str], name: str, root: Path) -> None:
     choice = TASKS["classify"].default_recipe(Request.read("finetune", ["--data.root", str(root), *weights]))
     assert choice.name == name
-    assert ("labels a class, fewer than 50, " in choice.settings()[1]) == bool(weights)
+    assert ("labels per class, fewer than 50, " in choice.settings()[1]) == bool(weights)
 
 
 @pytest.mark.parametrize("share", ["0", "2", "some"])
@@ -324,7 +324,7 @@ def test_a_chosen_fine_tuning_has_no_image_twice_in_a_batch_either(class_folder:
     request = Request.read("finetune", ["--data.root", str(folder)])
     settings, reason = TASKS["classify"].default_recipe(request).settings()
     assert 0.4 * num_images <= settings["data"]["init_args"]["batch_size"] <= 0.8 * num_images
-    assert "more than the training images" in reason
+    assert "exceed the number of training images" in reason
 
 
 def test_the_settings_of_a_method_take_reading_its_recipe_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def read_file(path: Path) -> Stored:
     """Reads an annotation file and checks that everything is there.
 
     Raises:
-        UserError: It is missing, is no JSON, or lacks something; says what.
+        UserError: It is missing, is not JSON, or lacks something; says what.
     """
     if not is_file(path):
         raise UserError(f"There is no annotation file {path}. Layouts that are read: {WAYS}.")
@@ -84,7 +84,7 @@ def read_ids(path: Path) -> tuple[dict[str, int], dict[str, int]]:
     """The ids of the images of an annotation file by file name, and those of its categories by name.
 
     Raises:
-        UserError: It is no JSON, or has no such ids.
+        UserError: It is not JSON, or has no such ids.
     """
     try:
         stored = json.loads(read_bytes(path))
@@ -99,9 +99,7 @@ def _check_ids(path: Path, stored: Stored) -> None:
         ids = [entry["id"] for entry in stored[part]]
         whole = all(isinstance(number, int) and abs(number) < _MOST_ID for number in ids)
         if not whole or len(set(ids)) < len(ids):
-            raise UserError(
-                f"{path}: the ids of {part!r} must be whole numbers that are all different, below 2^63. Correct them."
-            )
+            raise UserError(f"{path}: the ids of {part!r} must be distinct whole numbers below 2^63. Correct them.")
 
 
 def _check_images(path: Path, stored: Stored) -> None:
@@ -109,7 +107,7 @@ def _check_images(path: Path, stored: Stored) -> None:
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise UserError(
-            f"{path} lists the image {twice[0]} {names[twice[0]]} times: join its entries and their annotations."
+            f"{path} lists the image {twice[0]} {names[twice[0]]} times: merge its entries and their annotations."
         )
     for image in stored["images"]:
         if not all(isinstance(image[side], int) and 0 < image[side] < 2**31 for side in ("height", "width")):
@@ -126,7 +124,7 @@ def _check_objects(path: Path, stored: Stored) -> None:
             is_valid = _is_number(value) and (key == "area" or float(value).is_integer())
             if not is_valid and (value is not None or key in _KEYS["annotations"]):
                 raise UserError(
-                    f"{path}: {key} of an annotation of image {entry['image_id']!r} is {value!r}, which is no number. Correct it."
+                    f"{path}: {key} of an annotation of image {entry['image_id']!r} is {value!r}, not a number: correct it."
                 )
         box = entry["bbox"]
         if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):

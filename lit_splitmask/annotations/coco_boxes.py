@@ -1,4 +1,4 @@
-"""Whether the boxes of a COCO annotation file are what they must be: left, top, width and height in pixels."""
+"""Checks that the boxes of a COCO annotation file are left, top, width and height in pixels."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ MOST_DISAGREEING = 0.05
 """Fraction of the boxes that may fit their masks only if they are read in another way."""
 
 MOST_OUTSIDE = 0.1
-"""Fraction of the boxes without masks that may reach beyond their images, if nearly all of them would lie inside as corners."""
+"""Fraction of the boxes without masks that may reach beyond their images, if nearly all of them would be inside as corners."""
 
 NEARLY_ALL = 0.99
 
@@ -84,13 +84,13 @@ def _check_pixels(path: Path, boxes: np.ndarray, stored: Stored) -> None:
     end = float(np.abs(np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])).max())
     if largest > 2 * NORMALISED_UP_TO and end <= NORMALISED_UP_TO:
         raise UserError(
-            f"All {len(boxes):,} boxes of {path} lie between 0 and {end:g}, so they are fractions of the images' sides, but "
+            f"All {len(boxes):,} boxes of {path} are between 0 and {end:g}, so they are fractions of the images' sides, but "
             "COCO's are pixels (left, top, width, height): multiply them by the width and height of their images."
         )
 
 
 def _check_outlines(path: Path, outlined: Sequence[tuple[Sequence[float], Corners]], *, masks: bool) -> str:
-    """Compares boxes with what surrounds their masks."""
+    """Compares boxes with the bounding boxes of their masks."""
     wrong = [(box, outline) for box, outline in outlined if not _close(_corners(box), outline)]
     for meaning, (corners, way) in _OTHER_READINGS.items():
         fitting = [box for box, outline in wrong if _close(corners(box), outline)]
@@ -104,7 +104,7 @@ def _check_outlines(path: Path, outlined: Sequence[tuple[Sequence[float], Corner
     ends = max(max(map(abs, outline)) for _, outline in outlined)
     if ends <= NORMALISED_UP_TO:
         raise UserError(
-            f"All polygons of {path} lie between 0 and {ends:g}, so they are fractions of the images' sides, but its boxes are "
+            f"All polygons of {path} are between 0 and {ends:g}, so they are fractions of the images' sides, but its boxes are "
             "pixels: multiply the polygons by the width and height of their images."
         )
     box, (left, top, right, bottom) = wrong[0]
@@ -115,7 +115,7 @@ def _check_outlines(path: Path, outlined: Sequence[tuple[Sequence[float], Corner
 
 
 def _check_inside(path: Path, objects: Sequence[Mapping[str, Any]], stored: Stored) -> None:
-    """Raises an error if boxes without masks reach beyond their images, while all would lie inside as corners."""
+    """Raises an error if boxes without masks reach beyond their images, while all would be inside as corners."""
     size_of = {image["id"]: (image["width"], image["height"]) for image in stored["images"]}
     known = [entry for entry in objects if entry["image_id"] in size_of]
     if not known:
@@ -128,14 +128,14 @@ def _check_inside(path: Path, objects: Sequence[Mapping[str, Any]], stored: Stor
     if fits_as_corners.mean() >= NEARLY_ALL and reaches_out.mean() > MOST_OUTSIDE:
         index = int(reaches_out.argmax())
         raise UserError(
-            f"{int(reaches_out.sum()):,} of {len(known):,} boxes of {path} reach beyond their images, but would lie inside as "
+            f"{int(reaches_out.sum()):,} of {len(known):,} boxes of {path} reach beyond their images, but would be inside as "
             f"left, top, right, bottom, such as {known[index]['bbox']} in an image of {sides[index, 0]:.0f} × "
             f"{sides[index, 1]:.0f} px. {_WAY}{_OTHER_READINGS['left, top, right, bottom'][1]}."
         )
 
 
 def _outline(entry: Mapping[str, Any]) -> Corners | None:
-    """What surrounds an object's mask; None without one, or with one that cannot be used."""
+    """The bounding box of an object's mask; None without a mask, or with one that cannot be used."""
     segmentation = entry.get("segmentation")
     if isinstance(segmentation, dict):
         return _outline_of_runs(segmentation)

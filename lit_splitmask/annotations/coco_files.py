@@ -27,7 +27,7 @@ Given = str | Mapping[str, str] | None
 
 
 def find_annotations(root: Path, given: Given = None, tree: Tree | None = None) -> dict[str, Path]:
-    """The annotation file of each split: COCO's, Roboflow's or CVAT's; of other names, those that hold COCO's annotations.
+    """The annotation file of each split: COCO's, Roboflow's or CVAT's; with other names, those that hold COCO's annotations.
 
     A file whose name says no split is for ``train``.
 
@@ -107,7 +107,7 @@ def _split_by_convention(file: str) -> str | None:
 
 
 def _split_in_name(file: str) -> str:
-    """The split that a file's name or its folder says, such as ``coco_val.json`` or ``valid/labels.json``; else ``train``."""
+    """The split that a file's name or folder says, such as ``coco_val.json`` or ``valid/labels.json``; otherwise ``train``."""
     path = PurePosixPath(file)
     for name in (path.stem, path.parent.name):
         part = split_in(name)
@@ -118,7 +118,7 @@ def _split_in_name(file: str) -> str:
 
 
 def _choose(split: str, files: Sequence[str]) -> str | None:
-    """The file for a split: the only one, or the one with the very name that COCO gives it; None if that is unclear."""
+    """The file for a split: the only one, or the one with exactly COCO's name; None if that is unclear."""
     if len(files) == 1:
         return files[0]
     for name in (f"annotations/{_PREFIX}{split}.json", f"annotations/{_PREFIX}{split}2017.json"):
@@ -143,7 +143,7 @@ def _several(root: Path, split: str, found: Mapping[str, Sequence[str]]) -> str:
 
 
 def _is_coco(path: Path) -> bool:
-    """Whether a JSON file of any name holds COCO's annotations; a damaged one with all their words does too."""
+    """Whether a JSON file of any name holds COCO's annotations; a damaged one with all their keys counts too."""
     try:
         if path.stat().st_size == 0:
             return False

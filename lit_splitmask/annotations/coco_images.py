@@ -1,4 +1,4 @@
-"""Where the images are that COCO's annotation files name."""
+"""Finds the images that COCO's annotation files name."""
 
 import re
 from collections import Counter, defaultdict
@@ -37,8 +37,8 @@ def resolve_images(root: Path, files: Mapping[str, NamedFile], tree: Tree) -> di
     """Where the images of each split are, relative to the root.
 
     Names may be relative to the annotation file, the split's folder, ``images/`` or the root, or to any folder of no other split
-    if their split has none of its own; with backslashes; absolute, also of another machine. Whole names are looked for first.
-    Names that are left over may lose their leading folders, or lie in another split's folder if their own split has none, but
+    if their split has none of its own; with backslashes; absolute, also from another machine. Whole names are looked for first.
+    Names that are left over may lose their leading folders, or be in another split's folder if their own split has none, but
     they never get a file that a whole name has.
 
     Args:
@@ -59,7 +59,7 @@ def resolve_images(root: Path, files: Mapping[str, NamedFile], tree: Tree) -> di
         complete[split] = [file for file in located[split] if file is not None]
         twice = next((file for file, count in Counter(complete[split]).items() if count > 1), None)
         if twice is not None:
-            raise UserError(f"{named.path} names the image {twice} twice: join its entries and their annotations.")
+            raise UserError(f"{named.path} names the image {twice} twice: merge its entries and their annotations.")
     return complete
 
 
@@ -92,7 +92,7 @@ def _missing(root: Path, named: NamedFile, missing: Sequence[str], finder: "_Fin
     hint = f" {other} has the name of the first, but its folder is not that of this split." if other else ""
     return (
         f"{len(missing):,} of the {len(named.names):,} images that {named.path} names are missing: {listed}. They were looked "
-        f"for in {folders} of {root}.{hint} Put them there, or take them out of the annotation file."
+        f"for in {folders} of {root}.{hint} Put them there, or remove them from the annotation file."
     )
 
 
@@ -198,7 +198,7 @@ class _Finder:
         if len(ranked) > 1 and ranked[0][0] == ranked[1][0]:
             raise UserError(
                 f"The name {name} in {self.path} fits several images: {', '.join(file for _, file in ranked[:3])}. Give them "
-                "names that differ, or write their folders into the annotation file."
+                "different names, or write their folders into the annotation file."
             )
         return ranked[0][1] if ranked else None
 

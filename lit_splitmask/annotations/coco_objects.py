@@ -52,7 +52,7 @@ class CheckedFile:
             if row is None:
                 raise UserError(
                     f"{path} has an annotation of image {entry['image_id']!r}, which is not among its images: the file is "
-                    "damaged or was cut. Take the annotation out, or add the image."
+                    "damaged or was cut. Remove the annotation, or add the image."
                 )
             if entry["category_id"] not in label_of:
                 raise UserError(
@@ -191,7 +191,7 @@ def _check_mask(segmentation: Any, height: int, width: int) -> list[Any] | dict[
     if not (isinstance(segmentation, dict) and {"size", "counts"} <= segmentation.keys()):
         return BOX_ONLY
     if segmentation["size"] != [height, width] or not isinstance(segmentation["counts"], str | list):
-        return "with run lengths of another size than their images"
+        return "with run lengths of a different size than their images"
     if not _fills(segmentation["counts"], height * width):
         return "with run lengths that do not fill their images"
     return segmentation

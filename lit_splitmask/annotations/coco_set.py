@@ -26,7 +26,7 @@ MOST_BOX_ONLY = 0.5
 """Fraction of a file's objects that may lack a mask if the user asks for masks."""
 
 MOST_CROWDS = 0.1
-"""Fraction of the objects of val or test that may be crowds without a word."""
+"""Fraction of the objects of val or test that may be crowds without a note."""
 
 _ORDER_OF_IDS = ("test", "val", "train")  # whose ids count first, where files give the same id to different images
 
@@ -61,7 +61,7 @@ class KnownImages:
     """What annotation files say about images that are only predicted on.
 
     Attributes:
-        ids: Ids of images by path; of several images with the same id, one of test, else of val.
+        ids: Ids of images by path; of several images with the same id, one of test, otherwise of val.
         largest: Largest id in the files; 0 without any.
         categories: Ids of the categories by name; empty if files disagree.
     """
@@ -80,7 +80,7 @@ def read_set(root: Path, given: Given, masks: bool | None) -> CocoSet | None:
         masks: Whether to train masks; None if most objects must have one.
 
     Raises:
-        UserError: A file cannot be used, images are missing, or masks are asked for and cannot be trained.
+        UserError: A file cannot be used, images are missing, or masks are requested and cannot be trained.
     """
     tree = Tree.read(root)
     paths = find_annotations(root, given, tree)
@@ -141,7 +141,7 @@ def _can_train_masks(checked: Mapping[str, CheckedFile], categories: Categories)
         names = ", ".join(categories.names[label] for label in lost[:5].tolist())
         would_lose = f", and no object of {names} has one" if len(lost) else ""
         return False, (
-            f"Boxes alone are trained, without masks: {masked:,} of the {total:,} objects of {split} have a mask that can be used"
+            f"Only boxes are trained, without masks: {masked:,} of the {total:,} objects of {split} have a mask that can be used"
             f"{would_lose}. To train masks too, add those that are missing."
         )
     return True, ""

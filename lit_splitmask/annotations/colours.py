@@ -74,7 +74,7 @@ def _refuse_colours(path: str | Path, codes: np.ndarray, source: str) -> None:
     others = f" and {len(different) - 1:,} more colours" if len(different) > 1 else ""
     raise UserError(
         f"The label map {path} has {first}{others}, which {source} does not name. Add a missing class there. Colours between "
-        "those of two classes come from interpolation or JPEG compression: save such maps again without."
+        "those of two classes come from interpolation or JPEG compression: save such maps without it."
     )
 
 
@@ -87,7 +87,7 @@ def find_table(root: Path, given: str | None, files: Sequence[str] = USUAL_FILES
         files: Files in the folder that may be it.
 
     Raises:
-        UserError: The file does not exist, or is no colour table; or several in the folder differ.
+        UserError: The file does not exist, or is not a colour table; or several in the folder differ.
     """
     if given is not None:
         path = Path(given).expanduser()
@@ -155,7 +155,7 @@ def _check(path: Path, names: Sequence[str], colours: Sequence[Colour]) -> None:
     for what, entries in (("the class", names), ("the colour", colours)):
         twice = [entry for entry in entries if list(entries).count(entry) > 1]
         if twice:
-            raise UserError(f"{path} names {what} {twice[0]} more than once: give each class one colour of its own.")
+            raise UserError(f"{path} names {what} {twice[0]} more than once: give each class its own colour.")
 
 
 def differing_palettes(palettes: Mapping[str, Mapping[int, Colour]]) -> tuple[int, str, str] | None:

@@ -1,4 +1,4 @@
-"""Reads a CSV file as people save it: any usual separator and encoding."""
+"""Reads a CSV file with any usual separator and encoding."""
 
 import codecs
 import csv
@@ -27,7 +27,7 @@ class Table:
         header: Names of the columns, stripped.
         rows: Cells of each row, stripped, as many as there are columns.
         lines: The line of the file that each row ends on, from 1.
-        notes: How it was read, where that is not as plain CSV.
+        notes: How it was read, where it is not plain CSV.
     """
 
     path: Path

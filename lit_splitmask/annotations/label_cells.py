@@ -8,7 +8,7 @@ from dataclasses import dataclass
 _BETWEEN_LABELS = ("|", ";", ",", " ")
 _LIST = re.compile(r"[\[({].*[\])}]", re.DOTALL)
 _NO_LABEL = {"nan", "null", "n/a", "na", "<na>", "?", "-1"}
-"""What programs write where there is no label; each would be read as a class."""
+"""Texts that programs write where there is no label; each would be read as a class."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class SeveralLabels:
     Attributes:
         example: A cell with several labels.
         parts: Its labels.
-        certain: Whether the cells cannot be meant as one class each; if not, both readings are about as likely.
+        certain: Whether the cells cannot mean one class each; if not, both readings are about equally likely.
     """
 
     example: str
@@ -109,7 +109,7 @@ def _is_likely(parts: dict[str, list[str]], compounds: dict[str, list[str]], sep
 
 
 def _are_phrases(compounds: dict[str, list[str]]) -> bool:
-    """Whether most cells begin with a capital letter and go on without, as "Quercus robur" does."""
+    """Whether most cells begin with a capital letter and have no others, as "Quercus robur" does."""
     capital = sum(found[0][0].isupper() and any(part.islower() for part in found[1:]) for found in compounds.values())
     return 2 * capital > len(compounds)
 

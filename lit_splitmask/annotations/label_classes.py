@@ -25,7 +25,7 @@ def read_names(root: Path, given: str | None) -> list[str]:
     """Class names, one per line, or from the tables of ADE20K and Roboflow; none where there is no file.
 
     Args:
-        root: Where ``classes.txt``, ``objectInfo150.txt`` or ``_classes.csv`` may lie.
+        root: Where ``classes.txt``, ``objectInfo150.txt`` or ``_classes.csv`` may be.
         given: A file that must exist.
 
     Raises:
@@ -142,7 +142,7 @@ def _coded(data: LabelledSplits, coding: Coding, names: Sequence[str], num_class
     for what, count in (("data.num_classes is", num_classes), ("the number of class names is", len(names) or None)):
         if count not in (None, len(values)):
             raise UserError(
-                f"The label maps in {data.root} have the values {', '.join(map(str, values))}, which is one for each of "
+                f"The label maps in {data.root} have the values {', '.join(map(str, values))}, one for each of "
                 f"{len(values)} classes, but {what} {count}: correct it, or set data.values to the value of each class."
             )
     for file in data.all_maps():
@@ -156,7 +156,7 @@ def _coded(data: LabelledSplits, coding: Coding, names: Sequence[str], num_class
 
 
 def _check_usual_void(data: LabelledSplits, num_names: int) -> None:
-    """Raises an error if 255 may be a class, although it means no label unless something else is said."""
+    """Raises an error if 255 may be a class, although it means no label by default."""
     maps = data.all_maps()
     values = data.values(maps)
     if USUAL_VOID not in values:
@@ -174,7 +174,7 @@ def _check_usual_void(data: LabelledSplits, num_names: int) -> None:
     others = [file for file in maps if max(data.record[file].values, default=0) not in (0, USUAL_VOID)]
     if scaled and others and not any(USUAL_VOID in data.record[file].values for file in others):
         raise UserError(
-            f"Some label maps in {data.root} have 0 and {USUAL_VOID} alone, such as {scaled[0]}, and the others have small "
+            f"Some label maps in {data.root} have only 0 and {USUAL_VOID}, such as {scaled[0]}, and the others have small "
             f"values without {USUAL_VOID}, such as {others[0]}: they seem to number the classes differently. Correct the maps, "
             f"or set data.void to {USUAL_VOID} if it means no label."
         )
@@ -196,7 +196,7 @@ def _check_values_are_classes(
     if {0, USUAL_VOID} <= found and len(found) > 3:
         advice += (
             f" If those between 0 and {USUAL_VOID} come from interpolation or compression at the edges of a mask, make the maps "
-            "again without, or apply a threshold (`magick mogrify -threshold 50% *.png`)."
+            "without it, or apply a threshold (`magick mogrify -threshold 50% *.png`)."
         )
     else:
         advice += " Otherwise correct the maps or data.void."
@@ -217,7 +217,7 @@ def _check_last(data: LabelledSplits, count: int, void: int, *, is_given: bool) 
         beyond = [value for value in data.record[file].values if value > last and value != void]
         if beyond:
             raise UserError(
-                f"The label map {data.root / file} has the value {beyond[0]}, but there are {count} classes, of values up to "
+                f"The label map {data.root / file} has the value {beyond[0]}, but there are {count} classes, with values up to "
                 f"{last}"
                 + ("" if is_given else " in the training maps")
                 + f", and void is {void}: correct the map, or set data.num_classes, data.classes or data.void."

@@ -28,7 +28,7 @@ _FEW = 8  # colours that a message lists
 
 
 class WrongMapError(UserError):
-    """A label map that is intact, but cannot be one: it is no accident, and others are like it."""
+    """An intact file that cannot be a label map: it is no accident, and others are like it."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def open_map(path: str | Path) -> MapPixels:
                 raise WrongMapError(_is_jpeg(path))
             if orientation(image) != 1:
                 raise WrongMapError(
-                    f"The label map {path} is turned by its EXIF data: save it upright, as a PNG without EXIF."
+                    f"The label map {path} is rotated by its EXIF data: save it upright, as a PNG without EXIF."
                 )
             if image.mode in _SINGLE:
                 stretch = _stretch(path)
@@ -90,8 +90,8 @@ def open_map(path: str | Path) -> MapPixels:
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
         why = reason(error, path)
         raise DecodeError(
-            f"The label map {path} cannot be decoded ({why}). Replace it by an intact copy, or take it and its image out of the "
-            "folder.",
+            f"The label map {path} cannot be decoded ({why}). Replace it with an intact copy, or take it and its image out of "
+            "the folder.",
             why,
         ) from error
     if (rgba[..., 3:] < 255).any():
@@ -136,7 +136,7 @@ def _palette(palette: list[int] | None) -> np.ndarray | None:
 
 
 def _stretch(path: str | Path) -> int:
-    """By what Pillow multiplies the values of a PNG: those of grey ones with 2 or 4 bits become shades from 0 to 255."""
+    """Pillow's factor on the values of a PNG: those of grey ones with 2 or 4 bits become shades from 0 to 255."""
     with Path(path).open("rb") as file:
         header = file.read(26)
     bits, colour = header[24:25], header[25:26]
@@ -161,7 +161,7 @@ class Coding:
     grey_is_colour: bool = False
 
     def read_values(self, path: str | Path) -> np.ndarray:
-        """The values of a map, numbers of the table's classes where that is used: (H, W) int32.
+        """The values of a map, numbers of the table's classes where there is a table: (H, W) int32.
 
         Raises:
             DecodeError: The file is missing or damaged.
@@ -170,7 +170,7 @@ class Coding:
         return self.values_of(open_map(path), path)
 
     def values_of(self, stored: MapPixels, path: str | Path) -> np.ndarray:
-        """As :meth:`read_values`, of pixels that were read."""
+        """As :meth:`read_values`, for pixels that are already read."""
         if self.table is not None and (self.grey_is_colour or stored.kind != "grey"):
             return self.table.to_values(stored.colours, path)
         if stored.kind == "colour":

@@ -1,4 +1,4 @@
-"""Which column of a CSV list of images is which: by its name in any dress, else by its values."""
+"""Which column of a CSV list of images is which: by any form of its name, otherwise by its values."""
 
 import re
 from collections.abc import Sequence
@@ -40,12 +40,12 @@ class Columns:
         label: Their classes, or the numbers to predict; None without labels, or if ``one_hot`` has them.
         one_hot: Columns that stand for a class each.
         split: Their splits; None without, or if ``flags`` has them.
-        flags: Columns that say of each image whether it is in a split.
+        flags: Columns that say for each image whether it is in a split.
         group: Their groups; None without.
         unused: The other columns.
         perhaps_label: Those of them that may be the label, if no column is.
-        notes: What was found by other than the usual names.
-        warnings: What may be meant otherwise.
+        notes: What was found without the usual names.
+        warnings: What may have another meaning.
     """
 
     path: int
@@ -116,7 +116,7 @@ class _Finder:
         return self.use(next((number for number in found if not self.is_numeric(number)), found[0]), role)
 
     def find_target(self, name: str) -> int:
-        """The column of this name; without one of just these letters, the one in another case.
+        """The column of this name; without an exact match, the one in another case.
 
         Raises:
             UserError: There is none, or there are two.
@@ -138,7 +138,7 @@ class _Finder:
         if any(len(set(self.table.cells(column))) != len(together) for column in columns):
             raise UserError(
                 f"The manifest {self.table.path} has several columns that may be the {role}, and their values differ: "
-                f"{self.names(columns)}. Rename the one that is meant to {role}, and the others to something else."
+                f"{self.names(columns)}. Rename the right one to {role}, and the others to something else."
             )
 
     def use(self, column: int, role: str) -> int:
@@ -176,7 +176,7 @@ class _Finder:
         return any(cells) and all(_is_image(cell) for cell in cells if cell)
 
     def find_split(self) -> int | None:
-        """The column of the splits: by its name, else by values that are all names of splits."""
+        """The column of the splits: by its name, otherwise by values that are all names of splits."""
         column = self.named(("split",), "split")
         if column is not None:
             return column
@@ -224,7 +224,7 @@ class _Finder:
         return found
 
     def may_be_label(self, column: int) -> bool:
-        """Whether a column has a few values that recur, and no name of something else."""
+        """Whether a column has a few values that recur, and a name that means nothing else."""
         cells = [cell for cell in self.table.cells(column) if cell]
         is_other = _GROUPS.fullmatch(self.keys[column]) or self.looks_like_split(column)
         return 2 <= len(set(cells)) <= len(cells) / 2 and not is_other

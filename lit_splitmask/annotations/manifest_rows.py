@@ -26,7 +26,7 @@ from lit_splitmask.images.folder_names import SPLITS, Role, same_name, split_of
 
 log = logging.getLogger(__name__)
 
-_SEVERAL = "To train with several labels an image, pass --data.splits.labels several."
+_SEVERAL = "To train with several labels per image, pass --data.splits.labels several."
 _WITHOUT = "To use the images without labels, pass --data.splits.labels none."
 
 
@@ -42,8 +42,8 @@ class Rows:
         groups: Group by path, for the images that have one.
         lines: The line of the file, by path.
         other_columns: Names of the columns that are not used.
-        notes: How the file was read, where that is not as plain.
-        warnings: What may be meant otherwise.
+        notes: How the file was read, where it is not plain CSV.
+        warnings: What may have another meaning.
     """
 
     files: list[str]
@@ -103,8 +103,8 @@ def read_manifest(
         target: Name of the column of numbers that are the labels; None for classes.
 
     Raises:
-        UserError: The file is missing or no CSV, lacks paths or rows, lists an image twice, gives an image several labels, has
-            values that name no split, or has no column of the target, or cells in it that are no numbers.
+        UserError: The file is missing or not CSV, lacks paths or rows, lists an image twice, gives an image several labels, has
+            values that name no split, or has no column of the target, or cells in it that are not numbers.
     """
     table = read_table(path)
     columns = find_columns(table, target)
@@ -180,7 +180,7 @@ def _labels(table: Table, columns: Columns, files: list[str]) -> dict[str, str]:
 
 
 def _numbers(table: Table, columns: Columns, files: list[str]) -> dict[str, str]:
-    """The numbers to predict; an empty cell is none."""
+    """The numbers to predict; empty cells are left out."""
     assert columns.label is not None, "find_columns found the target"
     found: dict[str, str] = {}
     for number, (file, cell) in enumerate(zip(files, table.cells(columns.label), strict=True)):
@@ -199,7 +199,7 @@ def _numbers(table: Table, columns: Columns, files: list[str]) -> dict[str, str]
 
 
 def _perhaps_numbers(table: Table, columns: Columns) -> list[str]:
-    """A note if the classes may be meant as numbers to predict."""
+    """A note if the classes may be numbers to predict."""
     count = 0 if columns.label is None else many_numbers(table.cells(columns.label))
     if not count:
         return []
@@ -207,7 +207,7 @@ def _perhaps_numbers(table: Table, columns: Columns) -> list[str]:
     name = table.header[columns.label]
     command = ["finetune", "--task", "regress", "--data.manifest", str(table.path), "--data.target", name]
     return [
-        f"The column {name} has {count:,} different numbers, each of which is read as a class of its own. If they are "
+        f"The column {name} has {count:,} different numbers, each of which is read as a separate class. If they are "
         f"measurements to predict: lit-splitmask {shlex.join(command)}"
     ]
 
@@ -246,10 +246,10 @@ def _one_hot(table: Table, columns: list[int], number: int) -> str:
     if names:
         raise UserError(
             f"{table.row(number)} has a 1 in the columns {' and '.join(names[:3])}: one label per image is expected. "
-            f"{_SEVERAL} If the columns {among} are no classes, put the class into a column label. {_WITHOUT}"
+            f"{_SEVERAL} If the columns {among} are not classes, put the class into a column label. {_WITHOUT}"
         )
     raise UserError(
-        f"{table.row(number)} has no 1 in the columns {among}, which stand for one class each: put the class of every image into "
+        f"{table.row(number)} has no 1 in the columns {among}, each of which is a class: put the class of every image into "
         f"a column label, or empty these cells if the image has none. {_WITHOUT}"
     )
 
@@ -279,7 +279,7 @@ def _doubts(labels: Mapping[str, str]) -> list[str]:
     doubts = []
     for group in near_equal(names):
         shown = " and ".join(repr(name) for name in group)
-        doubts.append(f"The classes {shown} have nearly the same name: if they are one class, write it in one way.")
+        doubts.append(f"The classes {shown} have nearly the same name: if they are one class, use one spelling.")
     markers = unknown_markers(names)
     if markers:
         shown = ", ".join(repr(name) for name in markers)
@@ -287,7 +287,7 @@ def _doubts(labels: Mapping[str, str]) -> list[str]:
     shared = shared_words(names)
     if shared is not None:
         doubts.append(
-            f"{shared[0]!r} is a class of its own besides {shared[1]!r}. If it stands for several labels of an image: "
+            f"The class {shared[0]!r} contains the name of the class {shared[1]!r}. If it stands for several labels of an image: "
             "--data.splits.labels several reads them."
         )
     return doubts
@@ -309,8 +309,8 @@ def _splits(table: Table, columns: Columns, files: list[str]) -> dict[str, Role]
         number = cells.index(wrong[0])
         shown = ", ".join(repr(cell) for cell in wrong[:4]) + (", …" if len(wrong) > 4 else "")
         raise UserError(
-            f"{table.row(number)} gives {files[number]} the split {cells[number]!r}. Values of the column {name} that name no "
-            f"split: {shown}. Use train, val or test (or unlabelled, for images to pre-train on), or rename the column."
+            f"{table.row(number)} gives {files[number]} the split {cells[number]!r}. Values of the column {name} that are not "
+            f"splits: {shown}. Use train, val or test (or unlabelled, for images to pre-train on), or rename the column."
         )
     if "" in roles:
         number = cells.index("")

@@ -1,4 +1,4 @@
-"""A folder of images and label maps, read: its pairs, what is known about each file, and what the values of the maps mean."""
+"""Reads a folder of images and label maps: its pairs, what is known about each file, and what the values of the maps mean."""
 
 import logging
 from collections.abc import Iterator
@@ -57,7 +57,7 @@ class MapOptions:
         allowed = all(0 <= value < MOST_VALUES for value in self.values)
         if not self.values or len(set(self.values)) < len(self.values) or not allowed:
             raise UserError(
-                f"values={list(self.values)}, but each class needs a value of its own, from 0 to {MOST_VALUES - 1:,}: for "
+                f"values={list(self.values)}, but each class needs a different value, from 0 to {MOST_VALUES - 1:,}: for "
                 "example [0, 255]."
             )
         if self.void in self.values:
@@ -196,6 +196,6 @@ def _assumed(pairs: Pairs, record: Record) -> Iterator[str]:
     turned = turns_to_confirm(pairs, record)
     if turned:
         yield (
-            f"{len(turned):,} images have an EXIF turn, such as {turned[0]}, and their sizes do not tell whether their maps were "
-            "drawn on the upright images, as is assumed: check one of them."
+            f"{len(turned):,} images have an EXIF rotation, such as {turned[0]}, and their sizes do not tell whether their maps "
+            "were drawn on the upright images, as is assumed: check one of them."
         )

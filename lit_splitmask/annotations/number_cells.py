@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable
 
 MOST = 1e18
-"""Largest number: its square still is one in float32, in which losses and scores are computed."""
+"""Largest number: its square is still finite in float32, in which losses and scores are computed."""
 
 MANY = 20
-"""A class column with at least as many different numbers may be meant as a measurement."""
+"""A class column with at least this many different numbers may be a measurement."""
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 _WITH_COMMAS = re.compile(r"[-+]?[\d.]*\d,\d+([eE][-+]?\d+)?", re.ASCII)
@@ -25,7 +25,7 @@ def number_in(cell: str) -> float:
         )
     if not _NUMBER.fullmatch(cell):
         raise ValueError(
-            "which is no number: write the number alone, without a unit, or empty the cell if it is unknown"
+            "which is not a number: write the number alone, without a unit, or empty the cell if it is unknown"
         )
     if abs(float(cell)) > MOST:
         raise ValueError(f"which is beyond ±{MOST:g}: give the column another unit")
@@ -39,6 +39,6 @@ def are_numbers(cells: Iterable[str]) -> bool:
 
 
 def many_numbers(cells: Iterable[str]) -> int:
-    """How many different numbers a class column has, if they may be meant as measurements; else 0."""
+    """How many different numbers a class column has, if they may be measurements; otherwise 0."""
     found = {cell for cell in cells if cell}
     return len(found) if len(found) >= MANY and are_numbers(found) else 0

@@ -237,7 +237,7 @@ def _second_formats(files: Sequence[str]) -> list[str]:
 
 
 def _groups(keys: Sequence[Key]) -> dict[tuple[int, Key], list[Key]]:
-    """Keys that differ in one name, which is no split; few enough to be compared with each other."""
+    """Keys that differ in one name, which is not a split; few enough to be compared with each other."""
     groups: dict[tuple[int, Key], list[Key]] = defaultdict(list)
     for key in keys:
         for index, name in enumerate(key):
@@ -264,7 +264,7 @@ def _named_by_split(key: Key) -> Key:
 
 
 def _is_near(images: Key, maps: Key) -> bool:
-    """Whether images lie beside maps of a key: in a folder of another name, which may hold that of the split."""
+    """Whether images are beside maps of a key: in a folder of another name, which may hold that of the split."""
     beside = any(_without(images, index) == maps for index in range(len(images)))
     return beside or _named_by_split(images) == maps
 

@@ -98,7 +98,7 @@ def _split(source: str, entries: Mapping[Role, list[str]], names: "_Names") -> L
 
 
 class _Names:
-    """Finds images by what lists call them: a path, a name, or a name without extension."""
+    """Finds images by their entries in lists: a path, a name, or a name without extension."""
 
     def __init__(self, files: Sequence[str]) -> None:
         self.files = sorted(files)

@@ -40,9 +40,9 @@ def has_map_name(file: str) -> bool:
 
 
 def match(images: Sequence[str], maps: Sequence[str]) -> dict[str, str]:
-    """The map of each image that has one: of the same name, or else with what names images and maps taken away.
+    """The map of each image that has one: of the same name, otherwise after removing the words for images and maps.
 
-    Of maps that differ in their extension alone, a PNG is taken, since other formats may change values.
+    Of maps that differ only in their extension, a PNG is taken, since other formats may change values.
     """
     ordered = sorted(maps, key=lambda file: (not file.lower().endswith(".png"), file))
     exact: dict[str, str] = {}

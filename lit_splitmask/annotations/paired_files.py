@@ -27,7 +27,7 @@ class PairedFile:
     """What is known about an image or a map.
 
     Attributes:
-        size, mtime_ns: By which a change is noticed.
+        size, mtime_ns: To detect changes.
         shape: Height and width, upright; (0, 0) if it cannot be read.
         hash: Of the pixels; empty if it cannot be read.
         turn: EXIF orientation of an image, 1 if it is upright.
@@ -118,10 +118,10 @@ def _check_sizes(root: Path, pairs: Pairs, record: Record) -> None:
     )
     if (map_height, map_width) == (width, height):
         why = (
-            "it fits the image before the turn that its EXIF data ask for. Turn the map as well, or remove the orientation from "
+            "it fits the image before its EXIF rotation. Rotate the map as well, or remove the orientation from "
             f"the image (`exiftool -n -Orientation=1 {root / image}`)"
             if record[image].turn > 4
-            else "its sides are swapped. Turn the map by 90 degrees"
+            else "its sides are swapped. Rotate the map by 90 degrees"
         )
     else:
         why = "a map has a value for each pixel of its image. Make it again in that size, without interpolation"
@@ -132,7 +132,7 @@ def _check_sizes(root: Path, pairs: Pairs, record: Record) -> None:
 
 
 def turns_to_confirm(pairs: Pairs, record: Record) -> list[str]:
-    """Images with an EXIF turn, where no size tells whether the maps were drawn on the upright images; empty if one does."""
+    """Images with an EXIF rotation, where no size tells whether the maps were drawn on the upright images; empty if one does."""
     turned = [image for image in pairs.maps if record[image].turn != 1]
     told = any(record[image].turn > 4 and record[image].shape[0] != record[image].shape[1] for image in turned)
     return [] if told else turned
@@ -176,7 +176,7 @@ def readable(root: Path, pairs: Pairs, record: Record) -> tuple[Pairs, dict[str,
 
 
 def is_binary(maps: Sequence[PairedFile]) -> bool:
-    """Whether maps hold the values 0 and 255 only, both of which occur: the most common mask of a single class."""
+    """Whether maps hold exactly the values 0 and 255: the most common mask of a single class."""
     return {value for entry in maps for value in entry.values} == set(BINARY)
 
 

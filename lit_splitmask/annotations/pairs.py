@@ -1,4 +1,4 @@
-"""Which image belongs to which label map, in all the layouts that people and programs use."""
+"""Which image belongs to which label map, in all common layouts."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Pairs:
 
 
 def looks_like_segmentation(root: Path, tree: Tree | None = None) -> bool:
-    """Whether a folder holds images with label maps, in folders that are named so or look so.
+    """Whether a folder holds images with label maps, as the names or the content of its folders show.
 
     It is also true where the maps belong to no image by their names, since the folder is nothing else.
     """
@@ -160,7 +160,7 @@ class _Collected:
             if image_of.setdefault(label_map, image) != image:
                 raise UserError(
                     f"{image_of[label_map]} and {image} in {self.root} have the same label map, {label_map}: keep one of them, "
-                    "or give each a map of its own name."
+                    "or give each a map with its own name."
                 )
         return matched
 

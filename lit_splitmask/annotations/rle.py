@@ -25,7 +25,7 @@ def require() -> Any:
         from pycocotools import mask
     except ImportError:
         raise UserError(
-            "Detection and its AP need pycocotools, which is not installed. Install it by: pip install 'lit-splitmask[dense]' "
+            "Detection and its AP need pycocotools, which is not installed. Install it with: pip install 'lit-splitmask[dense]' "
             "(or pip install pycocotools)."
         ) from None
     return mask
@@ -49,7 +49,7 @@ def decode(rles: Sequence[Rle], size: tuple[int, int]) -> Tensor:
 
 
 def run_lengths(counts: str | bytes) -> list[int]:
-    """Compressed runs as numbers: five bits a character, the sixth says that more follow; the fourth run and those after it are
+    """Compressed runs as numbers: five bits per character, the sixth says that more follow; the fourth run and those after it are
     differences to the run before the last.
 
     Raises:
@@ -84,7 +84,7 @@ def rasterise(segmentation: Any, size: tuple[int, int]) -> Rle:
         size: Height and width of the image.
 
     Raises:
-        UserError: Runs are of another size than the image.
+        UserError: Runs have a different size than the image.
     """
     mask = require()
     height, width = size

@@ -20,7 +20,7 @@ Transform = Callable[[np.ndarray, int], np.ndarray]
 
 
 class CropTransform(ABC):
-    """A :data:`Transform` that can also make its crop in given memory, such as a row of a batch: a copy less per image.
+    """A :data:`Transform` that can also make its crop in given memory, such as a row of a batch: one copy less per image.
 
     Args:
         image_size: Side of the crop, in pixels.
@@ -30,7 +30,7 @@ class CropTransform(ABC):
         self.image_size = image_size
 
     def __call__(self, image: np.ndarray, seed: int) -> np.ndarray:
-        """Makes the crop in memory of its own: (H, W, 3) uint8 to (image_size, image_size, 3) uint8."""
+        """Makes the crop in new memory: (H, W, 3) uint8 to (image_size, image_size, 3) uint8."""
         crop = np.empty((self.image_size, self.image_size, 3), dtype=np.uint8)
         self.write(image, seed, crop)
         return crop

@@ -55,7 +55,7 @@ class PretrainAugment(Augment):
         if self.token_crop not in ("mean", "lanczos"):
             raise UserError(f"token_crop is {self.token_crop!r}; it must be mean or lanczos.")
         if self.token_crop == "lanczos" and max(self.color_jitter, self.grayscale, self.blur, self.solarize) > 0:
-            raise UserError("token_crop=lanczos goes with crops and flips alone: leave out the colour augmentation.")
+            raise UserError("token_crop=lanczos works only with crops and flips: leave out the colour augmentation.")
         if not 0 < self.min_scale <= self.max_scale:
             raise UserError(
                 f"The crop's min_scale={self.min_scale} must be greater than 0 and at most max_scale={self.max_scale}."

@@ -116,7 +116,7 @@ class _SegmentTransform:
 
 
 def scale_for(shape: tuple[int, ...], short_side: int | None) -> float:
-    """The factor that scales an image of (height, width) to the short side, or its long side to four times that if less."""
+    """The factor that scales an image of (height, width) to the short side, or its long side to four times that if smaller."""
     if short_side is None:
         return 1.0
     return min(short_side / min(shape), _MAX_ASPECT * short_side / max(shape))

@@ -73,7 +73,7 @@ def tile(images: Tensor, columns: int, gap: int = 2) -> Tensor:
 
 
 def class_colours(num_classes: int) -> np.ndarray:
-    """Pascal VOC's colours, (num_classes, 3) uint8, without its first one, black, which stands for void."""
+    """Pascal VOC's colours, (num_classes, 3) uint8, without the first, black, which means void."""
     colours = np.zeros((num_classes, 3), dtype=np.uint8)
     for number in range(num_classes):
         bits = number + 1

@@ -38,7 +38,7 @@ class OverfitAwareEarlyStopping(Callback):
 class ScoreEarlyStopping(EarlyStopping):
     """Stops fine-tuning when a score has not improved in a number of validations.
 
-    Lightning's callback, with what a resumed run needs: one that had stopped does not go on, unless its patience has grown.
+    Lightning's callback, with what a resumed run needs: one that had stopped does not continue unless its patience was raised.
 
     Args:
         monitor: Name of the score; a loss, ``mae`` or ``rmse`` is better when it is lower, any other score when it is higher.
@@ -54,7 +54,7 @@ class ScoreEarlyStopping(EarlyStopping):
 
     def __init__(self, monitor: str, patience: int) -> None:
         if patience < 1:
-            raise UserError(f"early_stopping is {patience}; it must be a number of validations of at least 1.")
+            raise UserError(f"early_stopping is {patience}; it must be a number of validations, at least 1.")
         super().__init__(
             monitor, mode=better(monitor), patience=patience, check_finite=False, check_on_train_epoch_end=False
         )

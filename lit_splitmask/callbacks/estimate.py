@@ -20,7 +20,7 @@ from lit_splitmask.units import duration
 DAY = 86_400.0
 
 MIN_STEPS = 1000
-"""Proposed commands lower the batch size, to 64 at the lowest, to make at least this many steps."""
+"""Proposed commands lower the batch size, to no less than 64, to make at least this many steps."""
 
 FEW_IMAGES = 8
 MAX_SECONDS = 30.0

@@ -34,7 +34,7 @@ log = logging.getLogger("lit_splitmask.callbacks.selection")
 
 
 def rule_for(module: LightningModule | None, measured: Collection[str]) -> Rule:
-    """The rule if none is given: the signals that the module's method prefers, or else those of :class:`Rule`.
+    """The rule if none is given: the signals that the module's method prefers, otherwise those of :class:`Rule`.
 
     Args:
         module: The module; None if it is not known yet.
@@ -61,7 +61,7 @@ class EvaluationPlan:
         stops: Whether the rule stops the training too.
         subsets: Training and held-out images to measure on; None if nothing is measured.
         epochs_between: Epochs from one evaluation to the next.
-        steps_between: Steps from one evaluation to the next, where the length of an epoch is unknown; else None.
+        steps_between: Steps from one evaluation to the next, where the length of an epoch is unknown; otherwise None.
     """
 
     signals: Sequence[Signal]
@@ -228,7 +228,8 @@ class EvaluationPlan:
         advice = advice or "It measures at the ends of epochs: train for more and shorter epochs (limit_train_batches)."
         if number == 1 < self.evaluations:
             self._warn(
-                trainer, f"Checkpoints are evaluated only once, at the end, so there is no choice among them. {advice}"
+                trainer,
+                f"Checkpoints are evaluated only once, at the end, so there is nothing to choose from. {advice}",
             )
         elif self.stops and number <= MIN_READINGS_AFTER_BEST:
             self._warn(

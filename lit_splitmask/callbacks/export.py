@@ -31,7 +31,7 @@ class ExportWeights(Callback):
     def __init__(self, path: str) -> None:
         if not path.endswith(".safetensors"):
             raise UserError(
-                f"Weights are exported as safetensors, so the path must end in .safetensors, unlike {path}."
+                f"Weights are exported as safetensors, so the path must end in .safetensors, but is {path}."
             )
         self.path = Path(path)
 

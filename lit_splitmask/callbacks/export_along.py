@@ -1,4 +1,4 @@
-"""Writes weights on the way of a training, to fine-tune from each."""
+"""Writes weights during training, to fine-tune from each."""
 
 import math
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from lit_splitmask.errors import UserError
 class ExportAlong(Callback):
     """Writes the network after parts of the training, as ``backbone-at-<share>.safetensors`` in the folder of the run.
 
-    The learning rate follows the schedule of the whole run, so it has not yet fallen at the earlier parts. A resumed run writes
-    again what it trains again.
+    The learning rate follows the schedule of the whole run, so it has not yet fallen at the earlier parts. A resumed run rewrites
+    the weights of steps that it repeats.
 
     Args:
         shares: The parts, as shares of the run's steps; 1 is its end.

@@ -16,7 +16,7 @@ class MovingAverage(WeightAveraging):
     """Validates and keeps the moving average of the weights instead of the weights of the last step.
 
     Until as many steps are done as the average spans, it is the plain mean of the weights after each step; from then on a step
-    counts 1 / span. Training goes on from the weights of the last step, which checkpoints hold too (``current_model_state``); a
+    counts 1 / span. Training continues from the weights of the last step, which checkpoints hold too (``current_model_state``); a
     checkpoint's ``state_dict`` is the average, so that testing and exporting use it.
 
     Args:

@@ -90,7 +90,7 @@ class NumberWriter(PredictionWriter):
     output = "numbers"
 
     def header(self, module: Any) -> list[str]:
-        """The name of what is measured."""
+        """The name of the measured quantity."""
         return list(module.class_names)
 
     def cells(self, module: Any, row: Any) -> list[str]:

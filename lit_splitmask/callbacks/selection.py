@@ -43,14 +43,14 @@ class OverfitAwareCheckpoint(ModelCheckpoint):
     changes neither the module nor its modes nor any random state. ``trainer.fit(…, ckpt_path="last")`` continues with the same
     decisions.
 
-    Any LightningModule will do that has a method ``features(images)``, from a batch of images, as their dataset gives them, to
-    one descriptor per image (B, D), or to tokens (B, N, D) or maps (B, D, H, W), which are averaged. The images are those of
-    this project's datamodule, of ``images``, or of the first validation loader, the last without labels. The images per step
-    are the module's or datamodule's ``images_per_step``, or follow from the training loader or its first batch. Modules that
-    are not of this project are measured on fewer images if fewer than five evaluations were affordable otherwise. With an
-    IterableDataset, set the trainer's ``max_steps``: signals are then measured within epochs.
+    It works with any LightningModule with a method ``features(images)``, from a batch of images, as their dataset gives them, to
+    one descriptor per image (B, D), or to tokens (B, N, D) or maps (B, D, H, W), which are averaged. The images are those of this
+    project's datamodule, of ``images``, or of the first validation loader, the last without labels. The images per step are the
+    module's or datamodule's ``images_per_step``, or follow from the training loader or its first batch. Modules that are not of
+    this project are measured on fewer images if fewer than five evaluations were affordable otherwise. With an IterableDataset,
+    set the trainer's ``max_steps``: signals are then measured within epochs.
 
-    If nothing can be measured, for lack of held-out images or ``features``, or as even one evaluation would cost more than
+    If nothing can be measured, for lack of held-out images or ``features``, or because even one evaluation would cost more than
     ``most_cost``, a warning at the start says why, and the last checkpoint is kept.
 
     Attributes:

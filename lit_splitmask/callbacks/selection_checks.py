@@ -42,7 +42,7 @@ def total_steps(trainer: Trainer) -> int:
         )
     raise UserError(
         "OverfitAwareCheckpoint must know how long training is, but the training loader has no length, as with an "
-        f"IterableDataset, so max_epochs={trainer.max_epochs} does not tell: set the trainer's max_steps, or limit_train_batches "
+        f"IterableDataset, so max_epochs={trainer.max_epochs} is not enough: set the trainer's max_steps, or limit_train_batches "
         "to a number of batches."
     )
 
@@ -97,7 +97,7 @@ def _batch_size(loader: Any) -> int | None:
 
 
 def images_in(batch: Any) -> int | None:
-    """Number of images in a batch: the rows of its first tensor (B, …, H, W), or else of its first tensor; None if unknown."""
+    """Number of images in a batch: the rows of its first tensor (B, …, H, W), otherwise of its first tensor; None if unknown."""
     tensors = list(_tensors(batch))
     images = [tensor for tensor in tensors if tensor.ndim >= 3] or tensors
     return len(images[0]) if images else None

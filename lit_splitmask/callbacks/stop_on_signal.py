@@ -1,4 +1,4 @@
-"""Ends a run in order when the system asks for it, and lets SLURM requeue it."""
+"""Ends a run cleanly when the system asks for it, and lets SLURM requeue it."""
 
 import signal
 import threading
@@ -50,7 +50,7 @@ class StopOnSignal(Callback):
         self._requeue: Callable[[int, Any], Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Arranges to take over the signals as soon as Lightning has, which restores what was before when training ends."""
+        """Takes over the signals right after Lightning, which restores the earlier handlers when training ends."""
         if stage != "fit":
             return
         write_whole_checkpoints(trainer)
@@ -67,7 +67,7 @@ class StopOnSignal(Callback):
         connector.register_signal_handlers = register_and_take_over  # type: ignore[method-assign]
 
     def _take_over(self) -> None:
-        if threading.current_thread() is not threading.main_thread():  # only that one may handle signals
+        if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
             return
         signal.signal(signal.SIGTERM, lambda *_: self._asked.update(stop=True))
         if SLURMEnvironment.detect():

@@ -21,7 +21,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint under a temporary name in the same folder, waits for the disk, and renames it.
 
     So a file of the final name is always whole. Lightning's own class writes into the folder for temporary files; where that is
-    on another disk, it then copies over the old checkpoint, which a kill or a full disk in that moment destroys, with all hard
+    on another disk, it then copies over the old checkpoint, which a kill or a full disk at that moment destroys, with all hard
     links to it.
 
     All trainers of this project's commands and those with an :class:`OverfitAwareCheckpoint` use it. Give it to others as a
@@ -51,9 +51,9 @@ class WholeCheckpointIO(TorchCheckpointIO):
                 file.write(buffer.getbuffer())
         except OSError as error:
             kept = (
-                "The one before it is whole: then resume the run."
+                "The previous one is intact: then resume the run."
                 if path.is_file()
-                else "There is none before it: then start the run again."
+                else "There is no previous one: then start the run again."
             )
             raise UserError(f"{cannot_write(path, error)} {kept}") from error
 
@@ -84,7 +84,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def newest_whole(last: Path, others: Iterable[Path] = ()) -> Path | None:
-    """The checkpoint of most steps that is whole; logs if that is not ``last``.
+    """The intact checkpoint with the most steps; logs a message if that is not ``last``.
 
     Args:
         last: The checkpoint that is meant to be the newest.
@@ -104,7 +104,7 @@ def newest_whole(last: Path, others: Iterable[Path] = ()) -> Path | None:
         if path != last:
             if last.is_file() and _steps(last) < 0:
                 problem = f"{last} is damaged or truncated. "
-            log.warning("%sThe newest whole checkpoint is %s, of step %d.", problem, path, step)
+            log.warning("%sThe newest intact checkpoint is %s, of step %d.", problem, path, step)
         return path
     return None
 

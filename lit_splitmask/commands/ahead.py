@@ -1,4 +1,4 @@
-"""How long a pre-training will take, before its images are read: what is refused for its length is refused before any work."""
+"""How long a pre-training will take, estimated before its images are read: one that is too long is refused before any work."""
 
 import shlex
 from typing import Any
@@ -35,7 +35,7 @@ FEW_IMAGES_SEEN = 10_000
 def tell_time(
     request: Request, settings: dict[str, Any], trainer: Trainer, module: LightningModule, data: ImageData
 ) -> bool:
-    """Prints how long a training will take, from a few steps on drawn images.
+    """Prints how long a training will take, from a few steps on synthetic images.
 
     Args:
         request: The command line, which does not say how long to train.

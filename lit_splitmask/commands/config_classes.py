@@ -1,4 +1,4 @@
-"""What a configuration may build: objects of a few kinds, by classes of theirs. Checked before anything is built."""
+"""What a configuration may build: objects of a few kinds, named by their classes. Checked before anything is built."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -36,13 +36,13 @@ KINDS: tuple[type, ...] = (
     Dataset,
     Sampler,
 )
-"""What may be built wherever a setting takes it; besides these, classes of this package and what a setting's type names."""
+"""What may be built wherever a setting takes it, besides classes of this package and those that a setting's type names."""
 
 _PACKAGE = __name__.partition(".")[0]
 
 
 def check_classes(settings: Any) -> None:
-    """Checks that every ``class_path`` of a parsed configuration names a class of a kind that settings are there for.
+    """Checks that every ``class_path`` of a parsed configuration names a class of an allowed kind.
 
     jsonargparse also calls functions there, with any arguments: ``os.system`` for an objective would run a command.
 
@@ -55,15 +55,15 @@ def check_classes(settings: Any) -> None:
     for name, path, found, hint in _named(settings, "", None):
         if not inspect.isclass(found):
             raise UserError(
-                f"{name} names {path}, which is no class: a configuration builds objects of classes and calls no functions, so "
+                f"{name} names {path}, which is not a class: a configuration creates objects and calls no functions, so "
                 "that a file from elsewhere cannot run commands. Name a class."
             )
         is_ours = found.__module__.partition(".")[0] == _PACKAGE
         if not (is_ours or issubclass(found, KINDS) or _is_meant(found, hint)):
             raise UserError(
-                f"{name} names {path}, which is of no kind that a configuration builds (modules, datamodules, callbacks, loggers "
-                "and the like, or what the type of a setting names), so that a file from elsewhere cannot run commands. Name "
-                "such a class, or build this object in a class of your own."
+                f"{name} names {path}, which is not a class that a configuration may build (modules, datamodules, callbacks, "
+                "loggers and the like, or what the type of a setting names), so that a file from elsewhere cannot run commands. "
+                "Name such a class, or build this object in a class of your own."
             )
 
 
@@ -86,7 +86,7 @@ def _named(value: Any, name: str, hint: Any) -> Iterator[tuple[str, str, Any, An
 
 
 def _lead_to(path: str) -> Any:
-    """What an import path leads to; None for a text that is none, which jsonargparse cannot build anything of either."""
+    """What an import path leads to; None for a text that is not one; jsonargparse cannot build anything from it either."""
     try:
         return resolve_name(path)
     except (ImportError, AttributeError, ValueError):

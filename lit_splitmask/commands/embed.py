@@ -90,7 +90,7 @@ def _write_page(path: Path, frozen: Frozen[Options], points: np.ndarray, labels:
 
 
 def _step(frozen: Frozen[Options]) -> int:
-    """Every which image is on the map."""
+    """Of how many images one is on the map."""
     return -(-sum(map(len, frozen.data.source.splits.values())) // frozen.options.most_on_map)
 
 

@@ -135,4 +135,4 @@ def _report(
     )
     if task.export_formats:
         say(f"To use it elsewhere:\n{copyable(command_to_export(weights, task.export_formats))}")
-    say(f"To read this run as a page:\n{copyable(['lit-splitmask', 'report', str(folder.path)])}")
+    say(f"To view this run as a page:\n{copyable(['lit-splitmask', 'report', str(folder.path)])}")

@@ -74,7 +74,7 @@ class Frozen(Generic[Options]):
         self.data = cast(ImageData, instantiate(parser, parsed)["data"])
         if task_for_datamodule(type(self.data).__name__).name != "classify":
             raise UserError(
-                f"{command} uses images alone, but {type(self.data).__name__} reads annotations too: give the folder of the "
+                f"{command} uses only images, but {type(self.data).__name__} reads annotations too: give the folder of the "
                 "images, without --data."
             )
         self._seed = parsed.seed

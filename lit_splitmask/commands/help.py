@@ -29,7 +29,7 @@ DIR is the folder of images; --data.root DIR means the same.
 Image folders: DIR/train/CLASS/*.jpg (with val/ and test/), DIR/CLASS/*.jpg, or DIR/**/*.jpg without labels; or a CSV file.
 Segmentation: images and label maps of the same names, such as DIR/images/train/*.jpg and DIR/annotations/train/*.png.
 Detection, in COCO's format: DIR/train/*.jpg and DIR/annotations/instances_train.json, or as Roboflow and CVAT export it.
-plan says what a folder is read as, and why; docs/guide/folders.md lists all layouts. --layout NAME overrules it.
+plan says how a folder is read, and why; docs/guide/folders.md lists all layouts. --layout NAME overrides it.
 """
 
 _RUN_OPTIONS = """\
@@ -83,7 +83,7 @@ Trains for a task, from pre-trained weights or from scratch, evaluates the resul
 regressor.safetensors, segmenter.safetensors or detector.safetensors in runs/NAME.
 
   --weights FILE               backbone.safetensors, a checkpoint, or a timm ViT, also hf-hub:NAME (default: random weights)
-  --auxiliary CLASS            joint training: this loss beside the labels, also on images without: SelfTraining|{{classes}}
+  --auxiliary CLASS            joint training: adds this loss, also on unlabelled images: SelfTraining|{{classes}}
   --data.unlabelled_share SHARE, --data.pool '[DIR, …]', --model.auxiliary_weight FACTOR
                                joint training: share of each batch without labels, folders of more images without labels
   --task classify|regress|segment|detect
@@ -93,7 +93,7 @@ regressor.safetensors, segmenter.safetensors or detector.safetensors in runs/NAM
 {_RUN_OPTIONS}\
   --data.label_share SHARE     use this share of the training labels
   --data.balance SHARE, --model.class_weights balanced|'[1, 5, …]'
-                               rare classes: draw them more often (1: all classes equally often), weigh them in the loss
+                               rare classes: sample them more often (1: all classes equally often), weight them in the loss
   --model.trained_blocks N     train the last N blocks and the head only (0: the head)
   --monitor SCORE, --early_stopping N, --moving_average SHARE
                                score on val by which the best epoch is kept; stop after N validations without a better one; keep
@@ -104,13 +104,13 @@ regressor.safetensors, segmenter.safetensors or detector.safetensors in runs/NAM
                                RGB maps (default: labelmap.txt and the like in DIR), short side of the images
   --data.values '[0, 255]'     label maps: the value of each class (default: those that occur)
   --data.annotations FILE, --data.masks true|false, --data.max_size PIXELS
-                               COCO annotations: the file, if it has a name of its own, whether to learn masks as well as boxes,
+                               COCO annotations: the file, if it has an unusual name, whether to learn masks as well as boxes,
                                longest side of the images
 """,
     "compare": """\
 usage: lit-splitmask compare DIR [options]
 
-Is pre-training on these images worth it? Fine-tunes from own pre-training, trains from scratch, jointly and by self-training,
+Is pre-training on these images worth it? Fine-tunes from own pre-training, and trains from scratch, jointly and by self-training,
 with several seeds. Ends with a recommendation, which is a command.
 
   --data.root DIR              folder of images, with labels
@@ -118,9 +118,9 @@ with several seeds. Ends with a recommendation, which is a command.
   --out DIR                    folder of all results (default: runs/compare-FOLDER); finished trainings in it are not repeated
   --recipe NAME|FILE           comparison recipe: settings of both stages, and the grid to tune over on val
   --seeds N|auto               number of seeds, each with its own pre-training (3); auto adds seeds until a difference is shown
-  --max_seeds N                most seeds of --seeds auto (10)
+  --max_seeds N                largest number of seeds of --seeds auto (10)
   --label_shares 1,0.1         shares of the training labels to fine-tune with (1)
-  --weights FILE               two more arms: weights that you have, such as ImageNet's, and these pre-trained on your images
+  --weights FILE               two more arms: weights that you have, such as ImageNet's, and these trained further on your images
   --methods NAME,NAME@PASSES   more arms: other methods of pre-training ({methods})
   --equal_time true|false      also train from scratch, and jointly, for as long as both stages take together (true)
   --set_pretrain '["--data.budget.passes=50"]', --set_finetune '[…]'
@@ -161,7 +161,7 @@ format, segmenters for onnx and torch-export; no detectors.
 usage: lit-splitmask report RUN [--out FILE.html]
 
 Writes one HTML page of a run, a comparison or a probe: the verdict, which checkpoint to keep, the numbers with intervals, the
-pictures, the settings, and the commands that come next. The page holds its pictures, and opens without a network.
+pictures, the settings, and the commands that come next. The page embeds its pictures, and opens offline.
 
   RUN                          the folder, or the name of a run in runs
   --out FILE.html              the page (default: report.html in the folder)
@@ -170,7 +170,7 @@ pictures, the settings, and the commands that come next. The page holds its pict
 usage: lit-splitmask embed DIR [--weights FILE] [options]
 
 Writes a backbone's features of all images as NPZ: features (N, D), path, label, split, class_names; and a map of them as PNG,
-and, with bokeh (pip install 'lit-splitmask[plots]'), as one HTML page that shows an image under the pointer.
+and, with bokeh (pip install 'lit-splitmask[plots]'), as one HTML page that shows the image under the pointer.
 
   --weights FILE               backbone.safetensors, a checkpoint, or weights of a timm ViT (default: random weights)
   --data.root DIR              folder of images; --data CLASS for another datamodule
@@ -198,7 +198,7 @@ disk that is slow with small files, or, once they are copied there, from a bucke
 usage: lit-splitmask reproduce [TABLE] [--row ROW --data.root DIR] [options]
 
 Lists the rows of the paper's tables and figures: their trainings, steps and numbers. With --row and --data.root, runs a row:
-pre-training, fine-tuning, evaluation. The same command again goes on with what is not finished. Writes results.json.
+pre-training, fine-tuning, evaluation. The same command again runs what is not finished. Writes results.json.
 
   TABLE                        table1, table2, table4 to table8, figure2, figure3, figure5 or figure6 (default: all)
   --row ROW                    one row of the table, such as splitmask-s-cars of table6
@@ -212,7 +212,7 @@ pre-training, fine-tuning, evaluation. The same command again goes on with what 
   --set_pretrain '["--data.batch_size=256"]', --set_finetune '[…]', --set_probe '[…]'
                                more options of pretrain, finetune and probe
   --dry_run                    print the commands of the row, and run nothing
-  --hours                      list hours on this machine too, from a few timed steps on drawn images (minutes for a table)
+  --hours                      list hours on this machine too, from a few timed steps on synthetic images (minutes for a table)
   --json                       list as JSON, with the commands
 """,
     "recipes": """\

@@ -78,7 +78,7 @@ class AnyCLI(LightningCLI):
                 raise
             kept = self._newest_checkpoint()
             raise KeyboardInterrupt(
-                "" if kept is None else f"{kept} is kept. To go on:\n{copyable([*command, str(kept)])}"
+                "" if kept is None else f"{kept} is kept. To continue:\n{copyable([*command, str(kept)])}"
             ) from None
 
     def _newest_checkpoint(self) -> Path | None:

@@ -117,7 +117,7 @@ def shorten(message: str) -> str:
         return unknown_setting(setting.group(1))
     if "is abstract" in text and "NestedArg(key=" in text:
         return (
-            "The settings name no class of images: give --data ImageFolder or another (--data Manifest for a list), "
+            "The settings do not say how to read the images: give --data ImageFolder or another (--data Manifest for a list), "
             "or a recipe with --recipe NAME (lit-splitmask recipes lists them)."
         )
     hints = ("Expected a dot import", "No module named", "has no attribute", "valid subclass")

@@ -25,7 +25,7 @@ MAIN_SCORES = (
 """The scores that are drawn over the steps."""
 
 MANY_POINTS = 30
-"""A curve of fewer points has dots, so that a single point is seen."""
+"""A curve of fewer points is drawn with dots, so that a single point is visible."""
 
 
 def on_a_map(features: np.ndarray) -> np.ndarray:
@@ -52,7 +52,7 @@ def draw_map(points: np.ndarray, labels: np.ndarray, class_names: Sequence[str],
 
 
 def draw_blocks(blocks: Sequence[Mapping[str, float]], num_images: int, path: Path) -> None:
-    """Writes a PNG: the linear probe's accuracy on the output of each block over so many images, with its interval."""
+    """Writes a PNG: the linear probe's accuracy on the output of each block over this many images, with its interval."""
     figure, axes = panels(1)
     numbers = range(1, len(blocks) + 1)
     accuracies = np.array([100 * block["accuracy"] for block in blocks])
@@ -67,7 +67,7 @@ def draw_blocks(blocks: Sequence[Mapping[str, float]], num_images: int, path: Pa
 
 
 def draw_predicted(truth: np.ndarray, predicted: np.ndarray, name: str, path: Path) -> None:
-    """Writes a PNG: what was predicted of each image over its true number, (n,) each."""
+    """Writes a PNG: the prediction for each image against its true number, (n,) each."""
     figure, axes = panels(1)
     low, high = float(min(truth.min(), predicted.min())), float(max(truth.max(), predicted.max()))
     axes[0].plot([low, high], [low, high], color="0.6", linewidth=1, label="predicted = true")

@@ -57,7 +57,7 @@ def pretrain(request: Request) -> int:
         say(
             f"Wrote {weights.name}, {written} in {weights.parent}. Next:\n{copyable(command_to_finetune(weights, request))}"
         )
-        say(f"To read this run as a page:\n{copyable(['lit-splitmask', 'report', str(folder.path)])}")
+        say(f"To view this run as a page:\n{copyable(['lit-splitmask', 'report', str(folder.path)])}")
     return 0
 
 

@@ -86,7 +86,7 @@ def _probe(frozen: Frozen[Options], out: Path) -> dict[str, Any]:
     if split is None or data.num_classes < 2:
         raise UserError(
             f"probe needs labelled training images and a val or test split, but these images have {data.num_classes} classes "
-            f"and the splits {', '.join(data.source.splits)}: put each class's images into a folder of its own."
+            f"and the splits {', '.join(data.source.splits)}: put each class's images into its own folder."
         )
     train, held_out = data.train_samples.labelled(), held_out_of[split]
     blocks = list(range(len(frozen.vit.blocks))) if options.blocks else []

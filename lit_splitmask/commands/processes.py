@@ -1,4 +1,4 @@
-"""The processes of a run: how many a launcher started, how one ends when it is stopped or the run fails, errors of others."""
+"""The processes of a run: how many a launcher started, how one ends when it is stopped or the run fails, and errors of others."""
 
 import os
 import signal
@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 WAIT = 3.0
-"""Seconds that the process that started the others has to end before them; Lightning looks after them every five seconds."""
+"""Seconds that the launching process has to end before the others; Lightning checks on them every five seconds."""
 
 
 LOST = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited", "Connection was likely closed")
-"""What the errors say that a process gets when another one has ended."""
+"""Texts in the errors that a process gets when another one has ended."""
 
 RANKS = ("RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK")
 """Environment variables that say which process of a run this is, by launcher; ``LOCAL_RANK`` is Lightning's own."""
@@ -64,10 +64,10 @@ def error_prefix() -> str:
 
 
 class Terminated(SystemExit):
-    """SIGTERM, while nothing is trained: in training, ``StopOnSignal`` takes it.
+    """SIGTERM outside training: in training, ``StopOnSignal`` handles it.
 
     Attributes:
-        kept: What was saved, and the command to run then; None if nobody knows.
+        kept: What was saved, and the command to run then; None if unknown.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Terminated(SystemExit):
 
 
 def end_at_sigterm() -> None:
-    """Lets SIGTERM raise :class:`Terminated`, so that files are closed, locks are released, and the user gets a word."""
+    """Lets SIGTERM raise :class:`Terminated`, so that files are closed, locks are released, and the user gets a message."""
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)
 
@@ -86,7 +86,7 @@ def _terminate(*_: object) -> None:
 
 
 def pass_on_sigterm() -> bool:
-    """Sends SIGTERM to the process that started this one, if that is the run's first: Lightning would kill it without a word.
+    """Sends SIGTERM to the process that started this one, if that is the run's first: Lightning would kill it silently.
 
     Returns:
         Whether it was sent.
@@ -100,7 +100,7 @@ def pass_on_sigterm() -> bool:
 def leave_the_others(code: int) -> None:
     """Ends this process at once if it is one of several; does nothing otherwise.
 
-    An ordinary end may wait for ever for processes that have gone. One that Lightning started waits for the one that started it,
+    A normal exit may wait forever for processes that are gone. One that Lightning started waits for the one that started it,
     which Lightning would kill otherwise, with another exit code.
     """
     if not _is_one_of_several():
@@ -119,12 +119,12 @@ def explain(error: RuntimeError) -> str | None:
     if any(part in text for part in ("unable to allocate shared memory", "killed by signal: Bus error")):
         return (
             "The shared memory (/dev/shm), through which loader processes pass images, is full: give it more (docker run "
-            "--shm-size=2g), or load images without other processes (data.num_workers=0). Continue a run that has begun with "
+            "--shm-size=2g), or load images in the main process (data.num_workers=0). Continue a run that has started with "
             "--name NAME --resume."
         )
     is_connecting = type(error).__name__ == "DistNetworkError"  # the processes are not known as several yet
     if any(part in text for part in LOST) and (is_connecting or _is_one_of_several()):
-        return "Another process of this run has ended, so this one ends too: see what that one said."
+        return "Another process of this run has ended, so this one stops too: see the error of that one."
     return None
 
 

@@ -16,11 +16,11 @@ FEW_ANNOTATED = 10_000
 """A folder with fewer annotated images gets a shorter schedule than that of ADE20K or COCO."""
 
 FEW_LABELS = 50
-"""With fewer labels a class, a classifier has a recipe of its own, such as more passes."""
+"""With fewer labels per class, a classifier gets a recipe of its own, for example with more passes."""
 
 
 CPU_IMAGES_SEEN = 20_000_000
-"""A pre-training that is chosen for a machine without a GPU sees at most so many images: about seven hours of `splitmask_cpu`."""
+"""A pre-training chosen for a machine without a GPU sees at most this many images: about seven hours of `splitmask_cpu`."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def choose(num_images: int, median_side: int, gpu: bool) -> Choice:
         gpu: Whether there is a GPU.
     """
     if median_side < 40:
-        name, why = "splitmask_tiny_images", ": tiny images, so the network takes 32 px in patches of 4"
+        name, why = "splitmask_tiny_images", ": tiny images, so the network takes 32 px in patches of 4 px"
     elif not gpu:
         name, why = "splitmask_cpu", ", no GPU: a small network at 48 px that two CPU cores can train"
     elif num_images < SMALL_SET:
@@ -127,7 +127,7 @@ def for_few_labels(choice: Choice, labels: float | None) -> Choice:
     variant = choice.name.replace("finetune", "finetune_few", 1)
     if labels is None or labels >= FEW_LABELS or variant not in available():
         return choice
-    reason = f"about {labels:,.0f} labels a class, fewer than {FEW_LABELS}, {choice.reason}"
+    reason = f"about {labels:,.0f} labels per class, fewer than {FEW_LABELS}, {choice.reason}"
     return replace(choice, name=variant, reason=reason)
 
 
@@ -176,7 +176,7 @@ def fit_to_images(recipe: dict[str, Any], num_images: int) -> str:
     if given <= largest:
         return ""
     images["batch_size"] = largest
-    return f"in batches of {largest}, since the recipe's {given} are more than the training images"
+    return f"in batches of {largest}, since the recipe's {given} exceed the number of training images"
 
 
 def fit_to_weights(
@@ -194,7 +194,7 @@ def fit_to_weights(
         timm_args: timm's arguments for the network of the weights.
         datamodule: Class of the datamodule, if the settings name none.
         size: Whether to change the size too.
-        window: The values that were black and white in the images of the weights; None if they do not say. A recipe's own stays.
+        window: The values that were black and white in the images of the weights; None if unknown. A recipe's own window stays.
     """
     data = recipe.setdefault("data", {})
     data.setdefault("class_path", datamodule)

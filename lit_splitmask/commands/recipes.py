@@ -134,7 +134,7 @@ def with_method(pretraining: dict[str, Any], method: str, suffix: str | None) ->
     if "objective" not in theirs.get("model", {}):
         known = [recipe.removesuffix(ending) for recipe in pretraining_recipes() if recipe.endswith(ending)]
         choices = [other for other in known if "_" not in other]
-        raise UserError(f"There is no method {method!r} to compare with: choose among {', '.join(choices)}.")
+        raise UserError(f"There is no method {method!r} to compare with: choose one of {', '.join(choices)}.")
     images = {**pretraining["data"]["init_args"], "augment": theirs["data"]["init_args"]["augment"]}
     settings = images["augment"].setdefault("init_args", {})
     flip = pretraining["data"]["init_args"].get("augment", {}).get("init_args", {}).get("hflip")
@@ -162,7 +162,7 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """``base`` with the values of ``over``; nested dicts are merged.
 
     Arguments of another class replace those of the base; only datamodules share theirs. A budget replaces that of the base, since
-    it has one number only.
+    it has only one number.
     """
     result = dict(base)
     for key, value in over.items():

@@ -34,7 +34,7 @@ from lit_splitmask.errors import UserError
 from lit_splitmask.files import write_atomically
 from lit_splitmask.shell import wrapped
 
-set_config_read_mode(fsspec_enabled=False)  # Lightning's would look up addresses that are given for files
+set_config_read_mode(fsspec_enabled=False)  # Lightning's default would open URLs given as files
 
 IGNORED_WARNINGS = [  # advice by Lightning that does not apply here
     ".*does not have many workers.*",
@@ -95,7 +95,7 @@ def is_process_zero() -> bool:
 
 
 def best_precision() -> str:
-    """``bf16-mixed`` where the hardware computes in bfloat16, else ``32-true``."""
+    """``bf16-mixed`` where the hardware computes in bfloat16, otherwise ``32-true``."""
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
@@ -154,7 +154,7 @@ class RunCLI(LightningCLI):
 
     def __init__(self, module: type[LightningModule], arguments: list[str], recipe: dict[str, Any]) -> None:
         if any(map(_sets_length, arguments)):
-            recipe = _without_budget(recipe)  # else the recipe's passes would join the user's steps
+            recipe = _without_budget(recipe)  # otherwise the recipe's passes would join the user's steps
         with tempfile.TemporaryDirectory() as directory:
             defaults = Path(directory) / "recipe.yaml"
             defaults.write_text(yaml.safe_dump(recipe))
@@ -205,7 +205,7 @@ class RunCLI(LightningCLI):
             "--moving_average",
             type=float | None,
             default=None,
-            help="keep the weights' moving average, over this share of the steps (0: not, whatever the recipe says)",
+            help="keep the weights' moving average, over this share of the steps (0: off, whatever the recipe says)",
         )
 
     def instantiate_classes(self) -> None:
@@ -302,7 +302,7 @@ def build_trainer(settings: dict[str, Any]) -> Trainer:
     try:
         return Trainer(**settings)
     except (ValueError, TypeError, ImportError, MemoryError, RuntimeError, MisconfigurationException) as error:
-        raise UserError(f"Lightning's Trainer refuses its settings: {error or type(error).__name__}") from error
+        raise UserError(f"Lightning's Trainer rejects these settings: {error or type(error).__name__}") from error
 
 
 def _sets_length(argument: str) -> bool:

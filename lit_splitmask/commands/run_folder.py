@@ -56,7 +56,7 @@ class RunFolder:
         return not (self.path / LOCK).exists() and not self.config.exists()
 
     def newest_checkpoint(self) -> Path | None:
-        """The checkpoint to go on from: the last, or the newest whole one if that is damaged; None if there is none."""
+        """The checkpoint to continue from: the last, or the newest whole one if that is damaged; None if there is none."""
         # SLURM's requeueing writes hpc_ckpt_1.ckpt, … into the run's folder.
         return newest_whole(
             self.last, [*sorted(self.checkpoints.glob("*.ckpt")), *sorted(self.path.glob("hpc_*.ckpt"))]
@@ -104,7 +104,7 @@ def new_run(runs_dir: str, name: str | None, default: str) -> Iterator[RunFolder
     """Makes and locks the folder of a new run; an existing run is never overwritten.
 
     Process zero chooses; the processes that Lightning starts for the other devices inherit its choice. A run that fails before
-    its first checkpoint leaves no folder. One that was killed before it is started again under the same name.
+    its first checkpoint leaves no folder. One that was killed before then is started again under the same name.
 
     Args:
         runs_dir: The folder of all runs.
@@ -153,7 +153,7 @@ def resumed_run(runs_dir: str, name: str | None) -> Iterator[RunFolder]:
         return
     held = _lock(folder)
     if held is None:
-        raise UserError(f"The run {folder.path} is running already, in another process: wait for it, or stop that one.")
+        raise UserError(f"The run {folder.path} is already running in another process: wait for it, or stop it.")
     with _released(folder, held):
         for path in (folder.path, folder.checkpoints):
             remove_abandoned(path)
@@ -220,7 +220,7 @@ def _is_unfinished_start(path: Path) -> bool:
 
 
 def _empty(path: Path) -> None:
-    """Removes what is in a folder but the lock."""
+    """Removes everything in a folder except the lock."""
     for entry in path.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)
@@ -254,7 +254,7 @@ def keep_metrics(folder: RunFolder, checkpoint: Path | None) -> None:
 
     Args:
         folder: The run.
-        checkpoint: What it goes on from; None for its beginning.
+        checkpoint: What it continues from; None for the beginning.
     """
     metrics = folder.path / "metrics.csv"
     if metrics.exists():

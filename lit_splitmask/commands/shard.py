@@ -35,7 +35,7 @@ def shard(request: Request) -> int:
     parser.add_subclass_arguments(ImageData, "data")
     parsed = parser.parse_args(["--data=ImageFolder", "--data.cache_gb=0", *request.settings()])
     if parsed.out is None:
-        raise UserError("shard writes many large files: say into which folder with --out DIR.")
+        raise UserError("shard writes many large files: give their folder with --out DIR.")
     if parsed.shard_mb <= 0:
         raise UserError(f"--shard_mb is {parsed.shard_mb:g}, but must be more than 0.")
     data = instantiate(parser, parsed)["data"]
@@ -45,7 +45,9 @@ def shard(request: Request) -> int:
             "--data CLASS; label maps, boxes and data.pool are not written."
         )
     if getattr(getattr(data, "split_options", None), "labels", None) in ("several", "numbers"):
-        raise UserError("shard writes one class per image, neither several nor a number: train from the list.")
+        raise UserError(
+            "shard writes one class per image, not several labels or a number: train from the list instead."
+        )
     litdata()  # before the folder is scanned
     data.prepare_data()
     source, root = data.open_source(), data.root

@@ -32,7 +32,7 @@ _TYPES = {
     "NoneType": "null",
     "list[float]": "a list of numbers",
     "list[int]": "a list of whole numbers",
-    "list[str]": "a list of texts",
+    "list[str]": "a list of strings",
     "list": "a list",
     "dict": "settings by name",
 }
@@ -45,7 +45,7 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
 
 
 def unknown_class(given: str, setting: str | None) -> str:
-    """What to say of the name of a class that does not exist.
+    """The message for the name of a class that does not exist.
 
     Args:
         given: The name.
@@ -65,13 +65,13 @@ def unknown_class(given: str, setting: str | None) -> str:
 
 
 def unknown_setting(given: str) -> str:
-    """What to say of a setting that no class has: its name is the last part of an option, or a key in a file."""
+    """The message for a setting that no class has: its name is the last part of an option, or a key in a file."""
     hint = did_you_mean(given, _settings_of_classes())
     return f"There is no setting {given!r}: {hint}--help_all lists all options.".replace("? --", "? The option --")
 
 
 def unknown_options(given: Sequence[str], known: Iterable[str]) -> str:
-    """What to say of options that a parser does not have.
+    """The message for options that a parser does not have.
 
     Args:
         given: The options as given, such as ``--model.optim.lrr=1``.
@@ -90,7 +90,7 @@ def unknown_options(given: Sequence[str], known: Iterable[str]) -> str:
 
 
 def wrong_value(setting: str, value: str, types: str) -> str:
-    """What to say of a value of none of the types that a setting takes.
+    """The message for a value of none of the types that a setting takes.
 
     Args:
         setting: The setting.
@@ -140,7 +140,7 @@ def _settings_of_classes() -> set[str]:
 
 
 def _parts_of(setting: str) -> list[str]:
-    """The parts of a setting that is no class of the user's choice."""
+    """The parts of a setting whose class the user does not choose."""
     if setting == "budget":
         from lit_splitmask.loading.budget import Budget
 

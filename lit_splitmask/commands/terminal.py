@@ -1,4 +1,4 @@
-"""A run outlives its terminal, and speaks UTF-8 with it: it goes on when nobody reads its output, and in any locale."""
+"""Keeps a run going without its terminal and in any locale: it continues when nobody reads its output, and prints UTF-8."""
 
 import errno
 import io
@@ -26,17 +26,17 @@ class _Output(io.FileIO):
 
 
 def use_utf8() -> None:
-    """Starts this program again in Python's UTF-8 mode if file names are ASCII here, so that all names can be written.
+    """Restarts this program in Python's UTF-8 mode if file names are ASCII here, so that it can write any name.
 
-    That is so in the POSIX locale if the mode, which is Python's default there, was switched off (PYTHONUTF8=0). Libraries would
-    fail in the middle of the work.
+    This happens in the POSIX locale if UTF-8 mode, Python's default there, is switched off (PYTHONUTF8=0). Libraries would then
+    fail in the middle of a run.
     """
     if sys.getfilesystemencoding() == "ascii" and "utf8" not in sys._xoptions:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def outlive_the_terminal() -> None:
-    """Makes this process go on after a closed pipe (``| head -1``), a closed output, and a terminal that goes away (SIGHUP)."""
+    """Keeps this process running after a closed pipe (``| head -1``), a closed output or a lost terminal (SIGHUP)."""
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     sys.stdout = _lasting(sys.stdout, 1)
@@ -44,17 +44,17 @@ def outlive_the_terminal() -> None:
 
 
 def _lasting(stream: TextIO | None, descriptor: int) -> TextIO:
-    """A stream like the given one that never fails; it leads nowhere if the output was closed from the start."""
+    """A stream like the given one that never fails; it discards everything if the output was closed from the start."""
     if stream is None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        if nowhere != descriptor:  # else a file that is opened later would get the number, and what libraries print
+        if nowhere != descriptor:  # otherwise a file opened later would get the number, and what libraries print
             os.dup2(nowhere, descriptor)
             os.close(nowhere)
         return open(descriptor, "w", encoding="utf-8", closefd=False)
     stream.flush()
     raw = _Output(stream.fileno(), "w", closefd=False)
     buffered = stream.isatty() or getattr(stream, "line_buffering", False)
-    errors = "replace" if stream.errors == "strict" else stream.errors  # a terminal without × or √ ends no run
+    errors = "replace" if stream.errors == "strict" else stream.errors  # a terminal without × or √ must not end a run
     return io.TextIOWrapper(
         io.BufferedWriter(raw), encoding=stream.encoding, errors=errors, line_buffering=bool(buffered)
     )
@@ -62,7 +62,7 @@ def _lasting(stream: TextIO | None, descriptor: int) -> TextIO:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Prints and logs nothing below an error, as for steps that are only timed."""
+    """Silences everything below errors, for example while steps are only timed."""
     logging.disable(logging.WARNING)
     try:
         with redirect_stdout(io.StringIO()):

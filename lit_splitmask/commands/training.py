@@ -77,7 +77,7 @@ def with_run(request: Request) -> Request:
     found = [folder for folder in unfinished_runs(request.runs_dir) if _is_of(folder, command)]
     if len(found) != 1:
         names = ", ".join(folder.path.name for folder in found)
-        problem = f"{len(found)} can be resumed: {names}" if found else "none has stopped before its end"
+        problem = f"{len(found)} can be resumed: {names}" if found else "none is unfinished"
         raise UserError(
             f"--resume without --name continues the run of {command} in {request.runs_dir} that has not finished, but {problem}. "
             f"Give --name NAME, or leave out --resume to start a run."
@@ -113,7 +113,7 @@ def run_folder(cli: RunCLI, command: str) -> Iterator[RunFolder]:
 
 @contextmanager
 def _says_what_is_kept(cli: RunCLI, folder: RunFolder) -> Iterator[None]:
-    """Adds to Ctrl-C, and to a SIGTERM before the first step or after the last, what is saved and how to go on.
+    """Adds to Ctrl-C, and to a SIGTERM before the first step or after the last, what is saved and how to continue.
 
     Raises:
         UserError: The folder was deleted or moved while the run wrote to it, whatever that made fail.
@@ -141,9 +141,9 @@ def is_interrupt(stop: BaseException) -> bool:
 
 
 def _kept(cli: RunCLI, folder: RunFolder) -> str | None:
-    """What is saved of a run that ends early, and the command that goes on; None if nothing is."""
+    """What is saved of a run that ends early, and the command that continues it; None if nothing is."""
     if checkpoint := _newest(cli, folder):
-        return f"{checkpoint} is kept. To go on:\n{copyable(_command_that_goes_on(cli, folder))}"
+        return f"{checkpoint} is kept. To continue:\n{copyable(_command_that_goes_on(cli, folder))}"
     if cli.config.resume:
         return f"no checkpoint had been written. To start again:\n{copyable(_command_that_goes_on(cli, folder))}"
     return None
@@ -162,10 +162,12 @@ def _gone(cli: RunCLI, folder: RunFolder) -> str:
     problem = f"The folder {folder.path} is gone: it was deleted or moved while the run wrote to it"
     go_on = copyable(_command_that_goes_on(cli, folder))
     if checkpoint := _newest(cli, folder):
-        return f"{problem}. Its earlier files are lost, but {checkpoint} was written since. To go on from it:\n{go_on}"
+        return (
+            f"{problem}. Its earlier files are lost, but {checkpoint} was written since. To continue from it:\n{go_on}"
+        )
     return (
         f"{problem}, and the settings, metrics and checkpoints in it are lost. Start the run again; or, if you can put the "
-        f"folder back and it holds a checkpoint, go on with:\n{go_on}"
+        f"folder back and it holds a checkpoint, continue with:\n{go_on}"
     )
 
 
@@ -177,7 +179,7 @@ def _command_that_goes_on(cli: RunCLI, folder: RunFolder) -> list[str]:
 
 
 def fit(cli: RunCLI, folder: RunFolder, trainer: Trainer, module: LightningModule, data: ImageData) -> None:
-    """Trains; a resumed run continues from its newest whole checkpoint, or from its beginning if there is none.
+    """Trains; a resumed run continues from its newest complete checkpoint, or from the beginning if there is none.
 
     Raises:
         UserError: The images or the settings cannot be used, or training failed.
@@ -188,7 +190,7 @@ def fit(cli: RunCLI, folder: RunFolder, trainer: Trainer, module: LightningModul
         data.prepare_data()  # errors in the images appear before anything is written
         if cli.config.resume:
             if checkpoint is None:
-                say(f"The run {folder.path} has no whole checkpoint, so it starts from its beginning.")
+                say(f"The run {folder.path} has no complete checkpoint, so it starts from the beginning.")
             keep_metrics(folder, checkpoint)
         else:
             cli.save_resolved(folder)
@@ -199,7 +201,7 @@ def fit(cli: RunCLI, folder: RunFolder, trainer: Trainer, module: LightningModul
 
 @contextmanager
 def ends_with_143(trainer: Trainer, command: Sequence[str]) -> Iterator[None]:
-    """Gives a training that SIGTERM stopped the exit code of one, and prints the command that goes on.
+    """Gives a training that SIGTERM stopped the matching exit code, and prints the command that continues it.
 
     Args:
         trainer: Its :class:`StopOnSignal` knows whether a signal came.
@@ -219,5 +221,5 @@ def ends_with_143(trainer: Trainer, command: Sequence[str]) -> Iterator[None]:
         kept = f", after writing {saved}" if saved is not None else ""
         words = [*command, str(saved)] if command[-1] == "--ckpt_path" else command
         go_on = copyable(words) if len(words) > 1 else f"  {words[0]}"
-        say(f"stopped by SIGTERM at step {trainer.global_step:,}{kept}. To go on:\n{go_on}", sys.stderr)
+        say(f"stopped by SIGTERM at step {trainer.global_step:,}{kept}. To continue:\n{go_on}", sys.stderr)
     raise SystemExit(128 + signal.SIGTERM)

@@ -55,7 +55,7 @@ class CocoDetection(ImageData):
     Args:
         root: The folder.
         image_size: Short side in evaluation, and largest short side in training, in pixels.
-        annotations: The annotation file, or a file for each split (``{train: a.json, val: b.json}``), if their names say nothing;
+        annotations: The annotation file, or a file for each split (``{train: a.json, val: b.json}``), if their names do not tell;
             None to find them.
         max_size: Largest long side, in pixels.
         masks: Whether to learn masks as well as boxes; None for masks if at least 90 % of the objects have one, and no class
@@ -130,7 +130,7 @@ class CocoDetection(ImageData):
         """Reads the annotations and decodes new and changed images.
 
         Raises:
-            UserError: An annotation file cannot be used; images are missing, or of other sizes than it says; or most of them
+            UserError: An annotation file cannot be used; images are missing, or of a different size than it says; or most of them
                 cannot be read.
         """
         if self.predicts_only:
@@ -218,7 +218,7 @@ class CocoDetection(ImageData):
         return Source(samples, predict, coco.categories.names, read, *FIXED["imagenet"], window=self._window)
 
     def open_for_prediction(self) -> Source:
-        """Opens every image of the folder once, whatever its folders are called; annotations give ids alone.
+        """Opens every image of the folder once, whatever its folders are called; annotations only give ids.
 
         Raises:
             UserError: There are no images, or none can be read.
@@ -307,7 +307,7 @@ class CocoDetection(ImageData):
         return self._read() is not None if self._predicted is None else self._predicted.all_known
 
     def smallest_image(self) -> tuple[str, int]:
-        """Name and shorter side, in pixels, of the image whose shorter side is least, resized or, in training, on disk."""
+        """Name and shorter side, in pixels, of the image whose shorter side is smallest, resized or, in training, on disk."""
         sides: list[tuple[int, str]] = []
         for part in (self._parts or {}).values() if self._predicted is None else ():
             for name, (height, width) in zip(part.files, part.annotations.sizes[part.rows].tolist(), strict=True):
@@ -341,7 +341,7 @@ class CocoDetection(ImageData):
 
 
 def _not_coco(root: Path) -> str:
-    """Why a folder cannot be trained on, with what its annotations seem to be."""
+    """Why a folder cannot be used for training, with what its annotations seem to be."""
     text = f"{root} is not a folder in COCO's format: no annotation file was found. Layouts that are read: {WAYS}."
     try:
         reading = recognise(root)

@@ -1,4 +1,4 @@
-"""The splits of a COCO folder: images that can be read, none in two of them, and a val cut from train if there is none."""
+"""The splits of a COCO folder: images that can be read, none in two of them, and a val split cut from train if there is none."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -131,7 +131,7 @@ def _unreadable(coco: CocoSet, examined: Mapping[str, Examined]) -> list[str]:
     if len(bad) > MOST_UNREADABLE * len(files):
         raise UserError(
             f"{len(bad):,} of the {len(files):,} annotated images cannot be read. {examined[bad[0]].problem} Replace them, or "
-            "take them out of the annotation files."
+            "remove them from the annotation files."
         )
     notes = [f"{examined[file].problem} It is left out." for file in bad[:_SHOWN]]
     if len(bad) > _SHOWN:
@@ -175,7 +175,7 @@ def check_sizes(root: Path, coco: CocoSet, examined: Mapping[str, Examined]) -> 
     """Checks that the images have the sizes that the annotation files say.
 
     Raises:
-        UserError: Some have not; names them.
+        UserError: Some do not; names them.
     """
     for split, annotations in coco.annotations.items():
         listed = zip(coco.files[split], annotations.sizes.tolist(), strict=True)
@@ -187,9 +187,9 @@ def check_sizes(root: Path, coco: CocoSet, examined: Mapping[str, Examined]) -> 
         if wrong:
             file, height, width = wrong[0]
             others = [name for name, *_ in wrong[1:]]
-            more = f" The same goes for {_some(others)}." if others else ""
+            more = f" The same is true of {_some(others)}." if others else ""
             raise UserError(
-                f"{len(wrong):,} of the {len(annotations):,} images of {annotations.path} have another size than it says, so "
+                f"{len(wrong):,} of the {len(annotations):,} images of {annotations.path} have a different size than it says, so "
                 f"their boxes would not fit: {file} is {examined[file].width} × {examined[file].height} px (width × height), not "
                 f"{width} × {height} px{_turned(root / file, examined[file], height, width)}.{more} Replace the images, or "
                 "correct the file."
@@ -201,7 +201,7 @@ def _some(files: list[str]) -> str:
 
 
 def _turned(path: Path, found: Examined, height: int, width: int) -> str:
-    """Says so if the size fits before the image is turned upright."""
+    """Explains a size that fits before the image is turned upright."""
     if (found.width, found.height) != (height, width):
         return ""
     try:
@@ -212,8 +212,8 @@ def _turned(path: Path, found: Examined, height: int, width: int) -> str:
     if not is_turned:
         return ": width and height are swapped"
     return (
-        ": the size in the file is that before the turn that its EXIF block asks for, so the objects were marked on an image "
-        "that lay on its side. Turn their boxes, or take the turn out of the images (exiftool -Orientation= FILES)"
+        ": the size in the file is that before the rotation in its EXIF block, so the objects were marked on an image that lay "
+        "on its side. Rotate their boxes, or remove the rotation from the images (exiftool -Orientation= FILES)"
     )
 
 
@@ -221,7 +221,7 @@ def check_classes(coco: CocoSet, train: Part) -> list[str]:
     """Checks that every class that the training annotations have can be trained on.
 
     Returns:
-        A line about the classes that other splits have alone.
+        A line about the classes that only other splits have.
 
     Raises:
         UserError: All objects of a class are crowds or left out.
@@ -233,8 +233,8 @@ def check_classes(coco: CocoSet, train: Part) -> list[str]:
         boxes = ", train boxes alone (--data.masks=false) if it has no masks" if coco.masks else ""
         raise UserError(
             f"The class {names[label]} has {in_file[label]:,} object(s) in {train.annotations.path}, but none to train on: all "
-            "are crowds (iscrowd: 1), or unusable, or lie in images that are left out (the lines above say why). Correct the "
-            f"file (iscrowd: 0, if each is a single object){boxes}, or take the class out of it."
+            "are crowds (iscrowd: 1), or unusable, or in images that are left out (the lines above say why). Correct the "
+            f"file (iscrowd: 0, if each is a single object){boxes}, or remove the class from it."
         )
     untrained = [names[label] for label in np.flatnonzero(in_file == 0).tolist()]
     if not untrained:

@@ -76,13 +76,13 @@ class CropData(JointData):
             return
         if self.several_labels:
             raise UserError(
-                "balance draws images by their class, but here an image may have several: leave it out, or weigh the classes in "
+                "balance draws images by their class, but here an image may have several: leave it out, or weight the classes in "
                 "the loss (--model.class_weights balanced)."
             )
         if not self.class_names or (self._labels() < 0).any():
             raise UserError(
-                f"balance={self.balance:g} draws images by their class, but these training images have no labels, or not all of "
-                "them have one: leave balance out."
+                f"balance={self.balance:g} draws images by their class, but some or all of these training images have no label: "
+                "leave balance out."
             )
         shares, counts = self.class_shares, np.bincount(self._labels(), minlength=self.num_classes)
         rare = int(np.where(counts > 0, counts, counts.max() + 1).argmin())

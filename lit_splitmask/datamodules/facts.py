@@ -1,4 +1,4 @@
-"""What is known of a published dataset before its files are read: counts, classes, and where to get it."""
+"""What is known about a published dataset before its files are read: counts, classes, and where to get it."""
 
 from dataclasses import dataclass, field
 

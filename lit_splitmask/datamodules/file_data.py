@@ -90,7 +90,7 @@ class FileData(CropData):
         """
         files = examine_files(self.root, self.prediction_files(), self.unread_files(), self.given_window)
         samples = Samples(files.readable, [-1] * len(files.readable))
-        mean, std = FIXED["imagenet"]  # trained weights bring their own
+        mean, std = FIXED["imagenet"]  # trained weights have their own
         read = ShrinkingReader(files, self.image_size)
         return Source({}, samples, [], read, mean, std, files.problems, files.window)
 

@@ -112,7 +112,7 @@ class ImageData(PixelData, ABC):
 
     @property
     def predicts_only(self) -> bool:
-        """Whether the images are only predicted: :meth:`only_predict` was called, or it is ``Trainer.predict`` that runs."""
+        """Whether the images are only predicted: :meth:`only_predict` was called, or ``Trainer.predict`` is running."""
         return self._only_predicts or bool(getattr(self.trainer, "predicting", False))
 
     def setup(self, stage: str | None = None) -> None:

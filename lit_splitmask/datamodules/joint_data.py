@@ -64,7 +64,7 @@ class JointData(ImageData):
             return
         if not self._mixes:
             log.warning(
-                "unlabelled_share=%g, but all %d training images have labels, so each batch is images with labels: add images "
+                "unlabelled_share=%g, but all %d training images have labels, so all images in a batch have labels: add images "
                 "without labels (data.pool), or leave it out.",
                 self.unlabelled_share,
                 len(self.train_samples),
@@ -94,7 +94,7 @@ class JointData(ImageData):
         chosen = [i for i in nested_share(labels.tolist(), self.label_share, self.seed) if labels[i] >= 0]
         if not chosen:
             raise UserError(
-                f"unlabelled_share={self.unlabelled_share:g} puts images without labels beside those with labels, but none "
+                f"unlabelled_share={self.unlabelled_share:g} adds images without labels to those with labels, but none "
                 f"of the {len(everything):,} training images has a label: give some images labels, or leave unlabelled_share out."
             )
         others = np.setdiff1d(np.arange(len(everything)), chosen).tolist()

@@ -52,7 +52,7 @@ class ListedData(FileData):
     Attributes:
         facts: Title, expected counts, and where to get the files.
         recipes: Names of its recipes.
-        markers: Files by which a folder is known to hold the dataset: all of any one group exist. A pattern with an asterisk is
+        markers: Files that show that a folder holds the dataset: all files of any one group exist. A pattern with an asterisk is
             for images. Empty if the folder can be read without the dataset's lists.
 
     Raises:
@@ -148,7 +148,7 @@ class ListedData(FileData):
         stored = load_index(self.record) if has_index(self.record) else None
         known = {} if stored is None else stored.files.as_dict()
         index = _index(self.root.resolve(), self.record, listing, known, val_share=self.val_share)
-        if index != stored or not self.record.exists():  # one of an earlier version is written anew
+        if index != stored or not self.record.exists():  # one of an earlier version is rewritten
             save_index(index)
         return index
 
@@ -161,7 +161,7 @@ class ListedData(FileData):
         source = super().open_source()
         if self.facts.labelled and not source.class_names and self.module_needs_labels:
             raise UserError(
-                f"{self.facts.title} in {self.root} is without its labels, which fine-tuning needs. {self.facts.where}"
+                f"{self.facts.title} in {self.root} has no labels, which fine-tuning needs. {self.facts.where}"
             )
         return source
 

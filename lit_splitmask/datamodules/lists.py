@@ -12,7 +12,7 @@ from lit_splitmask.files import read_lines, read_text
 from lit_splitmask.images.tree import IGNORED_FOLDERS, list_images
 
 DEPTH = 2
-"""How many levels below the root a dataset may lie."""
+"""How many levels below the root a dataset may be."""
 
 _TRIED = 3
 
@@ -85,13 +85,13 @@ def by_class_folder(root: Path, split: str) -> dict[str, str]:
     """Class name by image, from ``<split>/<class>/<image>``.
 
     Raises:
-        UserError: An image lies outside the class folders.
+        UserError: An image is outside the class folders.
     """
     files = list_images(root / split)
     loose = next((file for file in files if "/" not in file), None)
     if loose is not None:
         raise UserError(
-            f"{root / split / loose} lies outside the class folders: sort the images into one folder per class."
+            f"{root / split / loose} is outside the class folders: sort the images into one folder per class."
         )
     return {f"{split}/{file}": file.split("/")[0] for file in files}
 

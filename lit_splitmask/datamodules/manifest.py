@@ -173,7 +173,7 @@ class Manifest(OwnData):
         return sorted({*found.names.values(), *found.missing})
 
     def unread_files(self) -> Mapping[str, str]:
-        """Nothing: files that the manifest does not list are not meant."""
+        """Nothing: files that the manifest does not list are ignored."""
         return {}
 
     def open_source(self) -> Source:
@@ -203,7 +203,7 @@ class Manifest(OwnData):
         """
         if self.unlabelled_share:
             raise UserError(
-                "data.unlabelled_share needs one label per image: leave it or data.splits.labels=several out."
+                "data.unlabelled_share needs one label per image: leave out either it or data.splits.labels=several."
             )
         classes = self.index.classes
         if not getattr(getattr(self.trainer, "lightning_module", None), "takes_several_labels", False):

@@ -1,4 +1,4 @@
-"""Finds published datasets in folders, so that they are not taken for somebody's own."""
+"""Finds published datasets in folders, so that they are not mistaken for a user's own images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -92,6 +92,6 @@ def check_not_published(root: Path, tree: Tree) -> None:
             f"--recipe {name}" for name in dict.fromkeys(name for one in found for name in one.recipes)
         )
         raise UserError(
-            f"{found[0].folder} holds {titles} as published, whose lists say which images are for training: pass {recipes}; or "
+            f"{found[0].folder} holds the published {titles}, whose lists say which images are for training: pass {recipes}; or "
             "--layout flat to use all images without labels, test images too."
         )

@@ -1,4 +1,4 @@
-"""What the paper's tables say of its datasets, which are named as in Table 3. Data only."""
+"""What the paper's tables say about its datasets, which are named as in Table 3. Data only."""
 
 TABLE_3 = {
     "ImageNet": 300,

@@ -51,7 +51,7 @@ class PixelData(LightningDataModule):
 
     @property
     def given_window(self) -> Window | None:
-        """The window that the user gave, else that of the weights of the module that the trainer runs; None to measure it."""
+        """The window that the user gave, otherwise that of the weights of the trainer's module; None to measure it."""
         module = getattr(self.trainer, "lightning_module", None)
         return self.window or getattr(module, "pixel_window", None)
 

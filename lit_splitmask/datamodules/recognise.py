@@ -18,13 +18,13 @@ from lit_splitmask.images.tree import Tree
 TaskName = Literal["classify", "segment", "detect"]
 
 LAYOUTS = ("auto", "splits", "classes", "subfolders", "flat", "segmentation", "coco")
-"""What ``--layout`` takes."""
+"""Values of ``--layout``."""
 
 LEAST_LABELLED = 0.5
-"""Share of the images that must have a label file of their own name, for the folder to count as annotated in that format."""
+"""Share of the images that must have a label file of the same name, for the folder to count as annotated in that format."""
 
 WAYS_TO_LABEL = (
-    "put each class's images into a folder of its own (DIR/train/<class>/… or DIR/<class>/…), or list them in a CSV file "
+    "put each class's images into its own folder (DIR/train/<class>/… or DIR/<class>/…), or list them in a CSV file "
     "(--data Manifest --data.manifest FILE)"
 )
 
@@ -38,7 +38,7 @@ class Reading:
     Attributes:
         layout: One of :data:`LAYOUTS`, or the name of a format that is not read.
         task: What ``finetune`` trains for on it; None where it cannot.
-        meaning: What it is read as, such as "classes in train and test".
+        meaning: How it is read, such as "classes in train and test".
         because: The evidence.
         way: What to do, where there is no task.
     """
@@ -63,7 +63,7 @@ def recognise(root: str | Path, mode: LabelsMode = "auto", layout: str = "auto",
         tree: The files of the folder, if they are known.
 
     Raises:
-        UserError: There is no such folder or no image in it, or two readings are about as likely.
+        UserError: There is no such folder or no image in it, or two readings are about equally likely.
     """
     root = local_folder(str(root))
     tree = tree or Tree.read(root)
@@ -141,8 +141,10 @@ def _foreign(root: Path, tree: Tree) -> Reading | None:
         files = by_extension.get(extension, [])
         if files and len(files) >= LEAST_LABELLED * len(tree.images) and _agree(root, files, test):
             shares = f"{len(files):,} of the {len(tree.images):,} images"
-            because = f"{shares} have a {extension} file of their own name, such as {files[0]}"
-            return Reading(name, None, f"images annotated in the format of {name}, which is not read", because, way)
+            because = f"{shares} have a {extension} file of the same name, such as {files[0]}"
+            return Reading(
+                name, None, f"images annotated in the format of {name}, which is not supported", because, way
+            )
     return None
 
 

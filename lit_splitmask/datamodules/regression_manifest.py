@@ -76,7 +76,7 @@ class RegressionManifest(Manifest):
         return sorted(set(rows.labels.values()), key=float)
 
     def strata_of(self, rows: Rows) -> dict[str, int]:
-        """Which part of the range the number of each image lies in."""
+        """Which part of the range the number of each image falls into."""
         parts = quantiles([float(number) for number in rows.labels.values()]).tolist()
         return dict.fromkeys(rows.files, -1) | dict(zip(rows.labels, parts, strict=True))
 

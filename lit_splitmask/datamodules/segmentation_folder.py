@@ -163,7 +163,7 @@ class SegmentationFolder(ImageData):
         return [list(colour) for number, colour in enumerate(table.colours) if number != self.void]
 
     def smallest_image(self) -> tuple[str, int]:
-        """Path and shorter side, in pixels, of the image whose shorter side is least in evaluation."""
+        """Path and shorter side, in pixels, of the image whose shorter side is smallest in evaluation."""
         sides = {file: round(min(shape) * scale_for(shape, self.short_side)) for file, shape in self._shapes.items()}
         file = min(sides, key=lambda name: sides[name])
         return str(self.root / file), sides[file]
@@ -231,7 +231,7 @@ class SegmentationFolder(ImageData):
         files = examine_files(self.root, images_to_predict(self.root, tree), tree.unread_images(), self.given_window)
         self._shapes = dict(zip(files.readable, files.shapes, strict=True))
         samples = Samples(files.readable, [-1] * len(files.readable))
-        mean, std = FIXED["imagenet"]  # trained weights bring their own
+        mean, std = FIXED["imagenet"]  # trained weights have their own
         read = WholeReader(self.root, window=files.window)
         return Source({}, samples, [], read, mean, std, files.problems, files.window)
 
@@ -262,7 +262,7 @@ class SegmentationFolder(ImageData):
         if labelled.get("train") and not splits["train"]:
             raise UserError(
                 f"All {len(labelled['train']):,} training images in {self.root} are in val or test too, so none is left to train "
-                "on: give the splits different images."
+                "on: give each split different images."
             )
         if not splits.get("val") and "train" in splits:
             splits |= self._cut_val(splits["train"], hashes)

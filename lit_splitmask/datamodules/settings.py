@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
 
     class Settings:
-        """``typing.Unpack`` for type checkers; else ``Any``, since jsonargparse would take its keys, which have no defaults."""
+        """``typing.Unpack`` for type checkers; otherwise ``Any``, since jsonargparse would take its keys without defaults."""
 
         def __class_getitem__(cls, _: type) -> Any:
             return Any

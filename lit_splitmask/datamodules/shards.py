@@ -27,7 +27,7 @@ class Shards(CropData):
     time, so that the first steps do not wait for all of them. Each node fetches every shard.
 
     Args:
-        root: The folder of the shards, or its address: ``s3://bucket/folder``, ``gs://…`` and what else litdata reads.
+        root: The folder of the shards, or its address: ``s3://bucket/folder``, ``gs://…`` or anything else that litdata reads.
         image_size: Side of the crops, in pixels.
         shuffle_shards: Number of shards among whose images the order is random.
         cache_gb: Disk space for copies of the remote shards of a split, in GiB. If they do not fit, none is copied, and each

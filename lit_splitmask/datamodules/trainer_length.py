@@ -83,6 +83,6 @@ def _own_max_steps(trainer: Trainer, budget: Budget | None, length: Length) -> i
 
 def _refuse(budget: Budget | None, steps: int, setting: str) -> NoReturn:
     raise UserError(
-        f"The budget {budget} means {steps:,} steps, but the trainer was given {setting}. Set the length by "
-        "data.budget alone (steps, passes, images or scale), and leave trainer.max_steps and trainer.max_epochs at -1."
+        f"The budget {budget} means {steps:,} steps, but the trainer was given {setting}. Set the length only "
+        "with data.budget (steps, passes, images or scale), and leave trainer.max_steps and trainer.max_epochs at -1."
     )

@@ -205,7 +205,7 @@ def _report_left_out(layout: Layout, tree: Tree) -> None:
 
 
 def _report_cut(index: FolderIndex, names: Iterable[str], num_images: int, kind: str) -> None:
-    """Says which images training will not see, since no folder or list said so."""
+    """Says which images were held out from training, since no folder or list decided that."""
     for name in names:
         if name in index.splits:
             count = len(index.splits[name])

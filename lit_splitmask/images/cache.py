@@ -96,7 +96,7 @@ def num_bytes(shapes: Shapes, store_size: int) -> int:
 
 
 def _distinct(shapes: Shapes) -> tuple[np.ndarray, np.ndarray]:
-    """The different ones among the shapes, (m, 2) int64, and how often each occurs: images share few."""
+    """The distinct shapes, (m, 2) int64, and how often each occurs: images share few."""
     pairs = np.asarray(shapes, dtype=np.int64).reshape(-1, 2)
     packed, counts = np.unique(pairs[:, 0] << 32 | pairs[:, 1], return_counts=True)
     return np.stack([packed >> 32, packed & 0xFFFFFFFF], axis=1), counts

@@ -27,7 +27,7 @@ _MAX_SAMPLED = 200  # images whose headers are read to estimate the size of the 
 
 
 def build(index: FolderIndex, store_size: int, window: Window | None = None) -> None:
-    """Builds the cache unless a complete one exists; if the disk is full, warns and leaves images to be decoded each time.
+    """Builds the cache unless a complete one exists; if the disk is full, warns, and images are decoded each time.
 
     Raises:
         DecodeError: An image is missing or damaged.
@@ -170,7 +170,9 @@ def _remove_outdated(path: Path, about: Mapping[str, Any]) -> None:
             known = json.loads(other.read_text(encoding="utf-8"))
             record = known.get("record", "splits")
             same_index = Path(record).stem == Path(about["record"]).stem  # records of earlier versions ended in .json
-            same_index = same_index and known.get("window") == about.get("window")  # else another run may be reading it
+            same_index = same_index and known.get("window") == about.get(
+                "window"
+            )  # otherwise another run may be reading it
         except (ValueError, AttributeError, TypeError):
             continue
         if same_index and other != path.with_suffix(".json"):

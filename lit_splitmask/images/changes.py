@@ -47,7 +47,7 @@ def check_unchanged(index: FolderIndex, present: set[str]) -> FolderIndex:
                 for records in (index.files, index.unreadable)
             )
             index = replace(index, files=files, unreadable=unreadable)
-        if touched or not index.path.exists():  # an index of an earlier version is written anew
+        if touched or not index.path.exists():  # an index of an earlier version is rewritten
             save_index(index)
         return index
     listed = "; ".join(

@@ -1,4 +1,4 @@
-"""The bytes of a file, and what it is if it is no image."""
+"""The bytes of a file, and what it is if it is not an image."""
 
 from io import BytesIO
 from pathlib import Path
@@ -37,7 +37,7 @@ def read_header(path: str | Path) -> bytes:
 
 
 def describe_content(path: str | Path, data: bytes | None) -> str:
-    """What a file is that is no image, by its first bytes."""
+    """What a file that is not an image is, by its first bytes."""
     try:
         with open(path, "rb") if data is None else BytesIO(data) as file:
             head = file.read(512)
@@ -46,13 +46,15 @@ def describe_content(path: str | Path, data: bytes | None) -> str:
     if not head:
         return "the file is empty"
     if is_heic(head):
-        return "its content is HEIC, which is not read: convert it to JPEG"
+        return "its content is HEIC, which is not supported: convert it to JPEG"
     start = head.lstrip().lower()
     found = next((what for magic, what in _CONTENTS if start.startswith(magic)), None)
-    return f"its content is {found}" if found else "its content is no image of a known format"
+    return f"its content is {found}" if found else "its content is not an image of a known format"
 
 
-_RARE_TIFF = "TIFF of a kind that is not read, such as floats of 64 bits or several bands: save it as floats of 32 bits or as RGB"
+_RARE_TIFF = (
+    "TIFF of a kind that is not supported, such as 64-bit floats or several bands: save it as 32-bit floats or as RGB"
+)
 
 _CONTENTS = (
     (b"version https://git-lfs", "a pointer of Git LFS: run `git lfs pull`"),
@@ -61,7 +63,7 @@ _CONTENTS = (
     (b"<?xml", "XML"),
     (b"<svg", "SVG"),
     (b"%pdf", "PDF"),
-    (b"%!ps", "PostScript, which is not read"),
+    (b"%!ps", "PostScript, which is not supported"),
     (b"pk\x03\x04", "a ZIP archive"),
     (b"ii*\0", _RARE_TIFF),
     (b"mm\0*", _RARE_TIFF),

@@ -46,7 +46,7 @@ _MOST_SCANS = 200
 
 
 class DecodeError(UserError):
-    """A file that is missing, truncated or no image.
+    """A file that is missing, truncated or not an image.
 
     Args:
         message: The file, what is wrong, what to do.
@@ -62,13 +62,13 @@ _plugins = threading.Lock()
 
 
 def open_image(path: str | Path, data: bytes | None = None) -> Image.Image:
-    """Opens an image file of one of :data:`FORMATS`; the pixels are not read yet. Not a pipe, which may wait for ever."""
+    """Opens an image file of one of :data:`FORMATS`; the pixels are not read yet. Not a pipe, which may wait forever."""
     if data is None:
         check_regular(path)
     image = Image.open(path if data is None else BytesIO(data), formats=_known_formats())
     if isinstance(image, TiffImageFile) and image.tag_v2.get(_ORIENTATION_TAG) in _SIDEWAYS:
         image.filename = (
-            ""  # else Pillow 13 maps uncompressed pixels into memory at the upright size, which garbles them
+            ""  # otherwise Pillow 13 maps uncompressed pixels into memory at the upright size, which garbles them
         )
     return image
 
@@ -84,7 +84,7 @@ def _known_formats() -> tuple[str, ...]:
 def decode(
     path: str | Path, draft_size: int | None = None, data: bytes | None = None, window: Window | None = None
 ) -> np.ndarray:
-    """Reads an image file as RGB; of an animated one the first frame.
+    """Reads an image file as RGB; of an animated image, the first frame.
 
     The EXIF orientation is applied, and transparency is composited over white.
 
@@ -155,7 +155,7 @@ def _decode(
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
         why = reason(error, path, data)
         raise DecodeError(
-            f"The image {path} cannot be decoded: {why}. Replace it by a readable copy, or take it out of the folder.",
+            f"The image {path} cannot be decoded: {why}. Replace it with a readable copy, or take it out of the folder.",
             why,
         ) from error
 
@@ -198,13 +198,13 @@ def _no_memory(path: str | Path, data: bytes | None) -> UserError:
     what else the machine does. A small one is damaged: it claims more than it has."""
     height, width = read_shape(path, data)
     if height * width <= _STRIP_PIXELS:
-        why = "it claims to need more memory than there is"
+        why = "it claims to need more memory than this machine has"
         return DecodeError(
-            f"The image {path} cannot be decoded: {why}. Replace it by a readable copy, or take it out.", why
+            f"The image {path} cannot be decoded: {why}. Replace it with a readable copy, or take it out.", why
         )
     return UserError(
         f"Memory ran out while the image {path} of {height * width / 1e6:,.0f} megapixels was decoded: make it smaller, cut it "
-        "into tiles, or end other programs."
+        "into tiles, or close other programs."
     )
 
 
@@ -229,14 +229,14 @@ def _missing(path: str | Path) -> DecodeError:
 
 
 def reason(error: BaseException, path: str | Path, data: bytes | None = None) -> str:
-    """Why an image cannot be read, in words where the library's own would not help."""
+    """Why an image cannot be read, reworded where the library's own message would not help."""
     if isinstance(error, Image.DecompressionBombError):
         size = re.search(r"(\d+) pixels", str(error))
         megapixels = f"it has {int(size[1]) / 1e6:,.0f} megapixels" if size else "it is too large"
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-        return f"{megapixels}, and Pillow opens {most:,.0f} megapixels at most: make it smaller, or cut it into tiles"
+        return f"{megapixels}, and Pillow opens at most {most:,.0f} megapixels: make it smaller, or cut it into tiles"
     if isinstance(error, ValueError) and any(sign in str(error) for sign in _TEXT_TOO_LARGE):
-        return "a text chunk in it, such as a workflow that a program has saved, is larger than Pillow reads: save it without"
+        return "a text chunk in it, such as a saved workflow, is larger than Pillow reads: save the image without it"
     if isinstance(error, dicom.DicomError):
         return str(error)
     if isinstance(error, UnidentifiedImageError):
@@ -250,7 +250,7 @@ def read_shape(path: str | Path, data: bytes | None = None) -> tuple[int, int]:
     """The height and width of an image, upright; only its header is read.
 
     Raises:
-        DecodeError: The file is missing or no image.
+        DecodeError: The file is missing or not an image.
     """
     try:
         shape = plain_shape(read_header(path) if data is None else data)

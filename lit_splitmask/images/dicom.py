@@ -53,7 +53,7 @@ def has_pydicom() -> bool:
 
 @cache
 def _silence_pydicom() -> None:
-    """Silences what it says of files that are read all the same, and its stack traces of others, whose errors say why."""
+    """Silences its messages about files that are read anyway, and its stack traces for others, whose errors say why."""
     import pydicom.config  # noqa: F401  # sets the level of its log
 
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
@@ -124,7 +124,7 @@ def _describe(file: Any) -> tuple[str, tuple[int, int]]:
         raise DicomError("it is DICOM without an image")
     frames = int(header.get("NumberOfFrames") or 1)
     if frames != 1:
-        raise DicomError(f"it is DICOM of {frames:,} frames: save the frames to use as files of their own")
+        raise DicomError(f"it is DICOM of {frames:,} frames: save the frames to use as separate files")
     size = (header.Columns, header.Rows)
     if file.seek(0, 2) > 16 * size[0] * size[1] + _MOST_BESIDE:
         raise DicomError("it is DICOM that is far larger than its image")
@@ -135,7 +135,7 @@ def _describe(file: Any) -> tuple[str, tuple[int, int]]:
         return "L" if plain and unscaled and not header.get("ModalityLUTSequence") else "F", size
     if kind == "PALETTE COLOR" or (kind in _COLOUR and header.BitsAllocated == 8):
         return "RGB", size
-    raise DicomError(f"it is DICOM of a kind that is not read ({kind}, {header.BitsAllocated} bits)")
+    raise DicomError(f"it is DICOM of a kind that is not supported ({kind}, {header.BitsAllocated} bits)")
 
 
 def _read_header(file: Any) -> Any:
@@ -151,7 +151,7 @@ def _read_header(file: Any) -> Any:
     meta = data_element_generator(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
     syntax = next((bytes(cast(Any, element).value) for element in meta if element.tag == _SYNTAX_TAG), b"")
     if syntax.rstrip(b"\0 ") == _DEFLATED.encode():
-        raise DicomError("it is deflated DICOM, which is not read: save it uncompressed")
+        raise DicomError("it is deflated DICOM, which is not supported: save it uncompressed")
     file.seek(0)
     return dcmread(file, stop_before_pixels=True, specific_tags=list(_HEADER_TAGS))
 

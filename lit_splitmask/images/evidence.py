@@ -1,4 +1,4 @@
-"""What a folder of images is, from all the evidence: the names of its folders, what lies in them, what lies beside them."""
+"""What a folder of images is, from all the evidence: the names of its folders, and what is in them and beside them."""
 
 import re
 from collections import Counter, defaultdict
@@ -17,16 +17,16 @@ LayoutName = Literal["auto", "splits", "classes", "subfolders", "flat"]
 _YEAR = re.compile("(?:19|20)[0-9][0-9]")
 
 FEW_OUTSIDE = 0.1
-"""Up to this share of a folder's images may lie outside the folders that the layout uses; they are left out, and counted."""
+"""Up to this share of a folder's images may be outside the folders that the layout uses; they are left out and counted."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """What lies in one folder.
+    """The content of one folder.
 
     Attributes:
         files: All its images, at any depth.
-        num_loose: How many of them lie in no folder inside it.
+        num_loose: How many of them are not in a subfolder.
         folders: The folders in it that hold images, by name.
     """
 
@@ -49,7 +49,7 @@ class Content:
 
     @property
     def holds_few_loose(self) -> bool:
-        """Whether hardly an image lies beside its folders."""
+        """Whether there is hardly an image beside its folders."""
         return self.num_loose <= FEW_OUTSIDE * len(self.files)
 
     @property
@@ -59,7 +59,7 @@ class Content:
 
     @property
     def only_folder(self) -> str | None:
-        """The name of its only folder, if hardly an image lies beside that."""
+        """The name of its only folder, if there is hardly an image beside it."""
         return next(iter(self.folders)) if len(self.folders) == 1 and self.holds_few_loose else None
 
     @property
@@ -77,8 +77,8 @@ class Evidence:
         files: Its images, as sorted POSIX paths relative to the root.
 
     Attributes:
-        top: What lies in the folder itself.
-        roles: What the names of its folders say that they are for, for those that say so.
+        top: The content of the folder itself.
+        roles: The purpose of its folders, for those whose names tell.
     """
 
     def __init__(self, root: Path, files: list[str]) -> None:
@@ -90,12 +90,12 @@ class Evidence:
 
     @cached_property
     def inside(self) -> dict[str, Content]:
-        """What lies in each of the folders."""
+        """The content of each of the folders."""
         return {name: Content.of(files, 1) for name, files in self.top.folders.items()}
 
     @property
     def loose(self) -> list[str]:
-        """The images that lie in no folder."""
+        """The images that are not in any folder."""
         return [file for file in self.files if "/" not in file]
 
     @property
@@ -110,7 +110,7 @@ class Evidence:
 
     @property
     def others(self) -> list[str]:
-        """The folders whose names say nothing about what they are for."""
+        """The folders whose names do not tell their purpose."""
         return sorted(self.top.folders.keys() - self.roles.keys())
 
     @property
@@ -129,7 +129,7 @@ class Evidence:
         """The reading that the evidence is for.
 
         Raises:
-            UserError: Two readings are about as likely, or another folder should be passed.
+            UserError: Two readings are about equally likely, or another folder should be passed.
         """
         splits = set(self.splits.values())
         if "train" in splits and (len(splits) > 1 or not self.others):
@@ -152,12 +152,12 @@ class Evidence:
         return "flat" if self.names_say_nothing and mode == "auto" else "classes"
 
     def _check_others_few(self, mode: LabelsMode) -> None:
-        """Stops where many images lie beside the split folders, which would be left out."""
+        """Stops where many images are beside the split folders and would be left out."""
         num_others = sum(len(self.top.folders[name]) for name in self.others)
         if not self.is_few(num_others):
             beside = f"{some(self.others)} beside them hold {num_others:,} of {len(self.files):,} images"
         elif 2 * self.top.num_loose > len(self.files):
-            beside = f"{self.top.num_loose:,} of {len(self.files):,} images lie beside them"
+            beside = f"{self.top.num_loose:,} of {len(self.files):,} images are beside them"
         else:
             return
         used = ", ".join(sorted(self.splits))
@@ -190,7 +190,7 @@ class Evidence:
         has_split = any(split_of(name) in SPLITS for name in content.folders)
         if level and (has_split or (len(content.folders) > 1 and mode != "none")):
             raise UserError(
-                f"{self.root} holds a single folder with images, {path.relative_to(self.root).as_posix()}, and what is in there "
+                f"{self.root} holds a single folder with images, {path.relative_to(self.root).as_posix()}, and its content "
                 f"({some(content.folders)}) would be ignored: pass {path} instead, or --layout flat to train on all images "
                 "without labels."
             )
@@ -210,7 +210,7 @@ class Evidence:
         )
 
     def _check_not_aside(self) -> None:
-        """Stops where the images with labels and those without lie side by side, each in a folder."""
+        """Stops where the images with labels and those without are in folders side by side."""
         for name in self.others:
             if self.aside and self.inside[name].holds_folders_only:
                 pool = ", ".join(str(self.root / other) for other in sorted(self.aside))
@@ -247,11 +247,11 @@ class Evidence:
             )
 
     def _check_loose_few(self) -> None:
-        """Stops where many images lie beside class folders."""
+        """Stops where many images are beside class folders."""
         if not self.is_few(self.top.num_loose):
             raise self._ambiguous(
                 f"{len(self.top.folders):,} folders hold images ({some(self.top.folders)}), but {self.top.num_loose:,} images "
-                f"lie beside them ({some(self.loose)})",
+                f"are beside them ({some(self.loose)})",
                 {
                     "classes": "the folders are classes, the images beside them are left out",
                     "flat": "no image has a label",

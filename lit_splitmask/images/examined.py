@@ -1,4 +1,4 @@
-"""What is known about image files after each was decoded once, kept so that only new and changed ones are decoded again."""
+"""Facts about image files, each decoded once, kept so that only new and changed ones are decoded again."""
 
 import json
 import os

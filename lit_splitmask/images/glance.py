@@ -11,7 +11,10 @@ from lit_splitmask.images.layout import Layout, LayoutName, understand
 from lit_splitmask.images.tree import Tree, list_images
 
 _MAX_HEADERS = 64
-_HELD_OUT = {"val": 0.1, "test": 0.2}  # shares that are held out where no folder is; a test only of labelled images
+_HELD_OUT = {
+    "val": 0.1,
+    "test": 0.2,
+}  # shares that are held out without a folder for them; test only from labelled images
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def num_training(root: str | Path, *, layout: LayoutName = "auto", tree: Tree | 
 
 
 def _left_for_training(found: Layout) -> float:
-    """The share of the images for training that stays so where splits have no folders of their own."""
+    """The share of the training images that remains where splits have no folders of their own."""
     return 1 - sum(
         part for split, part in _HELD_OUT.items() if split not in found.given and (found.classes or split == "val")
     )

@@ -1,4 +1,4 @@
-"""A bound on what threads decode at the same time: a few huge images would else fill the memory, once per thread."""
+"""A bound on what threads decode at the same time: otherwise a few huge images would fill the memory, once per thread."""
 
 import os
 import threading
@@ -30,7 +30,7 @@ class _InFlight:
         self._changed = threading.Condition()
 
     def take(self, number: int) -> int:
-        """Waits until so many bytes fit, and counts them; returns the number to give back."""
+        """Waits until this many bytes fit, and counts them; returns the number to give back."""
         number = min(number, self.most)
         with self._changed:
             self._changed.wait_for(lambda: self.held + number <= self.most)
@@ -70,7 +70,7 @@ def bounded(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
 
 
 def hold(num_bytes: int) -> None:
-    """Waits until an image may be decoded that needs so many bytes; does nothing outside of :func:`bounded` functions."""
+    """Waits until an image that needs this many bytes may be decoded; does nothing outside of :func:`bounded` functions."""
     pool = _thread.pool
     if pool is None or min(num_bytes, pool.most) <= _thread.held:
         return

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 VERSION = 3  # versions 1 and 2 were JSON
 
 PIXELS_VERSION = 2
-"""Changes with how pixels are decoded, shrunk or laid out in the cache."""
+"""Changes when pixels are decoded, shrunk or stored in the cache differently."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class SplitOptions:
         labels: ``folders`` requires class folders, ``none`` ignores them, ``auto`` uses them if there are any. In a list,
             ``several`` gives an image any number of labels; ``numbers`` is how ``RegressionManifest`` reads one.
         layout: What the folder is: ``splits`` (split folders), ``classes`` (class folders), ``subfolders`` (classes named by the
-            folders one level down) or ``flat`` (no labels); ``auto`` looks, and stops where two readings are about as likely.
+            folders one level down) or ``flat`` (no labels); ``auto`` looks, and stops where two are about equally likely.
         val_share: Share of the images for validation, if there is no folder for it.
         test_share: Share of the images for the test, if there is no folder for it; None for 0.2 with labels and 0 without.
         max_bad_share: Largest share of files that may be unreadable; up to three may be in any case, but not more than half.
@@ -76,7 +76,7 @@ class FolderIndex:
     Attributes:
         files, unreadable: As columns, whatever mapping was given.
         splits: By number, whatever sequence was given.
-        digests: What is known of :meth:`pixel_digest`, by version.
+        digests: Known values of :meth:`pixel_digest`, by version.
     """
 
     root: Path
@@ -147,7 +147,7 @@ class FolderIndex:
         counts = ", ".join(f"{name} {len(files):,}" for name, files in self.splits.items())
         labelled = f"{len(self.classes)} classes" if self.classes else "no labels"
         if self.several_labels:
-            labelled = f"{len(classes_of(self.classes))} classes, any number of them an image"
+            labelled = f"{len(classes_of(self.classes))} classes, any number per image"
         if self.options.get("labels") == "numbers":
             labelled = f"numbers from {float(self.classes[0]):g} to {float(self.classes[-1]):g}"
         height, width = self.median_size

@@ -25,7 +25,7 @@ class Layout:
         classes: Sorted class names; empty without labels.
         class_level: Which part of a relative path names the class.
         given: The images of each split that has a folder of its own; empty if none has.
-        left_out: Images that are not used, by where they lie: "in DIR, which …" -> files.
+        left_out: Images that are not used, by where they are: "in DIR, which …" -> files.
     """
 
     description: str
@@ -51,7 +51,7 @@ def understand(root: Path, mode: LabelsMode = "auto", layout: LayoutName = "auto
         root: The folder.
         mode: ``folders`` insists on class folders, ``none`` ignores them, ``auto`` looks.
         layout: ``splits`` for split folders, ``classes`` for class folders, ``subfolders`` for classes named by the folders one
-            level down, ``flat`` for images without labels; ``auto`` looks, and stops where two readings are about as likely.
+            level down, ``flat`` for images without labels; ``auto`` looks, and stops where two readings are about equally likely.
         tree: The files of the folder, if they are known.
 
     Raises:
@@ -78,7 +78,7 @@ def _as_flat(evidence: Evidence, mode: LabelsMode, *, is_given: bool) -> Layout:
     elif mode == "none":
         why = "labels are not asked for"
     elif not folders:
-        why = "no image lies in a folder of its own"
+        why = "no image is in a subfolder"
     elif len(folders) == 1:
         why = f"there is one folder with images ({next(iter(folders))})"
     elif evidence.names_say_nothing:
@@ -199,7 +199,7 @@ def _class_level(evidence: Evidence) -> int:
 
 
 def _left_out(evidence: Evidence, names: set[str]) -> dict[str, list[str]]:
-    """The images of folders that are not used, by where they lie."""
+    """The images of folders that are not used, by where they are."""
     left_out = {}
     for name in sorted(names):
         path, role = evidence.root / name, evidence.roles.get(name)
@@ -214,7 +214,7 @@ def _left_out(evidence: Evidence, names: set[str]) -> dict[str, list[str]]:
 
 
 def _in_class_folders(split: str, content: Content, left_out: dict[str, list[str]]) -> list[str]:
-    """The images of a split that lie in its class folders; the others are added to ``left_out``."""
+    """The images of a split that are in its class folders; the others are added to ``left_out``."""
     if not content.num_loose:
         return content.files
     inside = {file for files in content.folders.values() for file in files}
@@ -238,7 +238,7 @@ def _classes_in(root: Path, mode: LabelsMode, content: Mapping[str, Content]) ->
         if found.num_loose and not found.holds_few_loose:
             raise UserError(
                 f"train of {root} has class folders ({some(classes['train'])}), but {found.num_loose} of the {len(found.files)} "
-                f"image(s) of {split} lie outside of any. Sort them into the class folders of train, move them away, or pass "
+                f"image(s) of {split} are outside of any. Sort them into the class folders of train, move them away, or pass "
                 f"{_LABELS_NONE}."
             )
         unknown = sorted(classes[split] - classes["train"])
@@ -266,7 +266,7 @@ def _check_no_classes(root: Path, content: Mapping[str, Content]) -> None:
 
 
 def _hint(unknown: list[str], known: set[str]) -> str:
-    """Names that differ in nothing but case and spaces."""
+    """Names that differ only in case and spaces."""
     plain = {"".join(name.casefold().split()): name for name in known}
     alike = [
         (name, plain["".join(name.casefold().split())]) for name in unknown if "".join(name.casefold().split()) in plain

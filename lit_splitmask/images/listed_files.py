@@ -42,7 +42,7 @@ class ListedFiles:
         return f"{len(differing):,} of the listed paths do not exist as written and were found below {where}: {shown}."
 
     def describe_outside(self, folder: Path) -> str | None:
-        """How many files lie outside a folder and the root, in one line; None if none does. A list may name any file."""
+        """How many files are outside a folder and the root, in one line; None if none is. A list may name any file."""
         inside = {f"{os.path.abspath(part)}{os.sep}".replace(2 * os.sep, os.sep) for part in (folder, self.root)}
         outside = [
             file
@@ -53,7 +53,7 @@ class ListedFiles:
         if not outside:
             return None
         shown = ", ".join(outside[:_SHOWN]) + (", …" if len(outside) > _SHOWN else "")
-        return f"{len(outside):,} of the {len(self.names):,} listed images lie outside {folder.resolve()}: {shown}."
+        return f"{len(outside):,} of the {len(self.names):,} listed images are outside {folder.resolve()}: {shown}."
 
 
 def find_listed(root: Path, files: Sequence[str]) -> ListedFiles:
@@ -201,9 +201,7 @@ def _advice(found: ListedFiles, source: Path) -> str:
     if several is not None:
         written, files = several
         shown = ", ".join(files[:_SHOWN]) + (", …" if len(files) > _SHOWN else "")
-        return (
-            f"{written} may be any of {shown}: write its folder too, or pass the folder that is meant as --data.root."
-        )
+        return f"{written} may be any of {shown}: write its folder too, or pass the intended folder as --data.root."
     beside = source.resolve().parent
     for folder in dict.fromkeys((beside, beside.parent, Path.cwd())):
         if folder != found.root.resolve() and all(os.path.isfile(folder / file) for file in found.missing):

@@ -1,4 +1,4 @@
-"""Notices a file that became another one after the folder was scanned."""
+"""Notices a file that was replaced after the folder was scanned."""
 
 import os
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def check_same(path: Path, size: int, mtime_ns: int, is_same: Callable[[], bool]
         kind: What the file is, for the message.
 
     Raises:
-        UserError: The file is another one.
+        UserError: The file was replaced.
     """
     try:
         status = os.stat(path)
@@ -42,6 +42,6 @@ def check_same(path: Path, size: int, mtime_ns: int, is_same: Callable[[], bool]
         return  # reading it says why
     if (status.st_size, status.st_mtime_ns) != (size, mtime_ns) and not is_same():
         raise UserError(
-            f"The {kind} {path} is another one than when the folder was scanned: put the one from before back and resume the "
+            f"The {kind} {path} was replaced after the folder was scanned: restore the original and resume the "
             "run, or start a new run with the folder as it is now."
         )

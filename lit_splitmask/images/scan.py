@@ -117,7 +117,7 @@ def scan(
             log.warning("%s It is left out.", error)
     if len(unreadable) == len(files):
         raise UserError(
-            f"None of the {len(files)} images in {root} can be read: {unreadable[0]} ({why}). Replace them by readable copies."
+            f"None of the {len(files)} images in {root} can be read: {unreadable[0]} ({why}). Replace them with readable copies."
         )
     if len(unreadable) > max(max_bad_share * len(files), min(FEW_BAD, len(files) // 2)):
         shown = ", ".join(unreadable[:5]) + (", …" if len(unreadable) > 5 else "")
@@ -156,7 +156,7 @@ def _examine(
 
 @cache
 def _say_gaps(folder: Path) -> None:
-    """Says once what becomes of values that are none."""
+    """Says once how values that are not finite are read."""
     log.warning(
         "Images in %s have pixels that are NaN or infinite: NaN and minus infinity become black, infinity white.",
         folder,

@@ -1,4 +1,4 @@
-"""Images in a few large files, on a disk or in a bucket: litdata's format, with a record of names, labels and splits beside."""
+"""Images in a few large files, on a disk or in a bucket: litdata's format, with a record of names, labels and splits."""
 
 import json
 import os
@@ -22,7 +22,7 @@ RECORD = "record"
 VERSION = 1
 
 _UNLIMITED = 2**60
-"""For litdata, which would delete a copy when its reader turns to another shard: here all copies fit, or none is made."""
+"""For litdata, which would delete a copy when its reader moves to another shard: here all copies fit, or none is made."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ class ShardPlace:
         litdata()
         try:
             stored = json.loads(bytes(self.open(RECORD)[0]["json"]))
-        except Exception as error:  # each kind of storage has exceptions of its own
+        except Exception as error:  # each kind of storage has its own exceptions
             raise UserError(
                 f"{self.root} holds no shards that can be read ({type(error).__name__}: {error}): give the folder that "
-                "lit-splitmask shard wrote, or the address of a copy of it, and check that this machine may read it."
+                "lit-splitmask shard wrote, or the address of a copy of it, and check that this machine has access to it."
             ) from error
         if stored["version"] != VERSION:
             raise UserError(
@@ -225,7 +225,7 @@ def write_shards(
         seed: Seed of the order.
 
     Raises:
-        UserError: The folder holds something, or litdata is not installed.
+        UserError: The folder is not empty, or litdata is not installed.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty: give another folder with --out DIR.")

@@ -158,7 +158,7 @@ def _counts(num_groups: int, shares: Mapping[str, float]) -> dict[str, int]:
 
 
 def quantiles(values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """The part of the range that each number lies in, by which numbers are cut class by class: (n,) int64 from 0.
+    """The part of the range that each number falls into, which serves as its class when splits are cut: (n,) int64 from 0.
 
     There are up to ten parts of about equal size, of at least ten numbers each if there are as many. Equal numbers share one.
     """

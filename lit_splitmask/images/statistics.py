@@ -27,7 +27,7 @@ FIXED: dict[str, tuple[Colour, Colour]] = {
 _MAX_IMAGES = 2_000
 _CHUNK = 2**20  # pixels
 PERCENTILES = (0.5, 99.5)
-"""The percentiles of the pixels that a measured window ends at: single hot pixels lie outside."""
+"""The percentiles of the pixels at the ends of a measured window: single hot pixels are outside."""
 
 MOST_WINDOW_IMAGES = 200
 _WINDOW_PIXELS = 2**15  # of an image
@@ -116,7 +116,7 @@ def _some_values(path: Path) -> np.ndarray:
 
 
 def _evenly(items: Sequence[Item], most: int) -> list[Item]:
-    """Evenly spaced ones, at most so many."""
+    """At most this many, evenly spaced."""
     return [items[index] for index in np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int)]
 
 

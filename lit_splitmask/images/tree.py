@@ -1,4 +1,4 @@
-"""What lies in a folder: its images, its label files, and the files that are left out, in one walk."""
+"""The content of a folder: its images, its label files, and the files that are left out, in one walk."""
 
 import os
 import stat
@@ -21,7 +21,7 @@ DICOM = "DICOM (pip install 'lit-splitmask[medical]' to read it)"
 OTHER_IMAGES = "images of other formats (convert to PNG)"
 NO_EXTENSION = "images without a known extension (add it, such as .jpg)"
 NOT_A_FILE = "pipes, sockets or devices"
-READ_ALREADY = "folders that are read already under another name (links)"
+READ_ALREADY = "folders that are already read under another name (links)"
 
 _EXTENSIONS = {
     HEIC: ".heic .heif .hif .heics",
@@ -121,7 +121,7 @@ class Tree:
         return folders
 
     def _add_other(self, entry: os.DirEntry[str], extension: str, file: str) -> None:
-        """Adds a file that is no image, or none that can be read."""
+        """Adds a file that is not an image, or not one that can be read."""
         if not _can_be_opened(entry):
             if _is_image(extension):
                 self._leave_out(NOT_A_FILE, file)

@@ -9,10 +9,10 @@ from PIL import Image
 from lit_splitmask.errors import UserError
 
 Window = tuple[float, float]
-"""The values that become black and white; what lies outside is cut off."""
+"""The values that become black and white; values outside are clipped."""
 
 DEEP = "deep-"
-"""Start of the hash of an image of more than 8 bits, by which it is known without being opened."""
+"""Start of the hash of an image of more than 8 bits, which marks it without opening it."""
 
 CHUNK = 2**20
 """Pixels that are converted at a time: as floats, all of a huge image would take eight times its memory."""
@@ -38,7 +38,7 @@ def parse_window(given: str | Sequence[float] | None) -> Window | None:
         low = high = math.nan
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UserError(
-            f"window={given} must be two numbers, the lower first, with a comma between: the values of 16-bit images that become "
+            f"window={given} must be two numbers, the lower first, separated by a comma: the values of 16-bit images that become "
             "black and white, such as --data.window=0,4095."
         )
     return low, high
@@ -54,8 +54,8 @@ def to_rgb(values: np.ndarray, window: Window | None) -> np.ndarray:
 
     Args:
         values: (H, W) integers or floats.
-        window: The values that become black and white; None for the image's own smallest and largest, which is no measure to
-            compare images by. An image of one value then becomes grey.
+        window: The values that become black and white; None for the image's own smallest and largest, which makes images
+            incomparable. An image of one value then becomes grey.
 
     Returns:
         (H, W, 3) uint8.

@@ -94,7 +94,7 @@ def resolve(
 ) -> Schedule:
     """Resolves a budget for a dataset and batch size.
 
-    The default is ``table_passes`` if given, or else the images seen in 300 passes over ImageNet, but at most ``max_passes``
+    The default is ``table_passes`` if given, otherwise the images seen in 300 passes over ImageNet, but at most ``max_passes``
     passes over these images.
 
     Args:

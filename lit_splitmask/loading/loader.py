@@ -17,10 +17,10 @@ _MAX_WORKERS = 8
 
 MOST_BY_VALUE = 2**16
 """Bytes up to which a worker sends a tensor by value. For one in shared memory it sends an open file, with two messages and a
-thread on either side: beside a tiny network that takes longer than all else."""
+thread on either side: with a tiny network, that takes longer than everything else."""
 
 GRACE_SECONDS = 10
-"""How long a process that reads images lives on after SIGTERM."""
+"""How long a process that reads images stays alive after SIGTERM."""
 
 
 def default_num_workers() -> int:
@@ -143,7 +143,7 @@ def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
 def _init_worker(worker: int) -> None:
     import cv2
 
-    # The end of a container or a job signals every process: the training needs its batches until it has stopped in order.
+    # The end of a container or a job signals every process: the training needs its batches until it has stopped cleanly.
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE_SECONDS))
     drop_freed_memory()
     torch.set_num_threads(1)

@@ -78,7 +78,7 @@ class CocoImages(KeyedDataset):
             ``masks`` as run lengths.
 
         Raises:
-            UserError: A file is missing, damaged, or another one than when it was scanned.
+            UserError: A file is missing, damaged, or was replaced after the scan.
         """
         items = [self._item(*parse_key(key)) for key in keys]
         batch: dict[str, Any] = {name: [item[name] for item in items] for name in items[0]}

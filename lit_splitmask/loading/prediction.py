@@ -55,7 +55,7 @@ def examine_files(
     Args:
         root: Folder that the paths are relative to.
         files: The images, each once.
-        unread: Further images, of kinds that are not read, and their kind.
+        unread: Further images, of kinds that are not supported, and their kind.
         window: The window with which the network was trained; None if its weights do not say.
 
     Raises:
@@ -77,8 +77,8 @@ def examine_files(
         raise UserError(f"None of the {len(problems):,} images in {root} can be read: {first} ({why}).")
     if num_deep and window is None:
         warn(
-            "%s of the images in %s have more than 8 bits, and the weights know no window for them: each is stretched from its "
-            "own smallest value to its largest. Give the values that are black and white, such as --data.window=0,4095.",
+            "%s of the images in %s have more than 8 bits, and the weights have no window for them: each is stretched from its "
+            "own smallest value to its largest. Give the values that become black and white, such as --data.window=0,4095.",
             f"{num_deep:,}",
             root,
         )

@@ -112,7 +112,7 @@ class WrapAroundSampler(DistributedSampler):
 class MixtureSampler(DistributedSampler):
     """Images with and without labels in each batch, in fixed numbers: two :class:`WrapAroundSampler` side by side.
 
-    Both kinds are spread evenly over a batch, so that a batch of one process is put together as those of several processes are.
+    Both kinds are spread evenly over a batch, so that one process makes the same batches as several.
     Indices of the images without labels follow those of the images with labels.
 
     Args:
@@ -204,7 +204,7 @@ def balanced_order(
     """The order of a pass in which classes have the shares of :func:`class_shares`.
 
     A class gets its share of the ``num_images`` positions, rounded down or up at random. Its images come equally often, or
-    differ by one; which come once more is drawn anew in each pass.
+    differ by one; the extra ones are drawn anew in each pass.
 
     Args:
         generator: Source of the random numbers.

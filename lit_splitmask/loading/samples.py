@@ -98,7 +98,7 @@ class Samples:
         return found
 
     def key(self, index: int) -> str | int:
-        """What the reader takes for an image: its number, or its name if there are no numbers."""
+        """The reader's key of an image: its number, or its name if there are no numbers."""
         return self.files[index] if self.numbers is None else int(self.numbers[index])
 
     def labelled(self) -> "Samples":

@@ -21,7 +21,7 @@ def disagreement(described: ViTConfig, shown: ViTConfig, num_positions: int) -> 
     for name in (*_SHOWN_BY_TENSORS, "image_size", "num_heads"):
         value, expected = getattr(described, name), bool if name == "class_token" else int
         if type(value) is not expected:
-            return f"{name} is {_short(value)}, which is no {'yes or no' if expected is bool else 'whole number'}"
+            return f"{name} is {_short(value)}, which is not a {'boolean' if expected is bool else 'whole number'}"
     for name in _SHOWN_BY_TENSORS:
         if getattr(described, name) != getattr(shown, name):
             return f"{name} is {_short(getattr(described, name))}, but the tensors have {getattr(shown, name)}"

@@ -117,7 +117,7 @@ class PrototypeHead(nn.Module):
         """Scores of rows: (B, D) float -> (B, K) float. With ``frozen``, the gradient of the prototypes is zero."""
         prototypes: Tensor = self.prototypes
         lengths: Tensor = self.lengths
-        if frozen:  # DDP needs a gradient of every parameter, if only zero
+        if frozen:  # DDP needs a gradient of every parameter, even if it is zero
             prototypes, lengths = prototypes.detach() + 0 * prototypes, lengths.detach() + 0 * lengths
         scores = F.linear(F.normalize(self.mlp(rows), dim=1), prototypes)
         return scores * (lengths[:, 0] / prototypes.norm(dim=1))  # cheaper than normalising the prototypes

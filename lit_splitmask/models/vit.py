@@ -1,6 +1,6 @@
 """The backbone that pre-training, fine-tuning, probing and dense prediction share: timm's ViT.
 
-B images, N patches, n visible patches, P prefix tokens (1 with a CLS token, else 0), D width.
+B images, N patches, n visible patches, P prefix tokens (1 with a CLS token, otherwise 0), D width.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12), "la
 """Width, depth and heads (DeiT's ViT-Ti/S/B and ViT-L; ViT-S has 6 heads, not MoCo v3's 12)."""
 
 MOST_WEIGHTS = 3 * 10**10
-"""Of a network's blocks; the largest ViT that was published has 22 billion."""
+"""Most weights of a network's blocks; the largest published ViT has 22 billion."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class ViTConfig:
         ):
             raise UserError(
                 f"A network with a width of {full.embed_dim}, {full.depth} blocks and {full.num_heads} heads is impossible or "
-                f"larger than any: choose positive numbers, of at most {MOST_WEIGHTS:,} weights."
+                f"too large: choose positive numbers, with at most {MOST_WEIGHTS:,} weights."
             )
         if full.embed_dim % full.num_heads:
             raise UserError(f"A width of {full.embed_dim} cannot be divided among {full.num_heads} attention heads.")
@@ -158,7 +158,7 @@ class ViT(VisionTransformer):
         return self._run(tokens)[:, self.num_prefix_tokens :]
 
     def pooled(self, images: Tensor) -> Tensor:
-        """One descriptor per image of any size: the CLS token if the model has one, else the mean of the patch features.
+        """One descriptor per image of any size: the CLS token if the model has one, otherwise the mean of the patch features.
 
         Args:
             images: (B, C, H, W) float, normalised; H and W are multiples of the patch size.

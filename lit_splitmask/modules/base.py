@@ -40,7 +40,7 @@ class TrainModule(LightningModule):
 
     Attributes:
         pixel_window: The values of images of more than 8 bits that became black and white, of the training images or of weights
-            that were loaded; None if none is known. A datamodule of this project reads images by it.
+            that were loaded; None if none is known. A datamodule of this project reads images with it.
         takes_numbers: Whether ``label`` may be (B,) float; a datamodule of numbers gives others its images without labels.
     """
 
@@ -80,7 +80,7 @@ class TrainModule(LightningModule):
         return {"pixel_mean": self.pixel_mean.tolist(), "pixel_std": self.pixel_std.tolist(), **window, **crop}
 
     def take_statistics(self, weights: Weights) -> None:
-        """Takes the pixel statistics and the window that a file of weights says."""
+        """Takes the pixel statistics and the window from a file of weights."""
         info = weights.info
         if {"pixel_mean", "pixel_std"} <= info.keys():
             self.set_statistics(info["pixel_mean"], info["pixel_std"])
@@ -94,10 +94,10 @@ class TrainModule(LightningModule):
         checkpoint[FORMAT] = {"prefix": f"{backbone}.", **describe(self.vit), **self.preprocessing()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes the window of a checkpoint, with which a training goes on; evaluation says so if images are read with another.
+        """Takes the window of a checkpoint, with which training continues; evaluation reports images that are read with another.
 
         Raises:
-            UserError: The window is none, or a training that goes on reads the images with another.
+            UserError: The window is not one, or a training that continues reads the images with another.
         """
         window = parse_window((checkpoint.get(FORMAT) or {}).get("pixel_window"))
         if self._trainer is not None:
@@ -137,7 +137,7 @@ class TrainModule(LightningModule):
         """
         if self.data.images_per_step is not None:
             return self.data.images_per_step
-        self.trainer.fit_loop.setup_data()  # with the trainer's max_steps, nothing has asked for the loader yet
+        self.trainer.fit_loop.setup_data()  # with the trainer's max_steps, nothing has requested the loader yet
         loader = self.trainer.train_dataloader
         batch_size = getattr(loader, "batch_size", None)
         if batch_size is None:  # a batch_sampler makes the batches
@@ -154,11 +154,11 @@ class TrainModule(LightningModule):
 
         Raises:
             UserError: The images have a different number of channels than the network, or the datamodule mixes images without
-                labels into the batches of a training that does not use them so.
+                labels into the batches of a training that does not use them.
         """
         if stage == "fit" and self.data.unlabelled_share and not self.uses_unlabelled:
             raise UserError(
-                f"data.unlabelled_share={self.data.unlabelled_share:g} puts images without labels beside those with labels, "
+                f"data.unlabelled_share={self.data.unlabelled_share:g} adds images without labels to the batches, "
                 "which only fine-tuning with an auxiliary objective uses: leave it out, or give finetune --auxiliary CLASS."
             )
         channels = self.data.channels
@@ -183,11 +183,11 @@ class TrainModule(LightningModule):
                 self.pixel_window = window
 
     def _compare_window(self, trained: Window | None) -> None:
-        """Says so if images are read with another window than those that weights were trained on."""
+        """Reports images that are read with another window than that of the weights."""
         window = self.data.pixel_window
         if window is not None and trained is not None and window != trained:
             log.warning(
-                "The images are read with the window %s, but the weights were trained with %s: --data.window=%s gives theirs.",
+                "The images are read with the window %s, but the weights were trained with %s: --data.window=%s sets theirs.",
                 show(window),
                 show(trained),
                 show(trained),
@@ -254,7 +254,7 @@ class TrainModule(LightningModule):
         gradient_clip_val: int | float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips as the trainer says; Lightning refuses to for any fused optimizer, although no gradient scaler is used."""
+        """Clips as the trainer says; Lightning refuses for any fused optimizer, although no gradient scaler is used."""
         if not gradient_clip_val or not optimizer.defaults.get("fused"):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return

@@ -1,4 +1,4 @@
-"""Losses and scores of classifiers: of one class an image, and of several."""
+"""Losses and scores of classifiers: of one class per image, and of several."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 from lit_splitmask.distributed import sum_over_processes, world_size
 from lit_splitmask.errors import UserError
 
-_HOW_MANY = {False: "one label per image", True: "several labels an image"}
+_HOW_MANY = {False: "one label per image", True: "several labels per image"}
 
 
 def check_same_kind(network: bool, images: bool) -> None:
@@ -29,7 +29,7 @@ def check_same_kind(network: bool, images: bool) -> None:
 
 
 def soft_loss(logits: Tensor, targets: Tensor, several: bool, weights: Tensor | None) -> Tensor:
-    """The cross-entropy of soft targets (B, K); with several labels the binary one, with weights (K,) of what has a class."""
+    """The cross-entropy of soft targets (B, K); with several labels the binary one, with weights (K,) on positives."""
     if several:
         return F.binary_cross_entropy_with_logits(logits.float(), targets.float(), pos_weight=weights)
     return F.cross_entropy(logits, targets)
@@ -44,7 +44,7 @@ def mean_over_labelled(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def accuracies(num_classes: int, prefix: str) -> MetricCollection:
-    """The accuracies of one class an image; the top five only of more than five classes."""
+    """The accuracies of one class per image; top-5 only for more than five classes."""
     scores: dict[str, Any] = {
         "accuracy": MulticlassAccuracy(num_classes, average="micro"),
         "macro_accuracy": MulticlassAccuracy(num_classes, average="macro"),

@@ -17,14 +17,14 @@ def check_class_weights(given: ClassWeights) -> None:
     """Checks weights before the classes are known.
 
     Raises:
-        UserError: They are neither ``balanced`` nor numbers of at least 0, of which one is more.
+        UserError: They are neither ``balanced`` nor numbers of at least 0, at least one of them above 0.
     """
     if given is None or given == "balanced":
         return
     if isinstance(given, str):
         raise UserError(f"class_weights is {given!r}; it must be balanced, or a list of one number per class.")
     if not given or not all(math.isfinite(weight) and weight >= 0 for weight in given) or not any(given):
-        raise UserError(f"class_weights is {given}; its numbers must be at least 0, and one of them more.")
+        raise UserError(f"class_weights is {given}; its numbers must be at least 0, and at least one above 0.")
 
 
 def tensor_of(
@@ -32,13 +32,13 @@ def tensor_of(
 ) -> Tensor | None:
     """The weights as a tensor (K,) float; None for none.
 
-    ``balanced`` divides by the share of a class among the images that training draws, so that every class counts as much, and
-    the mean over these images is 1. What ``data.balance`` has evened out already is not evened out again.
+    ``balanced`` divides by the share of a class among the images that training draws, so that every class counts equally, and
+    the mean over these images is 1. What ``data.balance`` has already balanced is not balanced again.
 
     Args:
         given: ``balanced``, or a number per class.
         names: The classes, K.
-        data: What tells the shares of the classes; None if the datamodule does not.
+        data: The source of the shares of the classes; None if the datamodule has none.
         several: Whether an image may have several labels. The weights are then of the images that have a class, against those
             that do not; ``balanced`` is the number of the latter over that of the former.
 
@@ -56,7 +56,7 @@ def tensor_of(
         return torch.tensor(given)
     if data is None:
         raise UserError(
-            "class_weights=balanced needs to know how often each class occurs, which this datamodule does not tell: give it the "
+            "class_weights=balanced needs to know how often each class occurs, which this datamodule does not say: give it the "
             "attribute class_shares (such as the number of training images of each class), or pass a list of weights."
         )
     shares = torch.tensor(data.class_shares, dtype=torch.float64)

@@ -36,7 +36,7 @@ class Classify(TrainsObjective, DownstreamModule):
 
     With an ``auxiliary`` objective it is joint training (Das et al., 2024): the objective's loss, on images with labels and on
     those without (``data.unlabelled_share``), is added to the cross-entropy. An objective that ``takes_features`` sees the mixed
-    images and shares the forward pass of the classifier; any other sees the images before mixing, in a pass of its own. The
+    images and shares the forward pass of the classifier; any other sees the unmixed images, in a pass of its own. The
     patch features are normalised for it, as in pre-training. The classifier is exported, without the objective's own layers.
 
     If the datamodule says that an image may have ``several_labels``, the loss is the binary cross-entropy of each class, the
@@ -59,7 +59,7 @@ class Classify(TrainsObjective, DownstreamModule):
         label_smoothing: Fraction of the target that is spread over all classes.
         class_weights: Factors on the training loss of images by their class: a list in the order of the classes, or ``balanced``,
             which makes all classes count the same. The losses of evaluation have none.
-        auxiliary: Makes a pre-training objective from the network, such as the class :class:`MAE`, to train beside the labels.
+        auxiliary: Makes a pre-training objective from the network, such as the class :class:`MAE`, to train alongside the labels.
         auxiliary_weight: Factor on the objective's loss, more than 0.
         probe_head: Start with the solved linear probe of the training images as the head, instead of a random head (LP-FT); for
             few labels. The images are read once more, without augmentation.
@@ -72,8 +72,8 @@ class Classify(TrainsObjective, DownstreamModule):
         UserError: The weights cannot be read or do not fit the backbone; the shape of the backbone is not valid; ``keep_head`` is
             set without the weights of a trained classifier, or with ``probe_head``; ``num_classes`` is less than 2;
             ``trained_blocks`` is not a number of blocks, or is given without weights, or 0 with an auxiliary objective;
-            ``auxiliary_weight`` is not positive; ``class_weights`` are no weights; or the auxiliary objective does not accept the
-            backbone or its own arguments.
+            ``auxiliary_weight`` is not positive; ``class_weights`` are not weights; or the auxiliary objective does not accept
+            the backbone or its own arguments.
 
     Example:
         >>> shape = ViTConfig(embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32)
@@ -86,7 +86,7 @@ class Classify(TrainsObjective, DownstreamModule):
     backbone_prefix = ""
     needs_labels = True  # Manifest leaves out images without one
     takes_several_labels = True
-    required_images = "images with labels, each class in a folder of its own (DIR/train/<class>/… or DIR/<class>/…)"
+    required_images = "images with labels, each class in its own folder (DIR/train/<class>/… or DIR/<class>/…)"
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Classify(TrainsObjective, DownstreamModule):
             )
         if trained_blocks == 0 and auxiliary is not None:
             raise UserError(
-                "trained_blocks=0 freezes the backbone, so the auxiliary objective has nothing to teach it: drop one of them."
+                "trained_blocks=0 freezes the backbone, so the auxiliary objective has nothing to train: leave one of them out."
             )
         check_class_weights(class_weights)
         self._class_weights = class_weights
@@ -182,7 +182,7 @@ class Classify(TrainsObjective, DownstreamModule):
         if self.data.pool and not self.data.unlabelled_share:
             raise UserError(
                 f"The images of data.pool ({', '.join(map(str, self.data.pool))}) have no labels: leave data.pool out when "
-                "fine-tuning, or train on them beside the labels with an auxiliary objective (--auxiliary MAE, for example) and "
+                "fine-tuning, or train on them too with an auxiliary objective (--auxiliary MAE, for example) and "
                 "data.unlabelled_share above 0, such as 0.5."
             )
 
@@ -222,7 +222,7 @@ class Classify(TrainsObjective, DownstreamModule):
         self.precision_of_classes = ClassPrecision(num_classes)
 
     def on_fit_start(self) -> None:
-        """Prepares the auxiliary objective, and solves the head if that is asked for; a resumed run has it in its checkpoint.
+        """Prepares the auxiliary objective, and solves the head if requested; a resumed run has it in its checkpoint.
 
         Raises:
             UserError: The datamodule does not offer its training images without augmentation.
@@ -234,7 +234,7 @@ class Classify(TrainsObjective, DownstreamModule):
         if images is None:
             raise UserError(
                 "probe_head needs the training images without augmentation, which this datamodule does not offer: give it "
-                'split_images("train"), or leave probe_head off.'
+                'split_images("train"), or turn off probe_head.'
             )
         probe = solve_head(self.vit, images, self.normalise, self.trainer.precision_plugin.val_step_context)
         self.print(f"The head starts as the linear probe of the training images (weight decay {probe.penalty:g}).")
@@ -244,7 +244,7 @@ class Classify(TrainsObjective, DownstreamModule):
         return self.vit(self.normalise(images))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Skips the objective of a checkpoint unless training goes on: evaluation and prediction do not know its images."""
+        """Skips the objective of a checkpoint unless training continues: evaluation and prediction do not know its images."""
         super().on_load_checkpoint(checkpoint)
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             return
@@ -271,7 +271,7 @@ class Classify(TrainsObjective, DownstreamModule):
         """The loss of the images with labels, and the views for the objective.
 
         Args:
-            batch: A batch in which the label -1 stands for none.
+            batch: A batch in which the label -1 means no label.
             shares_features: Whether the objective sees the same mixed images, and the features computed here.
         """
         has_label = batch["label"] >= 0

@@ -112,7 +112,7 @@ class Detect(DownstreamModule):
         if self.network is not None and self.class_names is not None and hasattr(self.datamodule, "use_classes"):
             self.datamodule.use_classes(self.class_names)  # a folder may lack classes, or order them differently
         if self.network is not None and stage == "predict" and hasattr(self.datamodule, "leave_out_smaller"):
-            self.datamodule.leave_out_smaller(self.vit.config.patch_size)  # one small image does not stop the others
+            self.datamodule.leave_out_smaller(self.vit.config.patch_size)  # one small image must not stop the others
         super().setup(stage)
         if not self.category_ids:
             self.category_ids = list(data.category_ids or self._default_ids())

@@ -150,7 +150,7 @@ class DownstreamModule(TrainModule):
             self.class_names = names or [str(number) for number in range(self.num_classes)]
         elif names and not self.accepts_classes(names):
             raise UserError(
-                f"The network knows the classes {', '.join(self.class_names)}, but the images have {', '.join(names)}: "
+                f"The network has the classes {', '.join(self.class_names)}, but the images have {', '.join(names)}: "
                 "use images of the same classes, or without labels."
             )
 
@@ -197,7 +197,7 @@ class DownstreamModule(TrainModule):
         return tensors, {"class_names": names, **({self.kind: settings} if settings else {})}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Stores what the network is for, beside what the base class stores."""
+        """Stores what the network is for, in addition to what the base class stores."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[NETWORK] = {"class_names": self.class_names, "settings": self.exported_settings()}
 
@@ -213,7 +213,7 @@ class DownstreamModule(TrainModule):
         about = checkpoint.get(NETWORK)
         if about is None:
             raise UserError(
-                f"The checkpoint does not say the classes of its network: give num_classes and backbone, or a "
+                f"The checkpoint does not record the classes of its network: give num_classes and backbone, or a "
                 f"{self.kind}.safetensors with keep_head=True."
             )
         shape = config_of(Weights({}, checkpoint[FORMAT]))

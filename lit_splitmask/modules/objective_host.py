@@ -28,7 +28,7 @@ MAX_CROPS_PER_IMAGE = 8
 
 
 class TrainsObjective(TrainModule):
-    """A module that trains a pre-training objective, alone or beside another loss.
+    """A module that trains a pre-training objective, alone or with another loss.
 
     Attributes:
         word_statistics: How often the tokenizer's words occur, once a training has begun; None without a tokenizer.
@@ -47,7 +47,7 @@ class TrainsObjective(TrainModule):
         return self.hosted
 
     def attach_objective(self) -> None:
-        """Tells the objective what is known of the data; its new layers have their own randomness."""
+        """Tells the objective what is known about the data; its new layers have their own randomness."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "head"))
             self._objective.attach(self.data.num_classes or 0, self.data.num_train_images or 0)

@@ -86,7 +86,7 @@ class Pretrain(TrainsObjective):
         )
         token = ", and the CLS token" if shape.class_token and not given.class_token else ""
         log.info(
-            "The backbone starts from %s (%s); new are %s's own layers (%s weights)%s.",
+            "The backbone starts from %s (%s); %s's own layers are new (%s weights)%s.",
             weights.source,
             f"width {shape.embed_dim}, depth {shape.depth}, patches of {shape.patch_size} px",
             type(self.objective).__name__,
@@ -103,7 +103,7 @@ class Pretrain(TrainsObjective):
         return self.objective.kept
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Stores what the objective was told of the images, beside what the base class stores."""
+        """Stores what the objective was told about the images, in addition to what the base class stores."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[NETWORK] = {"num_classes": self.data.num_classes, "num_train_images": self.data.num_train_images}
 

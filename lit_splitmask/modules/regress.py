@@ -25,7 +25,7 @@ Loss = Literal["smooth_l1", "mse"]
 class Regress(DownstreamModule):
     """A ViT with mean pooling, a norm and a linear head of one output, trained to predict a number for each image.
 
-    The network learns the numbers with the mean of the training images taken off, divided by their standard deviation, so the
+    The network learns the numbers minus the mean of the training images, divided by their standard deviation, so the
     learning rate does not depend on the unit. Predictions and scores are in the unit of the numbers: the mean absolute error
     (``val/mae``), the root mean squared error (``val/rmse``) and the coefficient of determination (``val/r2``: 1 is perfect, 0 is
     as good as always predicting the mean). The losses are those of the standardised numbers.
@@ -47,8 +47,8 @@ class Regress(DownstreamModule):
 
     Raises:
         UserError: The weights cannot be read or do not fit the backbone; the shape of the backbone is not valid; ``keep_head`` is
-            set without the weights of a trained regressor; ``loss`` is none; or ``trained_blocks`` is not a number of blocks, or
-            is given without weights.
+            set without the weights of a trained regressor; ``loss`` is unknown; or ``trained_blocks`` is not a number of blocks,
+            or is given without weights.
 
     Example:
         >>> shape = ViTConfig(embed_dim=32, depth=1, num_heads=2, patch_size=8, image_size=32)
@@ -141,7 +141,7 @@ class Regress(DownstreamModule):
             )
 
     def accepts_classes(self, names: list[str]) -> bool:
-        """Any one name; another than the network's is said, since it may be another quantity."""
+        """Any single name; one that differs from the network's is logged, since it may be another quantity."""
         if names != self.class_names:
             log.warning("The network predicts %s; it is compared with %s.", *(self.class_names or ["?"]), *names)
         return True
@@ -182,7 +182,7 @@ class Regress(DownstreamModule):
         return output.float()[:, 0]
 
     def _losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss, the predictions and the true numbers, both less the mean, whose digits would drown a small error."""
+        """The loss, the predictions and the true numbers, both minus the mean, whose digits would drown a small error."""
         predicted, numbers = self._standardised(batch["image"]), batch["label"].float() - self.target_mean
         return self._loss(predicted, numbers / self.target_std), predicted.detach() * self.target_std, numbers
 
@@ -213,7 +213,7 @@ class Regress(DownstreamModule):
 
 
 class _R2(R2Score):
-    """torchmetrics' score; NaN for a single image, which it refuses."""
+    """torchmetrics' score; NaN for a single image, which it rejects."""
 
     def compute(self) -> Tensor:
         """The score; all processes have the same."""

@@ -135,7 +135,7 @@ class Segment(DownstreamModule):
             )
 
     def accepts_classes(self, names: list[str]) -> bool:
-        """Whether the names are the same, or either are just the values of the classes in the maps."""
+        """Whether the names are the same, or one of them is just the values of the classes in the maps."""
         return names == self.class_names or _are_numbers(names) or _are_numbers(self.class_names or [])
 
     def make_network(self, config: ViTConfig, num_classes: int) -> UperNet:
@@ -197,9 +197,7 @@ class Segment(DownstreamModule):
     def on_validation_epoch_end(self) -> None:
         """Logs the mean loss per pixel, mIoU and pixel accuracy over all processes."""
         scores = scores_of(self.val_confusion.compute())
-        several = (
-            self.trainer.world_size > 1
-        )  # the values are equal everywhere; Lightning asks for their mean all the same
+        several = self.trainer.world_size > 1  # the values are equal everywhere, but Lightning requires their mean
         self.log("val/loss", self.val_loss.compute(), sync_dist=several)
         self.log_dict({f"val/{name}": value for name, value in scores.items()}, prog_bar=True, sync_dist=several)
         self.val_confusion.reset()

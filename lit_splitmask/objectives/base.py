@@ -22,7 +22,7 @@ class Objective(nn.Module):
     - ``token_view`` (B, C, H/2, W/2) float in [0, 1], of the same crops as ``images``, if there is a tokenizer;
     - ``labels`` (B,) int64, if the images have labels; -1 for an image without one;
     - ``index`` (B,) int64 in [0, number of training images), in training;
-    - ``features`` (B, N, D) float, if :attr:`takes_features` and somebody has computed them already: the backbone's patch
+    - ``features`` (B, N, D) float, if :attr:`takes_features` and they are already computed: the backbone's patch
       features of ``images``;
     - ``sources`` (B, B) float, if ``images`` are mixed already: row i holds the share of each image of the batch in image i, and
       sums to 1. Labels and indices are those of the images before mixing;
@@ -128,7 +128,7 @@ class Objective(nn.Module):
 
 
 def store_once(module: nn.Module, alias: str, original: str) -> None:
-    """Leaves a part that a module holds under two names out of its state dict under one of them.
+    """For a part that a module holds under two names, leaves one of the names out of its state dict.
 
     Args:
         module: The module.

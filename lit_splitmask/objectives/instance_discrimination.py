@@ -76,7 +76,7 @@ class InstanceDiscrimination(Objective):
             )
         if num_images < 2:
             raise UserError(
-                f"InstanceDiscrimination tells training images from each other, so it needs at least two, but there is "
+                f"InstanceDiscrimination tells training images apart, so it needs at least two, but there is "
                 f"{num_images}: add images, or use a method that looks at single images, such as MAE."
             )
         if self.head is None:
@@ -113,7 +113,7 @@ class InstanceDiscrimination(Objective):
     def _pooled(
         self, crop: Tensor, features: Tensor | None = None, sources: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Descriptors of a crop's images, mixed unless the mixing is done or can no longer be.
+        """Descriptors of a crop's images, mixed unless they are already mixed or can no longer be.
 
         Args:
             crop: (B, C, H, W) float, normalised.

@@ -16,7 +16,7 @@ from lit_splitmask.objectives.base import Objective
 
 
 class RelativeLocalisation(Objective):
-    """Predicts the distance of two patches from their features; meant to be trained beside a classification loss.
+    """Predicts the distance of two patches from their features; meant to be trained alongside a classification loss.
 
     Its losses: ``localise``, the mean absolute error of the distances; ``loss``, which is ``localise`` times its weight
     at this point of the run.

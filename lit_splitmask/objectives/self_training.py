@@ -16,9 +16,9 @@ from lit_splitmask.objectives.base import Objective, check_in_unit_interval
 
 
 class SelfTraining(Objective):
-    """The classifier learns, on mixed images without labels, the mixture of what its moving average says of each of them.
+    """The classifier learns, on mixed images without labels, the mixture of its moving average's predictions for each of them.
 
-    It is trained beside a classification loss, which mixes the images (:class:`lit_splitmask.modules.Classify`); CutMix instead
+    It is trained with a classification loss, which mixes the images (:class:`lit_splitmask.modules.Classify`); CutMix instead
     of mixup is French et al.'s (2020). The teacher is that of Tarvainen and Valpola (2017): the average of the weights so far
     at first, and then their moving average. Images with labels take no part. Its losses, of the images without labels:
     ``self_training``, the cross-entropy with the teacher's probabilities in nats; ``loss``, the same times its weight at this
@@ -49,8 +49,8 @@ class SelfTraining(Objective):
     def __init__(self, backbone: ViT, *, momentum: float = 0.995, ramp_share: float = 0.25) -> None:
         if not backbone.num_classes:
             raise UserError(
-                "SelfTraining learns from a classifier's own predictions, so it is no pre-training: use it beside the labels, "
-                "with lit-splitmask finetune --auxiliary SelfTraining."
+                "SelfTraining learns from a classifier's own predictions, so it is not for pre-training: use it in "
+                "fine-tuning, with lit-splitmask finetune --auxiliary SelfTraining."
             )
         check_in_unit_interval(momentum=momentum, ramp_share=ramp_share)
         super().__init__(backbone)

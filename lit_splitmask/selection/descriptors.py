@@ -22,7 +22,7 @@ def descriptors(features: Any, images: Tensor) -> Tensor:
         images: (B, C, H, W).
 
     Raises:
-        UserError: The features are no tensor of such a shape, or a map (B, H, W, D).
+        UserError: The features are not a tensor of such a shape, or are a map (B, H, W, D).
     """
     if not isinstance(features, Tensor):
         raise UserError(
@@ -44,7 +44,7 @@ def descriptors(features: Any, images: Tensor) -> Tensor:
     elif len(shape) == 3:
         features = features.float().mean(dim=1)
     if features.shape[1] < 2:
-        raise UserError(f"{given}, a single number per image, which says nothing of its content: return {SHAPES}.")
+        raise UserError(f"{given}, a single number per image, which says nothing about its content: return {SHAPES}.")
     return features.to(torch.float32)
 
 

@@ -1,4 +1,4 @@
-"""Images and labels from the datasets that people have: items that are dicts, tuples or bare tensors."""
+"""Images and labels from users' datasets: items that are dicts, tuples or bare tensors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -98,8 +98,8 @@ def labels_of(batch: Mapping[str, Any], num_classes: int, option: str = "num_cla
     low, high = int(labels.min()), int(labels.max())
     if low < 0:
         raise UserError(
-            f"{option}={num_classes}, but an image to measure on has the label {low}: labels count from 0. Leave images "
-            f"without a label out, or set {option}=0 to measure without labels."
+            f"{option}={num_classes}, but an image to measure on has the label {low}: labels count from 0. Leave out images "
+            f"without a label, or set {option}=0 to measure without labels."
         )
     if high >= num_classes:
         raise UserError(

@@ -40,7 +40,7 @@ def check_names(measured: Sequence[str], deciding: Sequence[str]) -> None:
         UserError: Two measured signals have the same name, or a signal that decides is not measured.
     """
     if len(set(measured)) < len(measured):
-        raise UserError(f"Two signals have the same name, of {', '.join(measured)}: give each a name of its own.")
+        raise UserError(f"Two signals have the same name, of {', '.join(measured)}: give each its own name.")
     unknown = [name for name in deciding if name not in measured]
     if unknown:
         raise UserError(

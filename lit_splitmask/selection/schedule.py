@@ -9,7 +9,7 @@ from lit_splitmask.selection.signals import Signal
 from lit_splitmask.selection.sizes import Sizes
 
 USEFUL_EVALUATIONS = 5
-"""Evaluations for which the images are thinned out, if need be: a choice among fewer says little."""
+"""Evaluations for which the images are thinned out if necessary: a choice among fewer says little."""
 
 FEWEST_IMAGES = 200
 """Thinned-out images are at least this many, as signals on fewer are mostly noise."""

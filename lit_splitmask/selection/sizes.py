@@ -38,5 +38,5 @@ class Sizes:
         return cls(len(train), len(held_out), num_classes, width, macs)
 
     def at_most(self, max_images: int) -> "Sizes":
-        """The sizes with at most so many training images, and at most so many held-out images."""
+        """The sizes with at most these numbers of training images and of held-out images."""
         return replace(self, num_train=min(self.num_train, max_images), num_held_out=min(self.num_held_out, max_images))

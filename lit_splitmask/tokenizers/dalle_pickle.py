@@ -71,7 +71,7 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 class _Unpickler(pickle._Unpickler):
     """Gives a pickle the allowed names only.
 
-    It is Python's own: the one in C makes room for 2 billion objects if a pickle of a few bytes numbers one so.
+    It is Python's own: the one in C makes room for 2 billion objects if a tiny pickle uses such an index.
     """
 
     def find_class(self, module: str, name: str) -> Any:

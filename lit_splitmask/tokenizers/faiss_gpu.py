@@ -1,4 +1,4 @@
-"""Whether faiss can use the GPUs, found out where a crash does no harm, and the nearest words by faiss on all of them."""
+"""Whether faiss can use the GPUs, tested where a crash does no harm, and the nearest words by faiss on all of them."""
 
 import logging
 import subprocess

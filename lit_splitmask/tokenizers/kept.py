@@ -24,7 +24,7 @@ def fitting_settings(tokenizer: Codebook, num_crops: int, seed: int) -> str | No
         seed: Seed of the fit.
 
     Returns:
-        The same text for the same codebook; None if the tokenizer does not tell what its fit depends on.
+        The same text for the same codebook; None if the tokenizer does not say what its fit depends on.
     """
     if tokenizer.fitted_by is None:
         return None
@@ -32,12 +32,12 @@ def fitting_settings(tokenizer: Codebook, num_crops: int, seed: int) -> str | No
 
 
 def load_kept(tokenizer: Codebook, path: Path) -> bool:
-    """Loads a codebook that :func:`keep` wrote, to the last bit as it was fitted.
+    """Loads a codebook that :func:`keep` wrote, bit for bit as it was fitted.
 
     A file that is damaged is not used, and a warning says so.
 
     Returns:
-        Whether there was a whole one.
+        Whether there was an intact one.
     """
     if not path.exists():
         return False
@@ -61,7 +61,7 @@ def load_kept(tokenizer: Codebook, path: Path) -> bool:
 
 
 def keep(tokenizer: Codebook, path: Path) -> None:
-    """Writes a fitted codebook, whole or not at all. If it cannot be written, a warning says so and the run goes on."""
+    """Writes a fitted codebook, whole or not at all. If it cannot be written, a warning says so and the run continues."""
     metadata = {"tokenizer": json.dumps(tokenizer.settings()), "digest": _digest(tokenizer.codebook)}
     try:
         write_safetensors(path, {"codebook": tokenizer.codebook}, metadata)

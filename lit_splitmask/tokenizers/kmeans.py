@@ -19,7 +19,7 @@ from lit_splitmask.tokenizers.sampling import sample_patches
 log = logging.getLogger(__name__)
 
 FITTING_VERSION = 2
-"""Changes whenever the same patches become other words, so that kept codebooks of before are not used."""
+"""Changes whenever the same patches become other words, so that earlier kept codebooks are not used."""
 
 
 class KMeans(Codebook):
@@ -28,7 +28,7 @@ class KMeans(Codebook):
     Args:
         patch_size, in_chans, vocabulary, pixels, codebook_file: As in :class:`Codebook`.
         max_patches: Most patches, sampled uniformly over the images; 3 million in the paper. All of them are used.
-        min_patches: Patches to aim at, from several crops of each image (at most 8) if the images are few; None for 39 a word.
+        min_patches: Patches to aim at, from several crops of each image (at most 8) if the images are few; None for 39 per word.
         iterations: Most iterations of Lloyd's algorithm. The first ones leave out some of the points, where these are many.
 
     Raises:
@@ -105,11 +105,11 @@ def spherical_kmeans(
         and isinstance(search, TorchSearch)
         and 4 * everything.nbytes < torch.cuda.mem_get_info(device)[0]
     ):
-        everything = everything.to(device)  # else they are sent in each iteration
+        everything = everything.to(device)  # otherwise they are sent in each iteration
     plan = counted(strides(len(points), num_words, iterations), iterations, "k-means")
     return lloyd(everything, words, plan, search).cpu().numpy()
 
 
 def search_on(device: torch.device, dimensions: int) -> Search:
-    """What finds the nearest words on a device: faiss on GPUs that it can use, else torch."""
+    """Finds the nearest words on a device: faiss on GPUs that it can use, otherwise torch."""
     return FaissSearch(dimensions) if device.type == "cuda" and faiss_gpu_works() else TorchSearch()

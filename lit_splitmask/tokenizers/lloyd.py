@@ -17,7 +17,7 @@ SCORES_ON_CPU = 2**19
 """Products of points and words that are held at a time per thread of a CPU, so that they stay in its cache."""
 
 LEAST_ROWS_ON_CPU = 256
-"""Points compared at a time at least, as the words are converted each time."""
+"""Fewest points compared at a time, as the words are converted each time."""
 
 SCORES_ON_GPU = 2**28
 """Products of points and words that are held at a time on a GPU."""
@@ -80,7 +80,7 @@ class TorchSearch:
 
 
 def spread_start(points: Tensor, num_words: int, generator: np.random.Generator) -> Tensor:
-    """Chooses initial words among the points by k-means++: with a chance in proportion to the squared distance to those before.
+    """Chooses initial words among the points by k-means++: with probabilities proportional to the squared distances.
 
     Args:
         points: Unit vectors, (n, d) float32 on any device, n ≥ V.

@@ -1,4 +1,4 @@
-"""A progress bar for what takes long while a codebook is fitted."""
+"""A progress bar for long steps of fitting a codebook."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar

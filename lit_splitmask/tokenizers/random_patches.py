@@ -13,13 +13,13 @@ from lit_splitmask.tokenizers.base import CONSTANT_PATCH_NORM, Codebook
 from lit_splitmask.tokenizers.sampling import drawn_patches
 
 FITTING_VERSION = 2
-"""Changes whenever the same images give other words, so that kept codebooks of before are not used."""
+"""Changes whenever the same images give other words, so that earlier kept codebooks are not used."""
 
 
 class RandomPatches(Codebook):
     """V patches of training images, as few per image as possible: one if there are V images (Section 5.5).
 
-    Constant patches have no direction and are never words. No more images are read than it takes: of a large set, which comes in
+    Constant patches have no direction and are never words. No more images are read than necessary: of a large set, which comes in
     random order, about V.
     """
 

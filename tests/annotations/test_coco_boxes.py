@@ -67,7 +67,7 @@ def test_boxes_that_fit_are_passed() -> None:
 @pytest.mark.parametrize("masks", [True, False])
 def test_boxes_as_fractions_of_the_image_are_refused(masks: bool) -> None:
     shares = changed(objects(), lambda a, b, c, d: (a / WIDTH, b / HEIGHT, c / WIDTH, d / HEIGHT))
-    with pytest.raises(UserError, match=r"All 20 boxes of a\.json lie between 0 and .* fractions .* multiply them"):
+    with pytest.raises(UserError, match=r"All 20 boxes of a\.json are between 0 and .* fractions .* multiply them"):
         check(shares if masks else boxes_alone(shares), masks=masks)
     shares[0]["bbox"] = [float("nan"), 0.1, 0.1, 0.1]
     with pytest.raises(UserError, match="All 19 boxes"):
@@ -100,7 +100,7 @@ def test_corners_are_noticed_by_masks_of_run_lengths() -> None:
 
 
 def test_corners_are_noticed_without_masks_where_boxes_would_leave_their_images() -> None:
-    with pytest.raises(UserError, match=r"reach beyond their images, but would lie inside as left, top, right, bottom"):
+    with pytest.raises(UserError, match=r"reach beyond their images, but would be inside as left, top, right, bottom"):
         check(boxes_alone(changed(objects(), corners)))
 
 
@@ -120,7 +120,7 @@ def test_boxes_that_fit_their_masks_in_no_reading_are_named() -> None:
 
 def test_polygons_as_fractions_beside_boxes_in_pixels_are_refused() -> None:
     mixed = [{**one, "segmentation": [[v / 200 for v in one["segmentation"][0]]]} for one in objects()]
-    with pytest.raises(UserError, match=r"All polygons of a\.json lie between 0 and"):
+    with pytest.raises(UserError, match=r"All polygons of a\.json are between 0 and"):
         check(mixed)
     assert check(mixed, masks=False) == ""
 

@@ -54,7 +54,7 @@ def test_objects_that_cannot_be_used_are_counted_in_one_line() -> None:
         f"{len(BAD_RUNS)} with run lengths that do not fill",
         "2 with boxes outside",
         "4 with polygons of fewer than 3",
-        "2 with run lengths of another size",
+        "2 with run lengths of a different size",
         "2 with a box but no mask",
         "--data.masks=false",
     ):

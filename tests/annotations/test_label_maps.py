@@ -89,7 +89,7 @@ def test_transparent_turned_fractional_and_large_maps_are_refused(tmp_path: Path
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(rgba[..., 0]).save(tmp_path / "turned.png", exif=exif)
-    with pytest.raises(UserError, match="turned by its EXIF data"):
+    with pytest.raises(UserError, match="rotated by its EXIF data"):
         read_map(tmp_path / "turned.png")
     Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)).save(tmp_path / "half.tif")
     with pytest.raises(UserError, match=r"has the value 0\.5, but values must be whole numbers"):

@@ -160,7 +160,7 @@ def test_doubtful_class_names_are_named(tmp_path: Path) -> None:
     assert [line[:32] for line in rows.warnings] == [
         "The classes 'Cat' and 'cat' have",
         "There is a class 'nan': if these",
-        "'red cat' is a class of its own ",
+        "The class 'red cat' contains the",
     ]
 
 

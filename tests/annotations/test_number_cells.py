@@ -29,10 +29,10 @@ def test_a_cell_is_read_as_its_number(cell: str, value: float) -> None:
         ('"3,5"', "has a comma: write numbers with a decimal point"),
         ('"1.234,5"', "has a comma"),
         ('"12,000"', "has a comma"),
-        ("3.5 mm", "is no number: write the number alone, without a unit"),
-        ("NaN", "is no number: .* or empty the cell if it is unknown"),
-        ("inf", "is no number"),
-        ("1_000", "is no number"),
+        ("3.5 mm", "is not a number: write the number alone, without a unit"),
+        ("NaN", "is not a number: .* or empty the cell if it is unknown"),
+        ("inf", "is not a number"),
+        ("1_000", "is not a number"),
         ("1e30", r"is beyond ±1e\+18"),
         ("1e999", r"is beyond ±1e\+18"),
     ],
@@ -83,6 +83,6 @@ def test_classes_that_are_many_numbers_stay_classes_and_regression_is_named(
         rows.report()
     if column == "label":
         assert len(set(rows.labels.values())) == count
-    said = "20 different numbers, each of which is read as a class of its own" in caplog.text
+    said = "20 different numbers, each of which is read as a separate class" in caplog.text
     assert said == (column == "label" and count == 20)
     assert ("finetune --task regress --data.manifest" in caplog.text) == said

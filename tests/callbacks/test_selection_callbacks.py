@@ -197,7 +197,7 @@ def test_a_full_disk_is_reported_and_the_earlier_checkpoints_stay(
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(UserError, match=r"No space left on device.*before it is whole: then resume"):
+    with pytest.raises(UserError, match=r"No space left on device.*previous one is intact: then resume"):
         train(root, choosing(tmp_path / "c", 0.1, 0.2, 0.3), Full())
     assert (step_of(tmp_path / "c" / "best.ckpt"), step_of(tmp_path / "c" / "last.ckpt")) == (2, 2)
     assert not list((tmp_path / "c").glob("*.tmp"))

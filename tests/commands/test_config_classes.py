@@ -150,7 +150,7 @@ def test_classes_of_a_users_own_are_built_where_they_are_meant() -> None:
     module = own(OwnModule, part=own(Part), others=[own(Part), own(Part)])
     check_classes(Namespace(model=Namespace(objective=objective), data=folder))
     check_classes(Namespace(model=module, trainer=Namespace(callbacks=[own(OwnCallback)])))
-    with pytest.raises(UserError, match=r"model\.anything names .*Part, which is of no kind"):
+    with pytest.raises(UserError, match=r"model\.anything names .*Part, which is not a class that"):
         check_classes(Namespace(model=own(OwnModule, part=own(Part), anything=own(Part))))
 
 
@@ -158,12 +158,12 @@ def test_classes_of_a_users_own_are_built_where_they_are_meant() -> None:
 def test_the_recipes_name_nothing_else(name: str) -> None:
     settings = recipes.read(name)
     check_classes(settings)
-    with pytest.raises(UserError, match=r"os\.system, which is no class"):
+    with pytest.raises(UserError, match=r"os\.system, which is not a class"):
         check_classes({**settings, "planted": {"class_path": "os.system"}})
 
 
 def test_a_text_that_is_no_import_path_is_left_to_the_parser() -> None:
     texts = {"model": {"class_path": "no.such.thing"}, "data": {"class_path": "?"}}
     check_classes(texts)
-    with pytest.raises(UserError, match=r"os\.system, which is no class"):
+    with pytest.raises(UserError, match=r"os\.system, which is not a class"):
         check_classes({**texts, "other": {"class_path": "os.system"}})

@@ -108,7 +108,7 @@ def test_one_channel_weights_without_pixel_statistics_are_probed(work: Path) -> 
 @pytest.mark.parametrize("data", ["SegmentationFolder", "CocoDetection"])
 def test_datamodules_with_annotations_are_refused(work: Path, data: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*PROBE, "--data", data]) == 1
-    assert "probe uses images alone, but" in capsys.readouterr().err
+    assert "probe uses only images, but" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("class_token", [True, False])

@@ -64,7 +64,7 @@ def test_a_list_becomes_a_network_predictions_files_and_a_page(
     page = Path("runs/r/report.html").read_text()
     assert "Predictions of wear are off by" in page
     assert sentence in page
-    assert "over their true numbers" in page
+    assert "against their true numbers" in page
     assert main(["test", "--config", "runs/r/predict.yaml", "--data", "RegressionManifest", *LIST]) == 0
     assert "test/mae" in capsys.readouterr().out
 
@@ -103,11 +103,11 @@ def test_recipes_for_numbers_leave_brightness_and_size_alone() -> None:
         ("finetune LIST --auxiliary MAE", "--model.auxiliary is for classes, not for numbers"),
         ("finetune LIST --data.balance 1", "data.balance=1 is for classes, not for numbers"),
         ("finetune LIST --monitor val/accuracy", "--monitor is one of val/mae, val/rmse, val/r2, val/loss"),
-        ("compare shapes LIST", "compare compares accuracies, which numbers have not"),
-        ("plan LIST", "plan looks at the images of a list, and at its classes, not at numbers"),
+        ("compare shapes LIST", "compare needs accuracies, which predicted numbers do not have"),
+        ("plan LIST", "plan reads the images and classes of a list, not numbers"),
         ("probe LIST --data RegressionManifest", "probe does not use numbers"),
         ("embed LIST --data RegressionManifest", "embed does not use numbers. For the images alone, give --data Manifest"),
-        ("shard --data RegressionManifest LIST --out s", "shard writes one class per image, neither several nor a number"),
+        ("shard --data RegressionManifest LIST --out s", "shard writes one class per image, not several labels or a number"),
         ("finetune --data Manifest --data.manifest plain.csv --recipe finetune.yaml", "--task regress --data.target COLUMN"),
     ],
 )  # fmt: skip

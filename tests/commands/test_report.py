@@ -141,7 +141,7 @@ def test_a_folder_that_is_no_run_is_refused_with_what_to_give(
     for given, said in (
         ("none", "In runs there are one"),
         ("runs", "give one of them, as runs/one"),
-        ("c", "not finished"),
+        ("c", "unfinished comparison"),
         ("runs/one/config.yaml", "is a file"),
     ):
         assert main(["report", given]) == 1

@@ -16,7 +16,7 @@ CASES = {
     "--data.budget 3": "data.budget is 3, but it is set by its parts: --data.budget.images, --data.budget.passes",
     "--trainer.precision 17": "trainer.precision is 17, but must be 64, 32, 16, transformer-engine",
     "--data.num_epochs x": "num_epochs is x, but must be a whole number or null",
-    "--config mine.yaml": "The settings name no class of images: give --data ImageFolder",
+    "--config mine.yaml": "The settings do not say how to read the images: give --data ImageFolder",
 }
 
 

@@ -128,7 +128,7 @@ def test_a_resumed_pretraining_is_bit_for_bit_the_uninterrupted_one(
         interrupt_at(patch, Pretrain, 4, KeyboardInterrupt())
         assert main([*PRETRAIN_COMMAND, "parts"]) == 130
     said = capsys.readouterr().err
-    assert "interrupted: runs/parts/checkpoints/last.ckpt is kept. To go on:" in said
+    assert "interrupted: runs/parts/checkpoints/last.ckpt is kept. To continue:" in said
     assert "\n  lit-splitmask pretrain --name parts --resume\n" in said
     parts, whole = work / "runs" / "parts", work / "runs" / "whole"
     assert not (parts / "backbone.safetensors").exists()
@@ -315,7 +315,7 @@ def test_resume_alone_finds_the_run_that_has_not_finished(work: Path, capsys: py
     resume = Request.read("pretrain", ["--resume"])
     begun("done", "pretrain", finished=True)
     begun("other", "finetune")
-    with pytest.raises(UserError, match="but none has stopped before its end"):
+    with pytest.raises(UserError, match="but none is unfinished"):
         with_run(resume)
     begun("half", "pretrain")
     assert with_run(resume).name == "half"
@@ -364,7 +364,7 @@ def test_ctrl_c_in_fit_names_the_checkpoint_and_the_command_that_goes_on(
         assert main(command) == 130
     checkpoint = next(Path("lightning_logs").rglob("*.ckpt"))
     said = capsys.readouterr().err
-    assert f"{checkpoint} is kept. To go on:" in said
+    assert f"{checkpoint} is kept. To continue:" in said
     go_on = next(line for line in said.splitlines() if line.startswith("  lit-splitmask fit "))
     assert main(shlex.split(go_on)[1:]) == 0
     assert any(

@@ -150,7 +150,7 @@ def test_images_without_labels_cannot_be_balanced(make: Make, tmp_path: Path) ->
     flat = ImageFolder(str(tmp_path / "flat"), **settings)
     listed = Manifest(str(tmp_path / "flat" / "list.csv"), **settings)
     for data in (flat, listed):
-        with pytest.raises(UserError, match=r"balance=0.5 draws images by their class.*have no labels"):
+        with pytest.raises(UserError, match=r"balance=0.5 draws images by their class.*have no label"):
             ready(data)
 
 

@@ -122,7 +122,7 @@ def test_an_image_that_becomes_another_one_after_the_check_is_refused(root: Path
     data = opened(root)
     victim = root / "train" / first_image(root)["file_name"]
     Image.new("RGB", Image.open(victim).size).save(victim)
-    with pytest.raises(UserError, match=f"^The image {victim} is another one than when the folder was scanned"):
+    with pytest.raises(UserError, match=f"^The image {victim} was replaced after the folder was scanned"):
         data.train_images()[0]
 
 

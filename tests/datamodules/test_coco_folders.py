@@ -203,7 +203,7 @@ def test_the_images_must_have_been_read_before_they_are_opened(root: Path) -> No
 def test_sizes_that_disagree_are_all_found_before_training(root: Path) -> None:
     for number in (1, 4):
         Image.new("RGB", (33, 44)).save(root / "train" / f"train{number:03d}.png")
-    first, second = "train/train004.png is 33 × 44 px", "The same goes for train/train001.png"
+    first, second = "train/train004.png is 33 × 44 px", "The same is true of train/train001.png"
     with pytest.raises(UserError, match=rf"2 of the 6 images .*{first} .* not 80 × 48 px\. {second}"):
         opened(root)
 
@@ -214,7 +214,7 @@ def test_a_size_before_the_exif_turn_is_said_to_be_one(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(root / "train" / "train000.png", exif=exif)
-    with pytest.raises(UserError, match=r"is 48 × 80 px .* not 80 × 48 px: .* before the turn that its EXIF block"):
+    with pytest.raises(UserError, match=r"is 48 × 80 px .* not 80 × 48 px: .* before the rotation in its EXIF block"):
         opened(root)
     Image.new("RGB", (48, 80)).save(root / "train" / "train000.png")
     with pytest.raises(UserError, match="width and height are swapped"):

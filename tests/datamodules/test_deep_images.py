@@ -183,9 +183,7 @@ def test_a_training_from_weights_takes_their_window_unless_one_is_given(
     data, module = image_data(root, steps=1, num_epochs=1, window=given), Classify(str(trained))
     tiny_trainer(tmp_path, limit_val_batches=0).fit(module, datamodule=data)
     assert data.pixel_window == module.pixel_window == ((100, 3000) if given is None else (0, 4095))
-    said = (
-        "read with the window 0,4095, but the weights were trained with 100,3000: --data.window=100,3000 gives theirs"
-    )
+    said = "read with the window 0,4095, but the weights were trained with 100,3000: --data.window=100,3000 sets theirs"
     assert (said in caplog.text) == (given is not None)
 
 

@@ -57,7 +57,7 @@ def test_a_file_that_becomes_another_image_later_is_named(make_data: MakeData, n
     data = ready(make_data(cache_gb=0.0, num_workers=num_workers))
     victim = data.index.root / data.train_samples.files[3]
     Image.fromarray(noise(99)).save(victim)
-    with pytest.raises(UserError, match=f"^The image {victim} is another one than when the folder was scanned"):
+    with pytest.raises(UserError, match=f"^The image {victim} was replaced after the folder was scanned"):
         list(data.train_dataloader())
 
 
@@ -175,7 +175,7 @@ def test_prediction_sees_every_image_whatever_the_folders_are_called(tmp_path: P
     assert list(data.predict_paths) == sorted(names[:-2])
     assert seen(data.predict_dataloader(), data.predict_paths).keys() == set(names[:-2])
     assert data.predict_problems == {
-        "broken.jpg": "its content is no image of a known format",
+        "broken.jpg": "its content is not an image of a known format",
         "IMG_1.HEIC": "not read: HEIC (convert to JPEG, for example with `magick mogrify -format jpg *.HEIC`)",
         "IMG_2": "not read: images without a known extension (add it, such as .jpg)",
     }

@@ -156,7 +156,7 @@ def test_another_label_split_or_group_is_a_change_but_another_order_is_not(write
         (["path,split", "1.png,train", "2.png,"], r"some images a split, but not 2.png \(row 3\)"),
         (["path,split", "1.png,train", "2.png,fold3"], "2.png the split 'fold3'.* use train, val or test|Use train"),
         (["path,split", "1.png,train", "2.png,pred"], "the split 'pred'"),
-        (["path,class,species", "1.png,bird,wren", "2.png,bird,tit"], "class, species. Rename the one"),
+        (["path,class,species", "1.png,bird,wren", "2.png,bird,tit"], "class, species. Rename the right one"),
     ],
 )
 def test_unusable_manifests_are_refused(rows: list[str], message: str, write: Write) -> None:

@@ -45,14 +45,14 @@ def check_is_refused(name: str, root: Path) -> None:
     found = published_set(root, tree)
     assert found is not None
     assert (found.title, found.recipes) == (dataset.facts.title, dataset.recipes)
-    with pytest.raises(UserError, match=f"holds {dataset.facts.title} as published.*--recipe {dataset.recipes[0]}"):
+    with pytest.raises(UserError, match=f"holds the published {dataset.facts.title}.*--recipe {dataset.recipes[0]}"):
         check_not_published(root, tree)
 
 
 def test_two_domains_are_both_named(tmp_path: Path) -> None:
     for name in ("Clipart", "Sketch"):
         REPLICAS[name](tmp_path)
-    with pytest.raises(UserError, match=r"Clipart and Sketch as published.*splitmask_clipart.*splitmask_sketch"):
+    with pytest.raises(UserError, match=r"Clipart and Sketch, whose lists.*splitmask_clipart.*splitmask_sketch"):
         check_not_published(tmp_path, Tree.read(tmp_path))
 
 

@@ -161,5 +161,5 @@ def test_images_outside_the_class_folders_of_imagenet_are_refused(make_published
     data = make_published("ImageNet")
     image = tmp_path / "data/val/n01443537/n01443537_val_0.JPEG"
     image.rename(tmp_path / "data/val" / image.name)
-    with pytest.raises(UserError, match=r"n01443537_val_0\.JPEG lies outside the class folders"):
+    with pytest.raises(UserError, match=r"n01443537_val_0\.JPEG is outside the class folders"):
         data.prepare_data()

@@ -67,7 +67,7 @@ def test_cars_whose_lists_do_not_fit_are_read_without_labels(
     assert "read without labels, which is enough to pre-train: cars_meta.mat, cars_train_annos.mat" in caplog.text
     assert ("cars_annos.mat names other images (car_ims/)" in caplog.text) == with_list
     data.trainer = stand_in(lightning_module=type("Module", (), {"needs_labels": True})())  # type: ignore[assignment]
-    with pytest.raises(UserError, match=r"without its labels, which fine-tuning needs. Stanford Cars is no longer"):
+    with pytest.raises(UserError, match=r"has no labels, which fine-tuning needs. Stanford Cars is no longer"):
         data.setup("fit")
 
 

@@ -135,7 +135,7 @@ def test_turns_that_no_size_confirms_are_named(
     write_pair(image, label_map, 30, size=size)
     turned(image, orientation)
     opened(root)
-    assert "1 images have an EXIF turn, such as images/train/phone.png, and their sizes do not tell" in caplog.text
+    assert "1 images have an EXIF rotation, such as images/train/phone.png, and their sizes do not tell" in caplog.text
     caplog.clear()
     other = (root / kind / "train/other.png" for kind in ("images", "annotations"))
     write_pair(*other, 31)
@@ -169,7 +169,7 @@ def test_an_image_or_map_that_becomes_another_one_after_the_scan_is_named(what: 
     data = opened(root)
     victim = root / what / "train/02.png"
     victim.write_bytes((root / what / "train/03.png").read_bytes())
-    with pytest.raises(UserError, match=f"^The {kind} {victim} is another one than when the folder was scanned"):
+    with pytest.raises(UserError, match=f"^The {kind} {victim} was replaced after the folder was scanned"):
         list(data.train_dataloader())
 
 
@@ -188,7 +188,7 @@ def test_a_map_that_gets_another_palette_after_the_scan_is_named(root: Path) -> 
     data = opened(root)
     victim = root / "annotations/train/02.png"
     _give_palette(victim, [0, 0, 0, 0, 250, 0, 250, 0, 0])
-    with pytest.raises(UserError, match=f"^The label map {victim} is another one"):
+    with pytest.raises(UserError, match=f"^The label map {victim} was replaced"):
         list(data.train_dataloader())
 
 

@@ -234,7 +234,7 @@ def spoil_labels(root: Path) -> None:
     ("spoil", "message"),
     [
         (spoil_size, r"annotations/train/00\.png is 55 x 40 px, but its image is 56 x 40"),
-        (spoil_value, r"annotations/val/06\.png has the value 9, but there are 3 classes, of values up to 2"),
+        (spoil_value, r"annotations/val/06\.png has the value 9, but there are 3 classes, with values up to 2"),
         (spoil_colour, r"00\.png is a colour picture"),
         (spoil_labels, r"No pixel of the 6 label maps .* is labelled"),
         (

@@ -90,7 +90,7 @@ def test_maps_that_number_the_same_class_1_and_255_are_refused(tmp_path: Path) -
     root = write_scenes(tmp_path / "cracks")
     recode_all(root, [0, 1, 1, 0])
     recode(root / "annotations/train/02.png", [0, 255, 255, 0])
-    with pytest.raises(UserError, match=r"0 and 255 alone, such as .*02\.png.* number the classes differently"):
+    with pytest.raises(UserError, match=r"have only 0 and 255, such as .*02\.png.* number the classes differently"):
         opened(root)
     assert opened(root, void=255).num_classes == 2
 

@@ -144,7 +144,7 @@ def test_the_full_disk_of_one_process_ends_both(place: Path) -> None:
     said = end(process, 60)
     assert process.returncode == 1
     assert "No space left on device" in said
-    assert "The one before it is whole: then resume the run." in said
+    assert "The previous one is intact: then resume the run." in said
     assert "Traceback" not in said, said
     last = place / "runs" / "full-one" / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == 3

@@ -175,7 +175,7 @@ def test_a_run_is_not_resumed_while_it_runs(place: Path) -> None:
     log = place / "log.txt"
     log.unlink(missing_ok=True)
     assert call(["pretrain", "--name", "busy", "--resume"], place) == 1
-    assert "running already" in log.read_text()
+    assert "already running" in log.read_text()
     process.kill()
     process.join()
     assert not list((place / "runs" / "busy").rglob("*.ckpt"))  # killed before its first checkpoint
@@ -210,7 +210,7 @@ def test_a_partial_last_checkpoint_does_not_block_a_resume(
     log = place / "log.txt"
     log.unlink()
     assert call(["pretrain", "--name", name, "--resume"], place) == 0
-    assert "last.ckpt is damaged or truncated. The newest whole checkpoint is" in log.read_text()
+    assert "last.ckpt is damaged or truncated. The newest intact checkpoint is" in log.read_text()
     assert outcome("pretrain", place / "runs" / name)[:3] == whole[:3]
 
 
@@ -243,7 +243,7 @@ def test_sigterm_says_which_command_to_run_whatever_was_under_way(
     try:
         end_at_sigterm()
         for command, kept in (
-            ("compare", "what it had finished is kept. The same command goes on"),
+            ("compare", "what it had finished is kept. The same command continues"),
             ("probe", "it had not finished. To start again"),
             ("finetune", "before the first step, so nothing was saved. To start again"),
         ):
@@ -266,7 +266,7 @@ def test_sigterm_after_the_last_step_names_the_checkpoint_and_goes_on(
         raise Terminated
     assert stop.value.code == 143
     go_on = f"lit-splitmask finetune --runs_dir {tmp.parent} --name after --resume"
-    assert stop.value.kept == f"{folder.last} is kept. To go on:\n  {go_on}"
+    assert stop.value.kept == f"{folder.last} is kept. To continue:\n  {go_on}"
     assert folder.last.exists()
 
 

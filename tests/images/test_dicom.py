@@ -134,8 +134,11 @@ def test_without_pydicom_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
         ({"Rows": 9_000, "Columns": 9_000}, "is read up to 67 megapixels"),
         ({"Rows": 7}, "cannot be decoded"),
         ({"Rows": 0}, "cannot be decoded"),
-        ({"PhotometricInterpretation": "CMYK"}, r"of a kind that is not read \(CMYK, 16 bits\)"),
-        ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, r"of a kind that is not read \(RGB, 16 bits\)"),
+        ({"PhotometricInterpretation": "CMYK"}, r"of a kind that is not supported \(CMYK, 16 bits\)"),
+        (
+            {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3},
+            r"of a kind that is not supported \(RGB, 16 bits\)",
+        ),
         ({"BitsAllocated": 999}, "cannot be decoded"),
         ({"BitsStored": 999}, "cannot be decoded"),
     ],
@@ -163,7 +166,7 @@ def test_deflated_dicom_is_refused_before_it_is_unpacked(tmp_path: Path, monkeyp
         raise AssertionError("it was unpacked")
 
     monkeypatch.setattr("pydicom.filereader.zlib.decompress", unpack)
-    with pytest.raises(DecodeError, match="it is deflated DICOM, which is not read"):
+    with pytest.raises(DecodeError, match="it is deflated DICOM, which is not supported"):
         read_shape(path)
 
 

@@ -63,7 +63,7 @@ def test_many_images_in_folders_beside_splits_are_ambiguous(tmp_path: Path) -> N
 def test_many_images_beside_split_folders_are_ambiguous(tmp_path: Path) -> None:
     fill(tmp_path, "train", "val")
     fill(tmp_path, ".", count=20)
-    refuse(tmp_path, "20 of 28 images lie beside them", "--layout splits", "--layout flat")
+    refuse(tmp_path, "20 of 28 images are beside them", "--layout splits", "--layout flat")
 
 
 @pytest.mark.parametrize("others", [("cat", "dog"), ("control",), ("broken", "blurry", "dark")])
@@ -194,7 +194,7 @@ def test_few_images_beside_class_folders_are_left_out_and_named(tmp_path: Path) 
 
 def test_many_images_beside_class_folders_are_ambiguous(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/2.jpg", "3.jpg")
-    refuse(tmp_path, "1 images lie beside them (3.jpg)", "--layout classes", "--layout flat")
+    refuse(tmp_path, "1 images are beside them (3.jpg)", "--layout classes", "--layout flat")
     assert understand(tmp_path, layout="classes").left_out == {"beside the class folders": ["3.jpg"]}
     assert understand(tmp_path, layout="flat").files == ["3.jpg", "a/1.jpg", "b/2.jpg"]
 
@@ -211,13 +211,13 @@ def test_few_images_beside_the_class_folders_of_a_split_are_left_out_and_named(t
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_many_images_beside_the_class_folders_of_a_split_are_an_error(tmp_path: Path, split: str) -> None:
     fill(tmp_path, "train/a", "train/b", "test/a", split, count=4)
-    refuse(tmp_path, f"of {split} lie outside of any", "--data.splits.labels=none")
+    refuse(tmp_path, f"of {split} are outside of any", "--data.splits.labels=none")
 
 
 def test_unsorted_test_images_are_an_error(tmp_path: Path) -> None:
     refuse(
         touch(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "test/3.jpg"),
-        "1 of the 1 image(s) of test lie outside of any",
+        "1 of the 1 image(s) of test are outside of any",
     )
 
 

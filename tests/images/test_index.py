@@ -126,7 +126,9 @@ def test_a_few_files_that_cannot_be_read_are_left_out_and_more_are_an_error(
     for number in range(num_bad):
         (root / f"bad{number}.jpg").write_bytes(b"no image")
     if is_refused:
-        says = rf"{num_bad} of the {num_good + num_bad} images .* max_bad_share={share} allows: bad0\.jpg.*no image of a known"
+        says = (
+            rf"{num_bad} of the {num_good + num_bad} images .* max_bad_share={share} allows: bad0\.jpg.*not an image of"
+        )
         with pytest.raises(UserError, match=says):
             make(root, index_dir, max_bad_share=share)
     else:

@@ -144,7 +144,7 @@ def test_images_of_other_classes_are_refused(root: Path, tmp_path: Path) -> None
         tiny_trainer(tmp_path).validate(module, datamodule=coco(root), verbose=False)
     module.build(3)
     module.class_names = ["cat", "dog", "emu"]
-    with pytest.raises(UserError, match="knows the classes cat, dog, emu, but the images have disc, bar, roof"):
+    with pytest.raises(UserError, match="has the classes cat, dog, emu, but the images have disc, bar, roof"):
         tiny_trainer(tmp_path).validate(module, datamodule=coco(root), verbose=False)
     with pytest.raises(UserError, match=r"trained with masks, .* set data\.masks to true"):
         tiny_trainer(tmp_path).validate(module, datamodule=coco(root, masks=False), verbose=False)

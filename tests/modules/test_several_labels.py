@@ -133,7 +133,9 @@ def test_predictions_are_a_probability_of_each_class(tmp_path: Path) -> None:
     assert {row["predicted"] for row in rows} == {"frog eye|scab"}
     assert sum(float(rows[0][name]) for name in images.class_names) > 1.5  # no distribution over classes
     one = image_data(_classes(tmp_path))
-    with pytest.raises(UserError, match=r"made for several labels an image, but these images have one label per image"):
+    with pytest.raises(
+        UserError, match=r"made for several labels per image, but these images have one label per image"
+    ):
         tiny_trainer(tmp_path).test(restored, datamodule=one)
 
 

@@ -179,5 +179,5 @@ def test_random_weights_are_not_frozen() -> None:
 
 
 def test_an_auxiliary_objective_needs_a_part_of_the_backbone_to_train(weights: str) -> None:
-    with pytest.raises(UserError, match="nothing to teach it"):
+    with pytest.raises(UserError, match="nothing to train"):
         Classify(weights, trained_blocks=0, auxiliary=MAE)

@@ -36,8 +36,8 @@ def check_labels(data: ImageData) -> None:
     if getattr(getattr(data, "split_options", None), "labels", None) == "several":
         raise UserError(
             "compare needs one label per image: it counts each test image as right or wrong, and mean average precision, the "
-            "score of several labels, belongs to no single image. Leave data.splits.labels=several out, or train both ways with "
-            "finetune, and compare test/map over seeds."
+            "score of several labels, has no value for a single image. Leave out data.splits.labels=several, or train both ways "
+            "with finetune, and compare test/map over seeds."
         )
 
 
@@ -51,7 +51,7 @@ def check_splits(data: ImageData, root: str) -> None:
     if data.num_classes < 2 or not {"val", "test"} <= splits.keys():
         raise UserError(
             "compare needs labelled images of at least two classes for training, val and test, but "
-            f"{root} has {classes} and the splits {', '.join(splits)}: put each class's images into a folder of its own, and "
+            f"{root} has {classes} and the splits {', '.join(splits)}: put each class's images into its own folder, and "
             "keep data.splits.val_share and data.splits.test_share above 0."
         )
 

@@ -29,8 +29,8 @@ def compare(request: Request) -> int:
     quiet()
     if request.predicts_numbers:
         raise UserError(
-            "compare compares accuracies, which numbers have not. To find out whether pre-training is worth it for them, run "
-            "finetune with --weights FILE and without, with several seeds (--model.seed), and compare the errors in test.json."
+            "compare needs accuracies, which predicted numbers do not have. To find out whether pre-training is worth it, run "
+            "finetune with and without --weights FILE, with several seeds (--model.seed), and compare the errors in test.json."
         )
     options = Options.parse(request.settings())
     if options.weights is not None:

@@ -88,7 +88,7 @@ class Comparison:
     Attributes:
         test_counts: Number of test images of each class, once :meth:`check` has read them.
         all_labelled: Whether all training images have labels, once :meth:`check` has read them.
-        notes: What else to know of how the arms differ, once :meth:`check` has seen it.
+        notes: What else to know about how the arms differ, once :meth:`check` has found it.
 
     Raises:
         UserError: There is no recipe for a method.

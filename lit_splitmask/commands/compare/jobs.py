@@ -21,7 +21,7 @@ from lit_splitmask.files import remove_abandoned, write_json
 from lit_splitmask.units import duration
 
 GO_ON = "the same command again, which skips finished trainings"
-"""What goes on after SIGTERM."""
+"""How to continue after SIGTERM."""
 
 Settings = dict[str, Any]
 """Settings, or the result of a training, as in YAML or JSON."""
@@ -120,7 +120,7 @@ class Job:
             train: Runs the training; returns its result.
 
         Raises:
-            UserError: The folder holds a result of other settings.
+            UserError: The folder holds a result with other settings.
         """
         if self.result_file.is_file():
             found: Settings = json.loads(self.result_file.read_text())
@@ -141,12 +141,12 @@ class Job:
     def _check_same(self, found: Settings) -> None:
         if found["arguments"] != self.arguments:
             raise UserError(
-                f"{self.folder.path} holds a result of other settings ({' '.join(found['arguments'])}) than these "
+                f"{self.folder.path} holds a result with other settings ({' '.join(found['arguments'])}) than these "
                 f"({' '.join(self.arguments)}): give another --out, or delete it."
             )
         if found.get("recipe", self.recipe) != self.recipe:
             raise UserError(
-                f"{self.folder.path} holds a result of other settings in the recipe: give another --out, or delete it."
+                f"{self.folder.path} holds a result with other settings in the recipe: give another --out, or delete it."
             )
 
 
@@ -154,7 +154,7 @@ def run_pretraining(job: Job) -> Backbone:
     """Pre-trains; an interrupted pre-training continues from its last checkpoint.
 
     Raises:
-        UserError: The images or the settings cannot be used, or the folder holds a result of other settings.
+        UserError: The images or the settings cannot be used, or the folder holds a result with other settings.
     """
 
     def train() -> Settings:
@@ -208,7 +208,7 @@ def run_finetuning(job: Job, *, stretch: float, share: float, test: bool) -> Fin
         test: Whether to evaluate on the test images.
 
     Raises:
-        UserError: The images or the settings cannot be used, or the folder holds a result of other settings.
+        UserError: The images or the settings cannot be used, or the folder holds a result with other settings.
     """
 
     def train() -> Settings:
@@ -246,7 +246,7 @@ def _build_finetuning(job: Job, stretch: float, share: float, *more: str) -> _Fi
         str(job.folder.checkpoints), filename="best", monitor="val/accuracy", mode="max", enable_version_counter=False
     )
     clock = callbacks.TrainingClock()
-    stop = callbacks.StopOnSignal(saves=False)  # an interrupted fine-tuning starts again
+    stop = callbacks.StopOnSignal(saves=False)  # an interrupted fine-tuning starts over
     trainer, module, data = cli.build(job.folder, [callbacks.RunProgress(), stop, clock, best])
     return _Finetuning(trainer, cast(modules.Classify, module), data, best, clock)
 

@@ -73,8 +73,8 @@ class Options:
         if given.pop("listed") is not None:
             raise UserError(
                 "compare reads a folder in which each class is a folder, not a list, and images with several labels have no "
-                "accuracy to compare, which counts each image as right or wrong. Give --data.root DIR. With a list, train both "
-                "ways, with finetune and with finetune --weights after pretrain, and compare their test scores over seeds."
+                "accuracy to compare, since it counts each image as right or wrong. Give --data.root DIR. With a list, run "
+                "finetune, and finetune --weights after pretrain, and compare their test scores over seeds."
             )
         options = cls(**given)
         if not options.root:
@@ -84,7 +84,7 @@ class Options:
         if options.seeds is None and not options.equal_time:
             raise UserError(
                 "--seeds auto adds seeds until a way differs from training from scratch for equal total time, which --equal_time "
-                "false leaves out: leave that out, or give a number of seeds."
+                "false turns off: leave out --equal_time false, or give a number of seeds."
             )
         if options.max_seeds < LOOKS[0]:
             raise UserError(

@@ -61,7 +61,7 @@ def _draw_accuracies(axis: Any, arms: Sequence[Arm]) -> None:
 def _draw_gains(axis: Any, arms: Sequence[Arm], confidence: float) -> None:
     """A row per arm: its gain over training from scratch, with the paired interval if there is more than one seed."""
     baseline = next(arm for arm in arms if arm.name == "scratch")
-    axis.axvline(0, color="0.3", linewidth=1, label="as from scratch")
+    axis.axvline(0, color="0.3", linewidth=1, label="same as from scratch")
     for row, arm in enumerate(arms):
         if arm is baseline:
             continue

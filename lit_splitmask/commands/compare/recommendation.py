@@ -77,6 +77,6 @@ def unequal_times(arms: Sequence[Arm]) -> str:
         return ""
     measured = "; ".join(f"{arm.label}: {arm.minutes:.2g} min" for arm in (long, *apart))
     return (
-        f"The measured times are more than {TOLERANCE:.0%} apart, although the steps were to take equal time: {measured}. Other "
-        "programs, validation and writing checkpoints count in them."
+        f"The measured times are more than {TOLERANCE:.0%} apart, although the steps were meant to take equal time: {measured}. "
+        "They include validation, writing checkpoints and delays by other programs."
     )

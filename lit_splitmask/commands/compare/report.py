@@ -62,7 +62,7 @@ def write_report(
     write_atomically(out / "comparison.md", text.encode())
     draw(groups, title, out / "comparison.png", confidence)
     draw_curves(groups, out, out / "curves.png")
-    say(f"Wrote comparison.json, comparison.md, comparison.png and curves.png in {out}. To read it as a page:")
+    say(f"Wrote comparison.json, comparison.md, comparison.png and curves.png in {out}. To view it as a page:")
     print(copyable(["lit-splitmask", "report", str(out)]))
 
 
@@ -72,14 +72,14 @@ def _notes(groups: Groups, options: Options, recipe: str) -> list[str]:
     num_seeds, num_looks = len(arms[0].accuracy), len(options.looks)
     notes = [
         f"Recipe `{recipe}`; {num_seeds} seeds, each with its own pre-training; mean ± standard deviation over seeds.",
-        "Differences are paired by seed and by test image; the interval holds the chance of both.",
+        "Differences are paired by seed and by test image; the interval covers the randomness of both.",
         "Each arm was tuned over the recipe's grid by its mean accuracy on val, at its own length; the best epoch on val was "
         "tested once per seed.",
     ]
     if num_seeds > 1 and not all(_pairs_images(group) for group in groups.values()):
         notes[1] = (
             "Differences are paired by seed. Where an earlier version did not keep which test images were right, or the test "
-            "images differ between seeds, the interval is Student's t over the seeds, without the chance of the test images."
+            "images differ between seeds, the interval is Student's t over the seeds, without the randomness of the test images."
         )
     if num_looks > 1:
         notes.append(

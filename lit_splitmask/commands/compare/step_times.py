@@ -24,11 +24,11 @@ from lit_splitmask.modules.objective_host import TrainsObjective
 from lit_splitmask.tokenizers import Codebook
 
 ROUNDS = 3
-"""How often each training has its turn."""
+"""How many turns each training has."""
 
 WARMUP_STEPS, TIMED_STEPS = 5, 20
 MOST_SECONDS = 8.0
-"""After so many seconds, a turn ends if at least one step was timed."""
+"""After this many seconds, a turn ends if at least one step was timed."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Training:
 
 
 class _Timer(Callback):
-    """Notes the seconds of each step after the warm-up. Visual words are random: fitting them is no part of a step."""
+    """Notes the seconds of each step after the warm-up. Visual words are random: fitting them is not part of a step."""
 
     def __init__(self) -> None:
         self._ends: list[float] = []

@@ -88,13 +88,13 @@ def _input(trained: Trained, format_name: str) -> str:
 
 
 def _depth(trained: Trained, format_name: str) -> str:
-    """What becomes of images of more than 8 bits."""
+    """How images of more than 8 bits are read."""
     if trained.window is None:
-        return "images of 8 bits; the network knows no window for more, so scale their values to 0–255 first"
+        return "images of 8 bits; the network has no window for deeper ones, so scale their values to 0–255 first"
     low, high = show(trained.window).split(",")
     text = (
-        f"images of more than 8 bits: their values from {low} to {high} become 0–255, and what lies outside is cut off, as in "
-        "the code above; of DICOM, the values after rescale slope and intercept, MONOCHROME1 inverted"
+        f"images of more than 8 bits: their values from {low} to {high} become 0–255, and values outside are clipped, as in "
+        "the code above; for DICOM, the values after rescale slope and intercept, MONOCHROME1 inverted"
     )
     return text if format_name != "timm" else f"{text}. timm and transformers do not do that"
 

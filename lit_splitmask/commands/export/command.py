@@ -49,12 +49,14 @@ def export(request: Request) -> int:
         raise UserError(f"ONNX files need {' and '.join(lacking)}: pip install 'lit-splitmask[export]'.")
     trained = read_trained(options.weights, options.crop_ratio)
     if trained.kind == "segmenter" and "timm" in folders:
-        raise UserError(f"{options.weights} holds a segmenter, and timm has none: give --format onnx or torch-export.")
+        raise UserError(
+            f"{options.weights} holds a segmenter, which timm does not support: give --format onnx or torch-export."
+        )
     for name, out in folders.items():
         _write(trained, name, out)
     run = Path(options.weights).parent
     if is_file(run / "config.yaml"):
-        say(f"To read the run of these weights as a page:\n{copyable(['lit-splitmask', 'report', str(run)])}")
+        say(f"To view the run of these weights as a page:\n{copyable(['lit-splitmask', 'report', str(run)])}")
     return 0
 
 
@@ -63,7 +65,7 @@ def command_to_export(weights: Path, formats: Sequence[str]) -> list[str]:
 
     Args:
         weights: The file of weights.
-        formats: Names of formats; the first is given whatever is installed.
+        formats: Names of formats; the first is always included.
     """
     here = [name for name in formats if not missing_libraries([name])] or formats[:1]
     return ["lit-splitmask", "export", "--weights", str(weights), "--format", ",".join(here)]
@@ -108,13 +110,13 @@ def _formats(text: str) -> tuple[str, ...]:
     names = words(text)
     unknown = [name for name in names if name not in WRITERS]
     if unknown or not names:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown) or 'nothing'} is none of {', '.join(WRITERS)}")
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown) or 'nothing'} is not one of {', '.join(WRITERS)}")
     return tuple(dict.fromkeys(names))
 
 
 def _check_free(out: Path) -> None:
     """Checks that a folder can get this name."""
     if out.name in ("", ".."):
-        raise UserError(f"--out {out} has no name of its own: give a new folder with --out DIR.")
+        raise UserError(f"--out {out} does not name a folder: give a new folder with --out DIR.")
     if os.path.lexists(out) and (out.is_symlink() or not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} already exists: move it away, or give another folder with --out DIR.")

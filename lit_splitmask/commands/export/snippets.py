@@ -25,7 +25,7 @@ if {_DEEP}:  # more than 8 bits: low becomes black, high white
 
 _REFUSE = f"""\
 if {_DEEP}:
-    raise ValueError("The network knows no window for images of more than 8 bits: scale their values to 0–255 first.")
+    raise ValueError("The network has no window for images of more than 8 bits: scale their values to 0–255 first.")
 """
 
 _CROP = """\

@@ -15,10 +15,10 @@ from lit_splitmask.shell import say
 from lit_splitmask.views import network_view
 
 USUAL_CROP_RATIO = 0.875
-"""That of the datamodules."""
+"""The default of the datamodules."""
 
 _MOST_PIXELS = 10**6
-"""Of a side."""
+"""Longest side of an input, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -114,11 +114,11 @@ def read_trained(path: str, crop_ratio: float | None = None) -> Trained:
     if "detector" in info:
         raise UserError(
             f"{path} holds a detector, which cannot be exported: the number of boxes depends on the image, and torch.export "
-            "cannot follow torchvision's non-maximum suppression through that. Use `lit-splitmask predict`, or Detect in Python."
+            "cannot trace torchvision's non-maximum suppression then. Use `lit-splitmask predict`, or Detect in Python."
         )
     if not {"timm", "pixel_mean", "pixel_std"} <= info.keys():
         raise UserError(
-            f"{path} does not say its shape, pixel mean and std, which an export must state: give the backbone, classifier, "
+            f"{path} does not record its shape, pixel mean and std, which an export needs: give the backbone, classifier, "
             "regressor or segmenter.safetensors of a run."
         )
     config = config_of(weights).resolved()
@@ -143,7 +143,7 @@ def read_trained(path: str, crop_ratio: float | None = None) -> Trained:
 
 
 def _crop_ratio(given: float | None, weights: Weights) -> float:
-    """The crop that is given, else that of the file, else the usual one, which is said."""
+    """The given crop, otherwise that of the file, otherwise the usual one, which is reported."""
     ratio: float | None = given or weights.info.get("crop_ratio")
     if ratio is None:
         say(
@@ -163,7 +163,7 @@ def _regressor(weights: Weights, config: ViTConfig, crop_ratio: float) -> Traine
 
 def _segmenter(weights: Weights, config: ViTConfig, crop_ratio: float | None) -> Trained:
     if crop_ratio is not None:
-        raise UserError("A segmenter reads whole images in windows and crops none: leave --crop_ratio out.")
+        raise UserError("A segmenter reads whole images in windows and does not crop: leave out --crop_ratio.")
     module = Segment(weights.source, keep_head=True)
     side = module.short_side
     if side is not None and not (type(side) is int and 0 < side < _MOST_PIXELS):

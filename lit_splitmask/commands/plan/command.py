@@ -36,7 +36,7 @@ from lit_splitmask.units import duration, size
 
 NIGHT = 36_000.0
 SURELY_STARTED = 0.5
-"""Share of a day that a training may take by the estimate, to be started surely."""
+"""Share of a day that a training may take by the estimate, for pretrain to be sure to start it."""
 
 INDEX_DIR = "runs/data"
 """Default folder of the index of the splits."""
@@ -90,7 +90,7 @@ def make_plan(
         index_dir: The folder of the index of the splits.
         recipe: A pre-training recipe by name or path; None for one that fits the images.
         timed: Whether to time steps, which takes most of the time.
-        found: Called with what the images are, before any step is timed.
+        found: Called with the images found, before any step is timed.
 
     Raises:
         UserError: The images or the recipe cannot be used, or this machine has too little memory.
@@ -159,7 +159,7 @@ def why_no_finetuning(subject: Subject, index: FolderIndex) -> str | None:
         root = subject.finetuning[-1]
         task = task_for_folder(root)
         return (
-            f"These images have annotations, with which finetune --data.root {root} trains to {task.name}; plan times "
+            f"These images have annotations, on which finetune --data.root {root} trains to {task.name}; plan times "
             "classification only."
         )
     if len(classes_of(index.classes) if index.several_labels else index.classes) >= 2:
@@ -184,18 +184,18 @@ def _notes(index: FolderIndex, pretraining: TrainingPlan, finetuning: TrainingPl
             )
     if _budget(pretraining):
         notes.append(
-            f"Pre-training in full would take {duration(pretraining.total_seconds or 0)} on this machine, so the command below "
-            "has a budget, of about ten hours. pretrain starts nothing that takes more than a day without one."
+            f"Full pre-training would take {duration(pretraining.total_seconds or 0)} on this machine, so the command below "
+            "sets a budget of about ten hours. Without one, pretrain starts nothing that takes more than a day."
         )
     if finetuning is not None and "val" not in index.splits:
-        notes.append("There are no validation images, on which fine-tuning chooses its best epoch.")
+        notes.append("There are no validation images, so fine-tuning cannot choose its best epoch.")
     if finetuning is not None and "test" not in index.splits:
         notes.append("There are no test images, so the fine-tuned classifier will not be tested.")
     return notes
 
 
 def _budget(pretraining: TrainingPlan) -> list[str]:
-    """A budget for what takes so long that pretrain would, or might, refuse it: estimates of the same steps differ."""
+    """A budget for a training so long that pretrain would, or might, refuse it: estimates of the same steps differ."""
     seconds = pretraining.total_seconds
     if seconds is None or seconds < SURELY_STARTED * DAY:
         return []
@@ -228,8 +228,8 @@ def plan(request: Request) -> int:
     quiet()
     if request.predicts_numbers:
         raise UserError(
-            "plan looks at the images of a list, and at its classes, not at numbers: leave --data.target and --data out. "
-            "finetune --data.target COLUMN says how long it will take when it starts."
+            "plan reads the images and classes of a list, not numbers: leave out --data.target and --data. "
+            "finetune --data.target COLUMN prints its estimated time when it starts."
         )
     parser = OptionParser(prog="lit-splitmask plan", allow_abbrev=False)
     parser.add_argument("folder", nargs="?")

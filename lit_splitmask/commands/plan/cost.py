@@ -33,7 +33,7 @@ from lit_splitmask.tokenizers import Codebook
 
 WARMUP_STEPS, TIMED_STEPS = 2, 5
 MOST_SECONDS = 40.0
-"""After so many seconds, timing ends if at least one step was timed."""
+"""After this many seconds, timing ends if at least one step was timed."""
 
 MOST_IMAGES = {"cpu": 64, "cuda": 256}
 """Largest number of images in a timed step."""
@@ -65,7 +65,7 @@ class Job:
         recipe: Recipe of the training, as for :class:`RunCLI`.
         num_images: Images in a timed step.
         in_memory: Whether the real training reads images from the pixel cache.
-        drawn: Whether to train on drawn images of the right size, so that the real ones need not be read before.
+        drawn: Whether to train on synthetic images of the right size, so that the real ones need not be read first.
     """
 
     module: type[TrainModule]

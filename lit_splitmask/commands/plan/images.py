@@ -19,7 +19,7 @@ from lit_splitmask.images.split import group_by_hash
 
 NO_LABEL = "(no label)"
 NO_CLASS = "(none of the classes)"
-"""Of an image that may have several labels, and has none of them."""
+"""For an image that may have several labels and has none."""
 
 EXAMPLES = 5
 """Largest number of files listed for each kind of oddity."""

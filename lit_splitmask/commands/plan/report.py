@@ -139,7 +139,7 @@ _TIMED_ROWS: tuple[tuple[str, Callable[[TrainingPlan], str]], ...] = (
 
 
 def _how_timed(plan: TrainingPlan) -> str:
-    """What was timed, and how the estimate follows."""
+    """What was timed, and how the estimate follows from it."""
     steps = "one timed step" if plan.timed_steps == 1 else f"{plan.timed_steps} timed steps"
     full = plan.batch_size // plan.num_devices
     scaled = f", scaled linearly to {full:,} per device" if full != plan.timed_images else ""

@@ -1,4 +1,4 @@
-"""What a plan is for: a folder or a list of images, what it is read as, and the images to pre-train on."""
+"""What a plan is for: a folder or a list of images, how it is read, and the images to pre-train on."""
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -69,7 +69,7 @@ def _manifest(manifest: str, root: str | None, index_dir: str, *, several: bool)
     data = Manifest(manifest, root, index_dir=index_dir, splits=SplitOptions(labels="several" if several else "auto"))
     index = data.load_or_make()
     name, classes = Path(manifest).name, classes_of(index.classes)
-    more = ", any number of them an image," if several else ""
+    more = ", any number per image," if several else ""
     meaning = f"{len(classes):,} classes{more}" if index.classes else "images without labels"
     way = "" if index.classes else f"give {name} a column label, or finetune --data.target COLUMN for numbers"
     because = f"{name} lists {len(index.files) + len(index.unreadable):,} images"
@@ -85,15 +85,15 @@ def _folder(root: str, layout: str) -> Subject:
     reading = recognise(path, layout=layout, tree=tree)
     if reading.layout not in LAYOUTS:
         raise UserError(
-            f"{root} holds {reading.meaning}, because {reading.because}. To train on them, {reading.way}. To pre-train on the "
-            "images alone, pass --layout flat."
+            f"{root} is read as {reading.meaning}, because {reading.because}. To train on them, {reading.way}. To pre-train on "
+            "the images alone, pass --layout flat."
         )
     images, options, finetuning, notes = root, [], [], []
     if reading.task == "segment":
         folders = folders_of_images(path, tree)
         images, finetuning = folders[0], ["--data.root", root]
         if len(folders) > 1:
-            notes.append(f"Training images lie in {len(folders):,} folders; this plan is for {images} alone.")
+            notes.append(f"Training images are in {len(folders):,} folders; this plan covers only {images}.")
     elif reading.task == "detect":
         images, finetuning = _folder_with_all(path, tree) or root, ["--data.root", root]
     elif layout != "auto":

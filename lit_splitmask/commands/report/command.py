@@ -84,11 +84,9 @@ def page_of(folder: Path) -> bytes:
 def _nothing_in(folder: Path) -> str:
     """Why a folder has no page, and what to give instead."""
     if any(folder.glob("*/result.json")) or any(folder.glob("labels*/*/result.json")):
-        return (
-            f"{folder} holds a comparison that is not finished: repeat its command, which goes on with what is missing."
-        )
+        return f"{folder} holds an unfinished comparison: repeat its command, which runs what is missing."
     if (folder / "result.json").is_file():
-        return f"{folder} holds one training of a comparison: give the folder of the comparison, in which it lies."
+        return f"{folder} holds one training of a comparison: give the folder of the comparison that contains it."
     inside = sorted(entry.name for entry in folder.iterdir() if any((entry / file).is_file() for file in KINDS))
     hint = f" It holds {', '.join(inside[:10])}: give one of them, as {folder / inside[0]}." if inside else ""
     return f"{folder} is not the folder of a run, a comparison or a probe: it has no {', '.join(KINDS)}.{hint}" + (

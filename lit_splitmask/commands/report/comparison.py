@@ -32,7 +32,7 @@ def _share(result: dict[str, Any]) -> Section:
     section.tables.append(Table(header, rows(_arms(result), confidence), "± is the standard deviation over seeds."))
     section.texts += [text for text in result.get("conclusions", []) if not text.startswith("```")]
     if result.get("command"):
-        section.commands.append(("The command of what is recommended:", result["command"]))
+        section.commands.append(("The recommended command:", result["command"]))
     return section
 
 
@@ -86,8 +86,8 @@ def _how(folder: Path, found: dict[str, Any]) -> Section:
     command += ["--methods", ",".join(methods)] if methods else []
     command += [] if "scratch_long" in names else ["--equal_time", "false"]
     repeated = (
-        "The command, from what the records hold; --weights, --layout, --set_pretrain and --set_finetune, if there were any, "
-        "stand in the result.json of the trainings:"
+        "The command, as far as it is recorded; --weights, --layout, --set_pretrain and --set_finetune, if given, are in the "
+        "result.json of each training:"
     )
     section.commands.append((repeated, shlex.join(command)))
     return section

@@ -14,7 +14,7 @@ from lit_splitmask import __version__
 from lit_splitmask.files import is_file, read_bytes
 
 MOST_BYTES = 2**24
-"""Of a picture; larger ones are named, but not shown."""
+"""Largest size of a picture; larger ones are named, but not shown."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Section:
     details: dict[str, str] = field(default_factory=dict)
 
     def show(self, pictures: Iterable[tuple[Path, str]]) -> None:
-        """Adds the pictures that exist, as path and caption; says so of one that cannot be shown."""
+        """Adds the pictures that exist, given as path and caption; names those that cannot be shown."""
         for path, caption in pictures:
             if not is_file(path):
                 continue
@@ -83,14 +83,14 @@ class Section:
 
 
 def embed(png: bytes, caption: str) -> Picture:
-    """A picture that the page holds itself.
+    """A picture embedded in the page.
 
     Raises:
-        ValueError: It is too large, or no PNG.
+        ValueError: It is too large, or not a PNG.
         OSError: It is damaged.
     """
     if len(png) > MOST_BYTES:
-        raise ValueError(f"it has {len(png):,} bytes, and at most {MOST_BYTES:,} are put into a page")
+        raise ValueError(f"it has {len(png):,} bytes, and a page embeds at most {MOST_BYTES:,}")
     with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
         picture.load()
         return Picture(caption, "data:image/png;base64," + base64.b64encode(png).decode(), *picture.size)
@@ -107,4 +107,4 @@ def render(title: str, subtitle: str, sections: Sequence[Section]) -> bytes:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((files(__package__) / "page.html").read_text(encoding="utf-8"))
     text = template.render(title=title, subtitle=subtitle, sections=sections, version=__version__)
-    return text.encode("utf-8", "replace")  # names of files may hold bytes that are no text
+    return text.encode("utf-8", "replace")  # file names may hold bytes that are not text

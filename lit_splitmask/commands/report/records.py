@@ -10,15 +10,15 @@ from lit_splitmask.commands.chance import interval, interval_text, percent
 from lit_splitmask.files import read_text
 
 CAPTIONS = {
-    "comparison.png": "Test accuracy of each way, and its gain over training from scratch.",
+    "comparison.png": "Test accuracy of each way of training, and its gain over training from scratch.",
     "curves.png": "The curves of all trainings.",
-    "halves.png": "What each half sees, the true words, and its guesses.",
-    "masked.png": "What the network sees, and what it predicts of the rest.",
+    "halves.png": "What each half sees, the true words, and its predictions.",
+    "masked.png": "What the network sees, and what it predicts for the rest.",
     "words.png": "The most used visual words, with their shares.",
-    "predicted.png": "What is predicted of the images that were held out, over their true numbers.",
-    "predictions.png": "Predictions on images that were held out.",
+    "predicted.png": "Predictions for held-out images against their true numbers.",
+    "predictions.png": "Predictions on held-out images.",
     "probe.png": "A linear probe of the output of each block.",
-    "selection.png": "The signals by which the checkpoint was chosen.",
+    "selection.png": "The signals that chose the checkpoint.",
 }
 """Captions of pictures by file."""
 
@@ -32,7 +32,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     found = json.loads(read_text(path))
     if not isinstance(found, dict):
-        raise ValueError(f"{path.name} holds no record")
+        raise ValueError(f"{path.name} does not hold a record")
     return found
 
 

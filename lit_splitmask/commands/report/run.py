@@ -33,7 +33,7 @@ SETTINGS = {
     "share of the labels": ("data.init_args.label_share",),
     "length": ("data.init_args.budget",),
     "method": ("model.objective.class_path",),
-    "trained beside the labels": ("model.auxiliary.class_path",),
+    "trained alongside the labels": ("model.auxiliary.class_path",),
     "starts from": ("model.weights",),
     "network": ("model.backbone",),
     "learning rate": ("model.optim.lr",),
@@ -94,15 +94,15 @@ def _pretrained(folder: Path) -> Section:
     section.verdict = f"Keep {weights.name}, {kept}: {decision.reason}."
     if decision.overfits_from is not None:
         section.texts.append(f"From step {decision.overfits_from:,}, {decision.signal} stayed worse than at its best.")
-    section.texts.append(f"Its checkpoint, to go on from: {_within(folder, found['checkpoint'])}")
+    section.texts.append(f"Its checkpoint, to continue from: {_within(folder, found['checkpoint'])}")
     if history:
         header, *rows = signal_cells(history, decision)
-        section.tables.append(Table(header, rows, "± one standard error, of the images that were measured."))
+        section.tables.append(Table(header, rows, "± one standard error, over the measured images."))
     return section
 
 
 def _within(folder: Path, recorded: str) -> Path:
-    """A checkpoint of a run, wherever the run lay when its path was recorded."""
+    """A checkpoint of a run, wherever the run was when its path was recorded."""
     return folder / "checkpoints" / Path(recorded).name
 
 
@@ -116,7 +116,7 @@ def _finetuned(folder: Path, task: Task) -> Section:
     path = next((path for path in (folder / "test.json", folder / "val.json") if is_file(path)), None)
     if path is None:
         section.verdict = (
-            f"Keep {weights.name}. There was neither a test nor a val split, so nothing is known of its quality."
+            f"Keep {weights.name}. There was neither a test nor a val split, so nothing is known about its quality."
         )
         return section
     report = read_json(path)
@@ -166,7 +166,7 @@ def _segmented(report: Mapping[str, Any], split: str) -> tuple[str, list[Table]]
 
 
 def _measured(report: Mapping[str, Any], split: str) -> tuple[str, list[Table]]:
-    """The errors of predicted numbers, beside that of always predicting the same."""
+    """The errors of predicted numbers, beside that of a constant prediction."""
     scores, target = report["scores"], report["target"]
     mae = number(scores["test/mae"], report["standard_error"])
     sentence = f"Predictions of {target} are off by {mae} on average, on {report['images']:,} {split} images. {baseline(report)}"
@@ -185,21 +185,21 @@ def _average_precision(value: float | None) -> str:
 
 
 def _classified(counts: list[list[int]], names: list[str], split: str) -> tuple[str, list[Table]]:
-    """The accuracy with its interval, beside that of always naming one class."""
+    """The accuracy with its interval, beside that of always answering one class."""
     total, hits = sum(map(sum, counts)), sum(row[label] for label, row in enumerate(counts))
     if not total:
         return f"There are no labelled images in {split}.", []
     accuracy, interval, _ = of_images(hits, total)
     label = max(range(len(counts)), key=lambda label: sum(counts[label]))
     sentence = (
-        f"{accuracy} of the {total:,} {split} images are classified correctly (95 % interval: {interval}). Always naming "
+        f"{accuracy} of the {total:,} {split} images are classified correctly (95 % interval: {interval}). Always answering "
         f"{names[label] if names else f'class {label}'} would be right for {percent(sum(counts[label]) / total)}."
     )
     titles = names or [str(label) for label in range(len(counts))]
     rows = [
         [title, *of_images(row[label], sum(row))] for label, (title, row) in enumerate(zip(titles, counts, strict=True))
     ]
-    note = "Accuracy of each class: the share of its images that are recognised. Wilson's intervals, for one network."
+    note = "Accuracy of each class: the share of its images that are classified correctly. Wilson's intervals, for one network."
     tables = [
         Table(
             ["class", "accuracy", "95 % interval", "images"], [*rows, ["all", accuracy, interval, f"{total:,}"]], note
@@ -267,7 +267,7 @@ def _after_pretraining(folder: Path, settings: dict[str, Any]) -> list[tuple[str
     images = request.data_options()
     embed_command = ["lit-splitmask", "embed", "--weights", str(weights), *images]
     return [
-        ("To train for your classes, label maps or boxes from it:", shlex.join(command_to_finetune(weights, request))),
+        ("To train from it for your classes, label maps or boxes:", shlex.join(command_to_finetune(weights, request))),
         ("To draw a map of the images:", shlex.join(embed_command)),
     ]
 

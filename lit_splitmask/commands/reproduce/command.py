@@ -71,7 +71,7 @@ def _run(row: Row, table: PaperTable, options: Options) -> None:
     read_results(out)  # whether it can be read is better known before the trainings
     if setting.scale < 1:
         print(
-            f"Every training has {setting.scale:g} times the steps of the paper's: the numbers cannot be compared with it."
+            f"Every training has {setting.scale:g} times the paper's steps: the numbers cannot be compared with the paper's."
         )
     measured = run_row(row, options.seeds, setting)
     commands = [str(stage) for seed in options.seeds for stage in stages_of(row, seed, setting)]

@@ -79,7 +79,9 @@ class Options:
         for root in filter(None, (options.root, options.pretrain_root)):
             local_folder(root)
         if options.row is not None and options.table is None:
-            raise UserError(f"--row {options.row} is without its table: give it first, as in reproduce table6 --row …")
+            raise UserError(
+                f"--row {options.row} needs its table: give the table first, as in reproduce table6 --row …"
+            )
         if options.row is None and (options.root is not None or options.dry_run):
             given = "--dry_run" if options.dry_run else "--data.root"
             raise UserError(

@@ -20,7 +20,7 @@ row has been run at the paper's length for this page: the numbers are the paper'
 
 ```sh
 lit-splitmask reproduce                                       # all rows: trainings, steps, the paper's numbers
-lit-splitmask reproduce table6 --hours                        # hours on this machine too, from timed steps on drawn images
+lit-splitmask reproduce table6 --hours                        # hours on this machine too, from timed steps on synthetic images
 lit-splitmask reproduce table6 --row splitmask-s-cars --dry_run
 lit-splitmask reproduce table6 --row splitmask-s-cars --data.root stanford_cars --seeds 0,1,2
 lit-splitmask reproduce table6 --row deit-s-cars --data.root stanford_cars --pretrain_root imagenet --scale 0.01
@@ -41,8 +41,8 @@ ImageNet's pre-trainings with DALL-E's words need its encoder (`--tokenizer`, [m
 PRETRAININGS = """\
 ## Pre-trainings
 
-DIR is that of `--pretrain_root` if a row is evaluated on other images, and else that of `--data.root`. Steps are optimizer steps
-of the recipe's batch, on the whole dataset.
+DIR is that of `--pretrain_root` if a row is evaluated on other images, and otherwise that of `--data.root`. Steps are optimizer
+steps of the recipe's batch, on the whole dataset.
 """
 
 FINETUNINGS = """\

@@ -22,7 +22,7 @@ Measured = dict[str, dict[int, Score]]
 
 
 def run_row(row: Row, seeds: Sequence[int], setting: Setting) -> Measured:
-    """Runs what is not finished of a row, and returns what it measured.
+    """Runs the unfinished commands of a row, and returns what was measured.
 
     Args:
         row: A row that can be run.
@@ -30,7 +30,7 @@ def run_row(row: Row, seeds: Sequence[int], setting: Setting) -> Measured:
         setting: Where the files are, and how the row is run.
 
     Raises:
-        UserError: The folder holds a training of other settings.
+        UserError: The folder holds a training with other settings.
         SystemExit: A command failed, or was stopped by a signal.
     """
     measured: Measured = {score: {} for score in row.paper}
@@ -45,10 +45,10 @@ def run_row(row: Row, seeds: Sequence[int], setting: Setting) -> Measured:
 
 
 def run_stage(stage: Stage, out: Path) -> None:
-    """Runs a command unless it is finished; goes on with a training that was interrupted.
+    """Runs a command unless it is finished; continues an interrupted training.
 
     Raises:
-        UserError: The folder holds a training of other settings, or its record is damaged.
+        UserError: The folder holds a training with other settings, or its record is damaged.
         SystemExit: The command failed, or was stopped by a signal.
     """
     record, folder = out / f"{stage.name}.json", out / stage.name
@@ -57,7 +57,7 @@ def run_stage(stage: Stage, out: Path) -> None:
         known = read_record(record, f"delete it; if {folder} is of these settings, the same command goes on with it")
     if known and known["arguments"] != list(stage.arguments):
         raise UserError(
-            f"{folder} holds a training of other settings ({' '.join(known['arguments'])}) than these "
+            f"{folder} holds a training with other settings ({' '.join(known['arguments'])}) than these "
             f"({' '.join(stage.arguments)}): give another --out, or delete it."
         )
     if known.get("finished"):
@@ -65,7 +65,7 @@ def run_stage(stage: Stage, out: Path) -> None:
         return
     arguments = list(stage.arguments)
     if stage.command == "probe":
-        shutil.rmtree(folder, ignore_errors=True)  # an unfinished one starts again
+        shutil.rmtree(folder, ignore_errors=True)  # an unfinished one starts over
     elif any(RunFolder(folder).checkpoints.glob("*.ckpt")):
         arguments = [f"--runs_dir={out}", f"--name={stage.name}", "--resume"]
     entry: dict[str, Any] = {"command": stage.command, "arguments": list(stage.arguments), "finished": False}
@@ -75,7 +75,8 @@ def run_stage(stage: Stage, out: Path) -> None:
     code = run_command([stage.command, *arguments])
     if code:
         print(
-            f"The command above ended with code {code}. The same reproduce command goes on from there.", file=sys.stderr
+            f"The command above ended with code {code}. The same reproduce command continues from there.",
+            file=sys.stderr,
         )
         raise SystemExit(code)
     write_json(record, {**entry, "finished": True})

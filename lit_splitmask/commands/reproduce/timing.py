@@ -1,4 +1,4 @@
-"""Hours of the paper's trainings on this machine, from a few timed steps on drawn images: no dataset is needed."""
+"""Hours of the paper's trainings on this machine, from a few timed steps on synthetic images: no dataset is needed."""
 
 import json
 import statistics
@@ -23,7 +23,7 @@ from lit_splitmask.commands.terminal import silence
 from lit_splitmask.datamodules.paper_rows import Row
 
 SIDES = (375, 500)
-"""Height and width of the drawn images, as ImageNet's usually are."""
+"""Height and width of the synthetic images, the usual ones of ImageNet."""
 
 NUM_IMAGES = 64
 DENSE_BATCH = 2
@@ -118,7 +118,7 @@ def _draw_classes(root: Path) -> None:
 
 
 def _draw_maps(root: Path) -> None:
-    """Images and label maps of ADE20K's 150 classes, in stripes, and its 0 for what has none."""
+    """Images and label maps of ADE20K's 150 classes, in stripes, and 0 for unlabelled pixels."""
     for number in range(NUM_IMAGES):
         _draw(root / "images" / "train" / f"{number}.jpg", number)
         labels = np.broadcast_to(np.linspace(0, 150, SIDES[1]).astype(np.uint8), SIDES)

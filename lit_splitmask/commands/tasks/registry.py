@@ -103,7 +103,7 @@ _FOR_CLASSES = tuple(
     f"--model.{name}"
     for name in ("mixup", "cutmix", "label_smoothing", "class_weights", "auxiliary", "probe_head", "num_classes")
 )
-"""Settings of a classifier that a regressor has not."""
+"""Settings of a classifier that a regressor does not have."""
 
 
 TASKS = {
@@ -176,7 +176,7 @@ TASKS = {
 
 
 def choose_task(request: Request) -> Task:
-    """The task of ``--task`` or ``--layout``, else of the datamodule, of the settings to start from, or of the folder.
+    """The task of ``--task`` or ``--layout``; otherwise of the datamodule, of the settings to start from, or of the folder.
 
     Raises:
         UserError: There is no such task, the settings cannot be read, or the folder is annotated in a format that is not read.
@@ -207,7 +207,7 @@ def task_for_folder(root: str) -> Task:
     if reading.task is None:
         annotated = root_for_finetuning(root)
         way = reading.way if annotated == root else f"pass --data.root {annotated}, which holds their annotations"
-        raise UserError(f"{root} holds {reading.meaning}, because {reading.because}. To train on them, {way}.")
+        raise UserError(f"{root} is read as {reading.meaning}, because {reading.because}. To train on them, {way}.")
     return TASKS[reading.task]
 
 
@@ -236,7 +236,7 @@ def check_numbers(task: Task, request: Request) -> None:
     if intended is not task and "regress" in (task.name, intended.name):
         raise UserError(
             f"The recipe {request.recipe} is for --task {intended.name}, not for {task.name}: give another one (lit-splitmask "
-            "recipes lists them), or none, and one that fits is chosen."
+            "recipes lists them), or none to have one chosen."
         )
 
 
@@ -267,7 +267,7 @@ def root_for_finetuning(root: str) -> str:
     path = Path(root).expanduser()
     for parent in (path.parent, path.parent.parent):
         if not all(means_images(name) or split_of(name) for name in path.relative_to(parent).parts):
-            break  # a large folder that has nothing to do with the images is not walked through
+            break  # avoids walking through a large unrelated folder
         names = [entry.name for entry in parent.iterdir()]
         has_maps = any(means_masks(name) or split_of_masks(name) for name in names)
         if has_maps and datamodules.looks_like_segmentation(parent):

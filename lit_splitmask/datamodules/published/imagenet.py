@@ -44,7 +44,7 @@ class ImageNet(ListedData):
             "ImageNet (ILSVRC 2012) is at image-net.org, after registration: unpack it so that DIR/train/<wnid>/ and "
             "DIR/val/<wnid>/ hold the images (torchvision.datasets.ImageNet does that from the three archives). Kaggle's "
             "imagenet-object-localization-challenge is read as it is: DIR holds ILSVRC/ and LOC_val_solution.csv. train alone is "
-            "enough to pre-train."
+            "enough for pre-training."
         ),
     )
     recipes = ("splitmask_imagenet", "finetune_imagenet")

@@ -28,9 +28,9 @@ _DEPTH = 3  # such as stanford_cars/car_devkit/devkit/
 class StanfordCars(ListedData):
     """Stanford Cars: ``cars_train/``, ``cars_test/`` and MATLAB files, wherever below ``root``; or class folders.
 
-    Read are the official lists (``cars_meta.mat``, ``cars_train_annos.mat``, ``cars_test_annos_withlabels.mat``); the list of
+    It reads the official lists (``cars_meta.mat``, ``cars_train_annos.mat``, ``cars_test_annos_withlabels.mat``); the list of
     all images (``cars_annos.mat``) with the images that it names; and ``train/<class>/`` with ``test/<class>/``. Images without
-    a list of their classes can be pre-trained on.
+    a list of their classes can be used for pre-training.
 
     Example:
         >>> from lit_splitmask.datamodules import StanfordCars
@@ -108,7 +108,7 @@ class StanfordCars(ListedData):
     def _one_list(self, path: Path) -> Listing | None:
         """The listing by the list of all images; None if the images have other names.
 
-        The list numbers the images of ``car_ims/``; those of ``cars_train/`` and ``cars_test/`` have numbers of their own.
+        The list numbers the images of ``car_ims/``; those of ``cars_train/`` and ``cars_test/`` are numbered separately.
         """
         names = self._names(path)
         try:

@@ -60,10 +60,10 @@ def test_card_and_configuration_give_the_window(tmp_path: Path) -> None:
 
 def test_a_network_without_a_window_refuses_an_xray(tmp_path: Path) -> None:
     trained = exported_timm(tmp_path)
-    assert "the network knows no window for more" in (tmp_path / "out" / "README.md").read_text()
+    assert "the network has no window for deeper ones" in (tmp_path / "out" / "README.md").read_text()
     assert plain_config(trained)["pixel_window"] is None
     xray(tmp_path / "photo.jpg", np.uint16)
-    with pytest.raises(ValueError, match="knows no window for images of more than 8 bits"):
+    with pytest.raises(ValueError, match="has no window for images of more than 8 bits"):
         run_card(tmp_path / "out", tmp_path)
     Image.new("L", (50, 40), 90).save(tmp_path / "photo.jpg")
     assert run_card(tmp_path / "out", tmp_path)["names"] == NAMES

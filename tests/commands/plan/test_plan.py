@@ -144,7 +144,7 @@ def test_annotated_images_are_said_to_be_for_their_task(
     images = "annotated/images/train" if task == "segment" else "annotated/train"
     assert main(["plan", images, "--recipe", "pretrain.yaml"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert f"Fine-tuning is not planned. These images have annotations, with which finetune --data.root {root}" in text
+    assert f"Fine-tuning is not planned. These images have annotations, on which finetune --data.root {root}" in text
     assert f"trains to {task};" in text
 
 
@@ -219,7 +219,7 @@ def test_too_little_memory_and_too_much_time_are_noted(
     text = " ".join(capsys.readouterr().out.split())
     assert "Pre-training would take more memory than the" in text
     assert "Fine-tuning would take more memory than the" in text
-    assert "Pre-training in full would take" in text
+    assert "Full pre-training would take" in text
     assert "pretrain --recipe pretrain.yaml --data.root shapes --data.budget.images" in text
 
 
@@ -265,7 +265,7 @@ def test_the_recipe_is_chosen_as_pretrain_does(untimed: list[Job], capsys: pytes
         choice.name,
         recipe_choice.for_few_labels(recipe_choice.finetuning(choice.name), 5).name,
     )
-    assert "labels a class, fewer than 50" in plan["finetuning"]["reason"]
+    assert "labels per class, fewer than 50" in plan["finetuning"]["reason"]
     assert list(Path("elsewhere").glob("shapes-*/splits.npz"))
     assert not Path("runs").exists()
     assert "--data.index_dir elsewhere" in plan["commands"][0]
@@ -360,7 +360,7 @@ def test_a_list_with_several_labels_an_image_is_planned(
     plan = json.loads(capsys.readouterr().out)
     assert plan["images"]["counts"]["train"] == {"frog eye": 1, "rust": 3, "scab": 2}
     assert plan["images"]["images"] == {"train": 4, "val": 4, "test": 4}
-    assert plan["reading"]["meaning"] == "3 classes, any number of them an image, from a list"
+    assert plan["reading"]["meaning"] == "3 classes, any number per image, from a list"
     assert all("--data.splits.labels several" in command for command in plan["commands"])
     assert len(plan["commands"]) == 2
     assert main(several) == 0

@@ -71,7 +71,7 @@ def test_undecodable_files_are_named_with_the_reason(odd_folder: Path) -> None:
     found = findings(odd_folder, max_bad_share=0.5)
     assert found.undecodable.keys() == {"damaged.jpg", "text.png"}
     assert "truncated" in found.undecodable["damaged.jpg"].lower()
-    assert "no image of a known format" in found.undecodable["text.png"]
+    assert "not an image of a known format" in found.undecodable["text.png"]
 
 
 def test_16_bit_colour_is_found_although_pillow_reads_8_bits(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_what_is_finished_is_not_run_again(commands: Commands) -> None:
 def test_an_interrupted_training_goes_on(command: str, commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:
     commands.fail = lambda arguments: 143 if arguments[0] == command else 0
     assert main(ROW) == 143
-    assert "goes on from there" in capsys.readouterr().err
+    assert "continues from there" in capsys.readouterr().err
     assert not Path("runs/reproduce-scale0.01/results.json").exists()
     commands.calls.clear()
     commands.fail = lambda arguments: 0
@@ -155,7 +155,7 @@ def test_trainings_of_other_settings_are_not_taken_for_these(
     assert main(ROW) == 0
     assert main([*ROW, '--set_pretrain=["--data.batch_size=64"]']) == 1
     error = capsys.readouterr().err
-    assert "holds a training of other settings" in error
+    assert "holds a training with other settings" in error
     assert "give another --out" in error
     assert main([*ROW, '--set_pretrain=["--data.batch_size=64"]', "--out=other"]) == 0
     assert entry("other")["top-1"]["mean"] == pytest.approx(70)
@@ -190,7 +190,7 @@ def test_given_weights_take_the_place_of_the_pre_training(
         ("table6 --row liu-cvt13-clipart --data.root images", "cannot be run: it needs a CvT-13"),
         ("table6 --row liu-cvt13-clipart --dry_run", "has no commands: it needs a CvT-13"),
         ("table4 --row splitmask-s --data.root images", "so it is not COCO in its official layout"),
-        ("--row splitmask-s-cars", "is without its table"),
+        ("--row splitmask-s-cars", "needs its table"),
         ("table6 --data.root images", "is for one row, and none is given"),
         ("--scale 0", "--scale is 0: give a share"),
         ("--scale 1.5", "--scale is 1.5: give a share"),

@@ -66,7 +66,7 @@ def test_images_without_labels_are_refused_with_the_way(annotated: Path) -> None
     Path("shapes/flat").mkdir()
     for path in Path("shapes/disc").iterdir():
         path.rename(Path("shapes/flat") / path.name)
-    with pytest.raises(UserError, match=r"folder of its own .* CSV"):
+    with pytest.raises(UserError, match=r"its own folder .* CSV"):
         choose_task(Request.read("finetune", ["--data.root", "shapes/flat"]))
 
 
