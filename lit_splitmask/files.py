@@ -244,7 +244,7 @@ def cannot_write(path: str | Path, error: OSError) -> UserError:
         advice = "choose a folder that you may write to"
     else:
         advice = "check the folder and its disk"
-    return UserError(f"{path} cannot be written ({error.strerror or error}), and none of it was: {advice}.")
+    return UserError(f"{path} cannot be written ({error.strerror or error}), so nothing was written: {advice}.")
 
 
 def check_temporary_folder() -> None:

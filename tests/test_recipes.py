@@ -332,7 +332,7 @@ def test_the_settings_of_a_method_take_reading_its_recipe_alone(monkeypatch: pyt
     monkeypatch.setattr(recipes, "read_settings", lambda path: (seen.append(Path(path).stem), usual(path))[1])
     recipes.with_method(ours, "mae", "cpu")
     assert seen == ["mae_cpu", "splitmask_cpu"]  # from which it starts
-    with pytest.raises(UserError, match="no method 'finetune' to compare with: choose among beit, dino"):
+    with pytest.raises(UserError, match="no method 'finetune' to compare with: choose one of beit, dino"):
         recipes.with_method(ours, "finetune", "cpu")
 
 

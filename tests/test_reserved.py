@@ -72,7 +72,7 @@ def test_what_a_killed_process_left_of_a_folder_is_removed(tmp_path: Path) -> No
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"file/out.csv cannot be written \(.*\), and nothing of it was"):
+    with pytest.raises(UserError, match=r"file/out.csv cannot be written \(.*\), so nothing was written"):
         reserve(tmp_path / "file" / "out.csv")
 
 

@@ -75,7 +75,7 @@ def test_a_checkpoint_that_was_written_since_can_be_resumed(
     assert main(RUN) == code
     said = capsys.readouterr().err
     if code == 1:
-        assert "but runs/x/checkpoints/last.ckpt was written since. To go on from it" in said
+        assert "but runs/x/checkpoints/last.ckpt was written since. To continue from it" in said
     assert code == 143 or "lit-splitmask pretrain --name x --resume" in said
     at_step(-1, lambda: None)
     assert main(["pretrain", "--name", "x", "--resume"]) == 0
