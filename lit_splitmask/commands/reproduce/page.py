@@ -27,12 +27,13 @@ lit-splitmask reproduce table6 --row deit-s-cars --data.root stanford_cars --pre
 ```
 
 A row is a pre-training, a fine-tuning and an evaluation. Each command below runs in its own process, on as many devices as
-`--set_pretrain '["--trainer.devices=8"]'` says. The same command again skips what is finished and continues what was interrupted;
-a part whose folder you delete runs again. Rows that need the same training share it, such as the ImageNet pre-trainings of Table 6:
-while one row trains it, another that needs it is refused. `results.json` in `runs/reproduce` (or `--out`) has each score by seed
-next to the paper's, for the seeds of the last command. Seeds can run as separate jobs; the command with all of them then collects
-their numbers. `--scale 0.01` gives every training 1 % of its passes or steps, in a separate folder: such numbers cannot be compared
-with the paper's. `--weights` starts from weights that you have, such as DeiT's.
+`--set_pretrain '["--trainer.devices=8"]'` says. The same command again skips what is finished and continues what was
+interrupted; a part whose folder you delete runs again. Rows that need the same training share it, such as the ImageNet
+pre-trainings of Table 6: while one row trains it, another that needs it is refused. `results.json` in `runs/reproduce` (or
+`--out`) has each score by seed next to the paper's, for the seeds of the last command. Seeds can run as separate jobs; the
+command with all of them then collects their numbers. `--scale 0.01` gives every training 1 % of its passes or steps, in a
+separate folder: such numbers cannot be compared with the paper's. `--weights` starts from weights that you have, such as
+DeiT's.
 
 [Datasets](datasets.md) says where to get the datasets; [decisions](decisions.md) has the readings of what the paper leaves open.
 ImageNet's pre-trainings with DALL-E's words need its encoder (`--tokenizer`, [methods](guide/methods.md#dall-es-words)).

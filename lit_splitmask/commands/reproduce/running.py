@@ -1,4 +1,4 @@
-"""Runs the commands of a row, each once and in a process of its own, and reads what they measured."""
+"""Runs the commands of a row, each once and in its own process, and reads what they measured."""
 
 import shutil
 import signal
@@ -54,7 +54,7 @@ def run_stage(stage: Stage, out: Path) -> None:
     record, folder = out / f"{stage.name}.json", out / stage.name
     known: dict[str, Any] = {}
     if record.is_file() and folder.is_dir():  # a user who deletes the folder wants to begin again
-        known = read_record(record, f"delete it; if {folder} is of these settings, the same command goes on with it")
+        known = read_record(record, f"delete it; if {folder} is of these settings, the same command continues it")
     if known and known["arguments"] != list(stage.arguments):
         raise UserError(
             f"{folder} holds a training with other settings ({' '.join(known['arguments'])}) than these "
@@ -84,7 +84,7 @@ def run_stage(stage: Stage, out: Path) -> None:
 
 
 def run_command(arguments: list[str]) -> int:
-    """Runs a command of this program in a process of its own, which may start others, and passes SIGTERM on to it.
+    """Runs a command of this program in its own process, which may start others, and passes SIGTERM on to it.
 
     Args:
         arguments: The command and its options.
