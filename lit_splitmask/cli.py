@@ -11,6 +11,7 @@ from lit_splitmask import __version__
 from lit_splitmask.commands.help import USAGE, help_of
 from lit_splitmask.commands.processes import (
     Terminated,
+    check_alone,
     end_at_sigterm,
     error_prefix,
     explain,
@@ -93,6 +94,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     try:
         check_temporary_folder()
+        check_alone(command)
         request = Request.read(command, rest)
         check_data(request)
         check_outputs(request)

@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lit_splitmask.errors import UserError
+
 WAIT = 3.0
 """Seconds that the launching process has to end before the others; Lightning checks on them every five seconds."""
 
@@ -46,6 +48,23 @@ def launched(environment: Mapping[str, str] | None = None) -> Launched | None:
         nodes = int(values.get("SLURM_NNODES", "1"))
         return Launched(int(values.get("SLURM_NTASKS", "1")) // nodes, nodes)
     return None
+
+
+ALONE = ("plan", "compare", "probe", "embed", "export", "report", "shard", "convert-dalle")
+"""Commands that run as a single process; several would write to the same files."""
+
+
+def check_alone(command: str) -> None:
+    """Checks that a command that runs as a single process was not started several times.
+
+    Only torchrun's processes are refused: in a script of ``sbatch`` a single process has the variables of all of the job's tasks.
+
+    Raises:
+        UserError: torchrun started several.
+    """
+    started = launched() if "TORCHELASTIC_RUN_ID" in os.environ else None
+    if command in ALONE and started is not None and started.per_node * started.nodes > 1:
+        raise UserError(f"{command} runs as a single process, but torchrun started several: start it without torchrun.")
 
 
 def was_started_again() -> bool:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 import lit_splitmask.commands.recipes as recipes
-from lit_splitmask.cli import main
-from lit_splitmask.commands.processes import RANKS, Launched, launched
+from lit_splitmask.cli import COMMANDS, main
+from lit_splitmask.commands.processes import ALONE, RANKS, Launched, launched
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import fit_to_launcher
 from lit_splitmask.commands.run_folder import new_run
@@ -108,3 +108,23 @@ def test_other_errors_of_a_single_process_are_not_hidden(text: str, monkeypatch:
     fail_with(text, monkeypatch)
     with pytest.raises(RuntimeError, match=text):
         main(["recipes"])
+
+
+@pytest.mark.parametrize("command", ALONE)
+def test_a_command_of_a_single_process_refuses_those_of_torchrun(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    assert main([command, "photos"]) == 1
+    assert f"{command} runs as a single process, but torchrun started several" in capsys.readouterr().err
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    main([command, "photos"])  # fails for another reason
+    assert "torchrun" not in capsys.readouterr().err
+
+
+def test_every_command_trains_or_runs_alone_or_concerns_no_images() -> None:
+    trains = {"pretrain", "finetune", "reproduce", "fit", "validate", "test", "predict"}
+    assert set(COMMANDS) == {*ALONE, *trains, "recipes", "completion"}
