@@ -170,9 +170,8 @@ def _remove_outdated(path: Path, about: Mapping[str, Any]) -> None:
             known = json.loads(other.read_text(encoding="utf-8"))
             record = known.get("record", "splits")
             same_index = Path(record).stem == Path(about["record"]).stem  # records of earlier versions ended in .json
-            same_index = same_index and known.get("window") == about.get(
-                "window"
-            )  # otherwise another run may be reading it
+            # one of another window may be in use by another run
+            same_index = same_index and known.get("window") == about.get("window")
         except (ValueError, AttributeError, TypeError):
             continue
         if same_index and other != path.with_suffix(".json"):
