@@ -1,76 +1,34 @@
 """Two processes learn and score numbers as one does: the validation on the way, and the test."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from process_runs import check_same_training, run
 from replicas import draw
 
 SCRIPT = """
-import json
-import sys
-from pathlib import Path
-
-folder, devices, tests = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-sys.path.insert(0, tests)
-
-import torch
-from lightning import Callback
-from tiny_runs import BACKBONE, DATA, OPTIM, end_together, tiny_trainer
+from tiny_runs import BACKBONE, DATA, OPTIM
 
 from lit_splitmask.datamodules import Budget, RegressionManifest
 from lit_splitmask.models import ViTConfig
 from lit_splitmask.modules import Regress
 from lit_splitmask.optim import OptimConfig
 
-torch.set_num_threads(1)
 
-
-class Watch(Callback):
-    def __init__(self):
-        self.losses, self.images, self.scores = [], [], []
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        self.losses.append(float(outputs["loss"]))
-        self.images.append(batch["index"].tolist())
-
-    def on_validation_end(self, trainer, module):
-        if not trainer.sanity_checking:
-            self.scores.append({n: float(v) for n, v in trainer.callback_metrics.items() if n.startswith("val")})
-
-
-def fit(loss, **settings):
+def train(loss):
     data = RegressionManifest(
         str(folder / "list.csv"),
         target="wear",
         **{**DATA, "num_epochs": 2, "budget": Budget(steps=4), "index_dir": str(folder / "index")},
     )
-    watch = Watch()
-    strategy = {"strategy": "ddp", "devices": devices} if devices > 1 else {}
-    trainer = tiny_trainer(folder, callbacks=[watch], **strategy)
     module = Regress(
         backbone=ViTConfig(image_size=32, **BACKBONE), optim=OptimConfig(**OPTIM), drop_path=0.0, loss=loss
     )
-    trainer.fit(module, datamodule=data)
-    test = trainer.test(module, datamodule=data, verbose=False)[0]
-    return {
-        "rank": trainer.global_rank,
-        "scores": [*watch.scores, test],
-        "pairs": module.test_pairs,
-        "unit": [float(module.target_mean), float(module.target_std)],
-        "total": sum(float(p.detach().double().abs().sum()) for p in module.parameters()),
-        "losses": watch.losses,
-        "images": watch.images,
-    }
+    found = fit(folder, devices, module, data)
+    return {**found, "pairs": module.test_pairs, "unit": [float(module.target_mean), float(module.target_std)]}
 
 
-found = {loss: fit(loss) for loss in ("smooth_l1", "mse")}
-(folder / f"of{devices}-rank{found['mse']['rank']}.json").write_text(json.dumps(found))
-end_together()
+save(folder, devices, {loss: train(loss) for loss in ("smooth_l1", "mse")})
 """
 
 
@@ -101,29 +59,11 @@ def by_hand(pairs: list[list[float]]) -> dict[str, float]:
 
 @pytest.mark.slow  # it starts three processes, each of which imports torch: 20 s of CPU time
 def test_two_processes_learn_and_score_numbers_as_one(folder: Path) -> None:
-    script = folder / "script.py"
-    script.write_text(SCRIPT)
-    for devices in ("1", "2"):
-        done = subprocess.run(
-            [sys.executable, str(script), str(folder), devices, str(Path(__file__).parents[1])],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-    whole: dict[str, Any] = json.loads((folder / "of1-rank0.json").read_text())
-    ranks = [json.loads((folder / f"of2-rank{rank}.json").read_text()) for rank in (0, 1)]
+    whole, ranks = run(folder, SCRIPT)
     for loss, one in whole.items():
         first, second = (rank[loss] for rank in ranks)
+        check_same_training(one, first, second)
         assert first["unit"] == second["unit"] == one["unit"]
-        assert [a + b for a, b in zip(first["images"], second["images"], strict=True)] == one["images"]
-        assert [(a + b) / 2 for a, b in zip(first["losses"], second["losses"], strict=True)] == pytest.approx(
-            one["losses"], rel=1e-3
-        )
-        assert first["losses"] != second["losses"]  # each process had its own half
-        assert first["total"] == second["total"] == pytest.approx(one["total"], rel=1e-4)
-        assert first["scores"] == second["scores"]
         assert [scores.keys() for scores in one["scores"]] == [
             *[{"val/mae", "val/rmse", "val/r2", "val/loss"}] * 2,
             {"test/mae", "test/rmse", "test/r2"},
