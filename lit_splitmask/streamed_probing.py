@@ -6,7 +6,6 @@ N training images, M queries, D features, K classes, P weight decays.
 import math
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import cannot_write, lock
 from lit_splitmask.probing import PENALTIES, check_probe
 
 BATCH = 4096
@@ -35,31 +33,6 @@ ROWS = 16_384
 
 QUERIES = 1024
 """Queries that are compared with these at a time."""
-
-
-@contextmanager
-def scratch_folder(path: Path) -> Iterator[Path]:
-    """Makes a folder for feature files, which is removed at the end. What a killed process left under its name is removed first.
-
-    Raises:
-        UserError: Another process uses it, or it cannot be made.
-    """
-    held_by = path.with_name(f"{path.name}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        held = lock(held_by)
-        if held is None:
-            raise UserError(f"Another probe is writing to {path}: wait for it, or give another --out.")
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    with held:
-        try:
-            shutil.rmtree(path, ignore_errors=True)
-            path.mkdir()
-            yield path
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
-            held_by.unlink(missing_ok=True)
 
 
 class FeatureFiles:

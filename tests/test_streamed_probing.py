@@ -9,7 +9,7 @@ from torch import Tensor
 from lit_splitmask import streamed_probing
 from lit_splitmask.errors import UserError
 from lit_splitmask.probing import LinearProbe, accuracy, knn_predict
-from lit_splitmask.streamed_probing import FeatureFiles, StreamedLinearProbe, scratch_folder, streamed_knn
+from lit_splitmask.streamed_probing import FeatureFiles, StreamedLinearProbe, streamed_knn
 
 
 def features(num: int, seed: int, spread: float = 2.0) -> tuple[Tensor, Tensor]:
@@ -70,27 +70,3 @@ def test_features_that_float16_cannot_hold_are_refused(tmp_path: Path) -> None:
 def test_a_disk_without_room_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="make room"):
         FeatureFiles(tmp_path, [768] * 13, 10**12)
-
-
-def test_what_a_killed_probe_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    scratch = tmp_path / "new" / ".probe-features"
-    (scratch / "train").mkdir(parents=True)
-    (scratch / "train" / "features_0.f16").write_bytes(b"left")
-    with scratch_folder(scratch) as folder:
-        assert list(folder.iterdir()) == []
-        (folder / "train").mkdir()
-    assert list(scratch.parent.iterdir()) == []
-
-
-def test_the_features_of_a_probe_that_runs_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "features").mkdir()
-    monkeypatch.setattr(streamed_probing, "lock", lambda path: None)  # another process holds it
-    with pytest.raises(UserError, match="Another probe is writing"), scratch_folder(tmp_path / "features"):
-        pass
-    assert (tmp_path / "features").is_dir()
-
-
-def test_a_folder_for_features_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be written"), scratch_folder(tmp_path / "file" / "features"):
-        pass

@@ -1,5 +1,6 @@
 """``lit-splitmask probe``: the quality of a backbone's frozen features, block by block."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +19,13 @@ from lit_splitmask.commands.plots import draw_blocks
 from lit_splitmask.commands.request import Request
 from lit_splitmask.commands.run_cli import quiet
 from lit_splitmask.errors import UserError
-from lit_splitmask.files import write_json
+from lit_splitmask.files import partial_name, write_json
 from lit_splitmask.loading.samples import Samples
 from lit_splitmask.probing import LinearProbe, accuracy, knn_predict, rankme
 from lit_splitmask.reserved import reserved
 from lit_splitmask.seeding import generator_for
 from lit_splitmask.shell import say
-from lit_splitmask.streamed_probing import FeatureFiles, StreamedLinearProbe, scratch_folder, streamed_knn
+from lit_splitmask.streamed_probing import FeatureFiles, StreamedLinearProbe, streamed_knn
 
 MOST_SOLVED = 2**30
 """Most bytes of features that ``--linear auto`` holds in memory."""
@@ -124,7 +125,9 @@ def _streamed(
 ) -> dict[str, Any]:
     """Trains the probes on features in files, which are deleted afterwards; at most one feature set is in memory."""
     num_classes, device, k = frozen.data.num_classes, frozen.vit.pos_embed.device, frozen.options.k
-    with scratch_folder(out.with_name(f".{out.name}-features")) as folder:
+    folder = partial_name(out / "probe.json")  # if this process is killed, the next that reserves the name removes it
+    folder.mkdir()
+    try:
         order = torch.randperm(len(samples), generator=generator_for(0, "order of the probe's images"))
         train = _store(frozen, samples.subset(order.tolist()), "Training images", blocks, folder / "train")
         queries = _store(frozen, held_out, "Held-out images", blocks, folder / "held-out")
@@ -139,6 +142,8 @@ def _streamed(
         ]
         effective_rank = rankme(queries.read(last, 0, MOST_QUERIES))
         return _scores(labels, truth, k, accuracy(torch.cat(final), truth), linear, effective_rank)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _store(frozen: Frozen[Options], samples: Samples, title: str, blocks: Sequence[int], folder: Path) -> FeatureFiles:

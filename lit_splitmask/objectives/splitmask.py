@@ -58,8 +58,8 @@ class SplitMask(Objective):
     """
 
     picture_legend = (
-        "Grey: patches that a half does not see; in its guess, those that it sees. A word is drawn as the mean of the patches "
-        "that have it."
+        "Grey: patches that a half does not see; in its prediction, those that it sees. A word is drawn as the mean of the "
+        "patches that have it."
     )
 
     def __init__(
@@ -166,7 +166,7 @@ class SplitMask(Objective):
     def draw(
         self, batch: dict[str, Any], generator: torch.Generator, *, num_images: int, to_pixels: ToPixels
     ) -> Pictures | None:
-        """Draws images, what each branch sees, true words, and each branch's guesses, only where it does not see the patch.
+        """Draws images, what each branch sees, true words, and each branch's predictions, only where it does not see the patch.
 
         Without ``inpaint`` there is nothing to draw.
         """
@@ -183,9 +183,9 @@ class SplitMask(Objective):
         columns["true words"] = draw_words(self.tokenizer, views, words)
         for name, keep, decoded in branches:
             hidden = hidden_from(keep, words.shape[1])
-            guess = words.scatter(1, hidden, self.head.predict(take(decoded, hidden)))
-            drawn = draw_words(self.tokenizer, views, guess)
-            columns[f"{name}'s guess"] = show_only(drawn, hidden, self.backbone.config.patch_size)
+            predicted = words.scatter(1, hidden, self.head.predict(take(decoded, hidden)))
+            drawn = draw_words(self.tokenizer, views, predicted)
+            columns[f"{name} predicts"] = show_only(drawn, hidden, self.backbone.config.patch_size)
         return columns
 
 

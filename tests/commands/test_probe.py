@@ -64,6 +64,9 @@ def test_the_streamed_probe_is_chosen_for_many_images_and_leaves_no_files(
 ) -> None:
     monkeypatch.setattr(streamed_probing, "LEAST_STEPS", 4)  # here the classifiers need not be good
     monkeypatch.setattr(streamed_probing, "PASSES", 1)
+    left = Path("streamed/probe.json.0123456789ab.tmp/train")  # by a probe that was killed
+    left.mkdir(parents=True)
+    (left / "features_0.f16").write_bytes(b"left")
     found = {}
     for name, more in (("solved", []), ("streamed", ["--most_images=5"])):
         assert main([*PROBE[:-1], name, *more]) == 0
@@ -73,7 +76,7 @@ def test_the_streamed_probe_is_chosen_for_many_images_and_leaves_no_files(
     assert found["streamed"]["knn"] == found["solved"]["knn"]
     assert found["streamed"]["rankme"] == pytest.approx(found["solved"]["rankme"], rel=0.01)
     assert len(found["streamed"]["blocks"]) == len(found["solved"]["blocks"])
-    assert not [path for path in Path().iterdir() if "features" in path.name]
+    assert {path.name for path in Path("streamed").iterdir()} == {"probe.json", "probe.png"}
 
 
 def test_images_of_a_list_without_a_label_are_left_out(work: Path) -> None:

@@ -119,10 +119,10 @@ def test_beits_predicted_words_stand_where_patches_are_hidden() -> None:
     assert torch.equal(columns["predicted words"], only(enlarged(model.tokenizer, words), hidden_from(keep, 16)))
 
 
-def test_splitmask_draws_what_each_branch_sees_and_guesses() -> None:
+def test_splitmask_draws_what_each_branch_sees_and_predicts() -> None:
     model, batch = tiny_splitmask(masking=UniformMasking(0.75)).eval(), batch_of(6)
     columns, keeps = drawn(model), model.masking.split(3, (4, 4), generator())
-    assert list(columns) == ["image", "A sees", "B sees", "true words", "A's guess", "B's guess"]
+    assert list(columns) == ["image", "A sees", "B sees", "true words", "A predicts", "B predicts"]
     for name, keep, decoded in zip("AB", keeps, model.decode(batch["images"][:3], list(keeps)), strict=True):
         words = model.tokenizer(batch["token_view"][:3])
         for b, hidden in enumerate(hidden_from(keep, 16).tolist()):
@@ -131,12 +131,12 @@ def test_splitmask_draws_what_each_branch_sees_and_guesses() -> None:
                 assert torch.equal(patch_of(columns[f"{name} sees"], b, i), expected)
             for i in hidden:
                 words[b, i] = model.head(decoded[b, i]).argmax()
-        assert torch.equal(columns[f"{name}'s guess"], only(enlarged(model.tokenizer, words), hidden_from(keep, 16)))
+        assert torch.equal(columns[f"{name} predicts"], only(enlarged(model.tokenizer, words), hidden_from(keep, 16)))
 
 
 def test_splitmask_without_split_draws_its_one_branch() -> None:
     columns = drawn(tiny_splitmask(split=False, match=False, masking=UniformMasking(0.4)))
-    assert list(columns) == ["image", "A sees", "true words", "A's guess"]
+    assert list(columns) == ["image", "A sees", "true words", "A predicts"]
 
 
 def test_splitmask_without_words_draws_nothing() -> None:
