@@ -52,10 +52,12 @@ def shard(request: Request) -> int:
     data.prepare_data()
     source, root = data.open_source(), data.root
     total = sum(map(len, source.splits.values()))
-    name = reserved(
-        Path(parsed.out), "give another folder with --out DIR", may_exist=True
-    )  # checked when it is written
-    with name, Progress(console=Console(stderr=True), transient=True) as progress:
+    with (
+        reserved(
+            Path(parsed.out), "give another folder with --out DIR", may_exist=True
+        ),  # write_shards checks that it is empty
+        Progress(console=Console(stderr=True), transient=True) as progress,
+    ):
         bar = progress.add_task("Writing shards", total=total)
 
         def read(file: str) -> bytes:
